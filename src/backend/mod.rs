@@ -1,0 +1,94 @@
+//! Where runs live. A backend carries out the effects of the machine that concern runs, and
+//! reports what happens to them as events; it decides nothing.
+//!
+//! Rules for every backend, which the conformance tests hold them to:
+//! - Every accepted [`Backend::spawn`] is answered by `Spawned` or `SpawnFailed`. After `Spawned`
+//!   come, each once and in this order, `Exited` when the main process ended and `Emptied` when
+//!   nothing of the run is left.
+//! - `terminate` and `kill` may come at any moment of a run, also before `Spawned` was reported, and
+//!   for a run that is over (then they do nothing).
+//! - No method blocks: the work is done by tasks.
+
+pub mod native;
+
+use crate::core::event::{Event, Whom};
+use crate::core::ids::{InstanceId, Run};
+use crate::core::spec::{ProcessSpec, Signal, StopSpec};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a backend reports: the driver's mailbox for facts.
+pub type Facts = tokio::sync::mpsc::UnboundedSender<Event>;
+
+/// What a run uses at the moment; None where it cannot be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Processor time in nanoseconds.
+    pub cpu: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+}
+
+/// How a command that was run in the context of a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandEnd {
+    /// With exit code 0.
+    Success,
+    /// Otherwise; in words, with the last line it wrote where there is one.
+    Failure(String),
+    /// It was still there at its deadline and was killed, with all its descendants.
+    TimedOut,
+}
+
+/// The future of [`Backend::run_in_context`].
+pub type CommandFuture = std::pin::Pin<Box<dyn Future<Output = CommandEnd> + Send>>;
+
+/// A way to run processes.
+pub trait Backend: Send + Sync {
+    /// Its name: `native`, `systemd`.
+    fn name(&self) -> &'static str;
+
+    /// Starts a run.
+    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>);
+
+    /// Asks a run to end: a signal to the main process, or to all that is left where that is gone.
+    fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec);
+
+    /// Kills all of a run until nothing is left.
+    fn kill(&self, instance: &InstanceId, run: Run);
+
+    /// Sends a signal.
+    fn signal(&self, instance: &InstanceId, run: Run, signal: Signal, whom: Whom);
+
+    /// What a run uses; None when it is over.
+    fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage>;
+
+    /// The control group of a run, as a path below the mount of cgroup v2, where it has one.
+    fn control_group(&self, instance: &InstanceId, run: Run) -> Option<String>;
+
+    /// A descriptor that stands for the main process of a run.
+    fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd>;
+
+    /// Runs a command (an exec check) as the user, in the directory and with the environment of
+    /// `spec`, apart from the run itself, with its output capped; kills it and all its descendants
+    /// at the deadline.
+    fn run_in_context(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> CommandFuture;
+
+    /// Reads what an instance has written lately, where the backend has it: the log file, or the
+    /// last lines kept in memory. None: it is in the journal, or nowhere.
+    fn open_log(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        follow: bool,
+    ) -> Option<std::io::Result<OwnedFd>>;
+}

@@ -1,0 +1,1 @@
+//! The native backend: runs are children of the daemon.

@@ -1,0 +1,1 @@
+//! The schedule of checks and what their results add up to.

@@ -1,0 +1,1 @@
+//! Whether and when a run is followed by another.

@@ -1,0 +1,451 @@
+//! What a process is to be. Only a value that passed validation is one of these types; what the
+//! file may say and how it is said is the business of the configuration module.
+//!
+//! Large parts are shared by reference, so that ten thousand processes made from one template cost
+//! ten thousand small structs and not ten thousand copies.
+
+use crate::ids::{Generation, ProcessId};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A text in which the number of the instance may stand.
+///
+/// Everything else of `${NAME}` was resolved when the file was read; `${INSTANCE}` is kept as one
+/// NUL byte, which no argument, path or value may contain.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Text(Arc<str>);
+
+impl Text {
+    /// The byte that stands for `${INSTANCE}`.
+    pub const INSTANCE: char = '\0';
+
+    /// A text, with [`Text::INSTANCE`] where the number of the instance goes.
+    #[must_use]
+    pub fn new(template: &str) -> Text {
+        Text(Arc::from(template))
+    }
+
+    /// The text for one instance.
+    #[must_use]
+    pub fn render(&self, index: u32) -> Cow<'_, str> {
+        if self.0.contains(Self::INSTANCE) {
+            Cow::Owned(self.0.replace(Self::INSTANCE, &index.to_string()))
+        } else {
+            Cow::Borrowed(&self.0)
+        }
+    }
+
+    /// Whether the instances have different texts.
+    #[must_use]
+    pub fn depends_on_instance(&self) -> bool {
+        self.0.contains(Self::INSTANCE)
+    }
+}
+
+impl fmt::Display for Text {
+    /// As a person wrote it, with `${INSTANCE}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.replace(Self::INSTANCE, "${INSTANCE}"))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::new(text)
+    }
+}
+
+/// A value that must not be shown: an environment value. Its `Debug` and `Display` are a mask.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub Text);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A program and its arguments. A program without a slash is looked up in the PATH of the
+    /// process.
+    Program {
+        /// The program; also `argv[0]`.
+        program: Text,
+        /// The rest of the argument vector.
+        args: Arc<[Text]>,
+    },
+    /// A line for `/bin/sh -c`.
+    Shell(Text),
+}
+
+impl Command {
+    /// The argument vector for one instance, `argv[0]` first.
+    #[must_use]
+    pub fn argv(&self, index: u32) -> Vec<String> {
+        match self {
+            Command::Program { program, args } => std::iter::once(program)
+                .chain(args.iter())
+                .map(|text| text.render(index).into_owned())
+                .collect(),
+            Command::Shell(line) => {
+                vec!["/bin/sh".into(), "-c".into(), line.render(index).into_owned()]
+            }
+        }
+    }
+}
+
+/// Where standard output and standard error go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogTarget {
+    /// To the journal where there is one, else as prefixed lines to the supervisor's own output;
+    /// where a `logFile` is given, to that file alone.
+    Auto,
+    /// To the journal, and to the log file too where one is given; an error where there is none.
+    Journal,
+    /// Nowhere.
+    None,
+}
+
+/// The part of a spec that a running process has already taken in: a change of any of it needs a
+/// new run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// What is executed.
+    pub command: Command,
+    /// Working directory, absolute.
+    pub cwd: Text,
+    /// User name or number. None: what the daemon's mode says (the unprivileged default user on
+    /// the system, the caller elsewhere).
+    pub user: Option<Arc<str>>,
+    /// Group name or number. None: the user's primary group.
+    pub group: Option<Arc<str>>,
+    /// File mode creation mask; 0o022 where None.
+    pub umask: Option<u32>,
+    /// Scheduling priority, -20 to 19.
+    pub nice: Option<i8>,
+    /// The environment beyond the base set, resolved, by name.
+    pub env: Arc<BTreeMap<String, Secret>>,
+    /// `RLIMIT_NOFILE`, soft and hard. None: the usual limits of a login.
+    pub max_files: Option<u64>,
+    /// Absolute path of the log file.
+    pub log_file: Option<Text>,
+    /// Where output goes besides the file.
+    pub log_target: LogTarget,
+    /// Absolute path of the file that holds the pid while the process runs.
+    pub pid_file: Option<Text>,
+}
+
+/// When a dependency counts as met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It was executed.
+    Started,
+    /// It is ready (what that means is its own `readiness`).
+    Ready,
+    /// Its check says healthy.
+    Healthy,
+    /// It has ended with success.
+    Completed,
+}
+
+/// One edge of the dependency graph.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dependency {
+    /// What is depended on.
+    pub on: ProcessId,
+    /// When it counts as met.
+    pub condition: Condition,
+    /// Whether the dependent is restarted when the dependency's run ends.
+    pub restart: bool,
+}
+
+/// When a run counts as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readiness {
+    /// As soon as it was executed.
+    Started,
+    /// With the first success of its check. Only where there is a check.
+    Health,
+}
+
+/// Which ends of a run are followed by another run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    /// Every end.
+    Always,
+    /// Every end that is no success.
+    OnFailure,
+    /// Every end; an operator's stop also outlives a reboot.
+    UnlessStopped,
+    /// None: a one-shot.
+    No,
+}
+
+/// Whether and when a run is followed by another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// Which ends are followed by another run.
+    pub condition: RestartCondition,
+    /// The first delay. Zero: the first retry is immediate, the next wait from 100 ms on.
+    pub delay: Duration,
+    /// The delay grows up to here.
+    pub max_delay: Duration,
+    /// What it is multiplied with each time, at least 1.
+    pub factor: f64,
+    /// The delay is varied by up to this fraction, 0 to 1, either way.
+    pub jitter: f64,
+    /// This long ready and healthy in one run resets delay and attempts.
+    pub min_uptime: Duration,
+    /// Give up after so many restarts without such a run. None: never.
+    pub max_attempts: Option<u32>,
+    /// Exit codes that count as success.
+    pub success_exit_codes: BTreeSet<u8>,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        RestartPolicy {
+            condition: RestartCondition::Always,
+            delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(300),
+            factor: 2.0,
+            jitter: 0.2,
+            min_uptime: Duration::from_secs(10),
+            max_attempts: None,
+            success_exit_codes: BTreeSet::from([0]),
+        }
+    }
+}
+
+/// How health is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// GET of an `http:` URL; a status of 200 to 299 is healthy. Redirects are not followed.
+    Http(Text),
+    /// A TCP connection to `host:port` that is accepted.
+    Tcp(Text),
+    /// A command run as the process's user, in its directory, with its environment; exit 0 is
+    /// healthy.
+    Exec(Arc<[Text]>),
+}
+
+/// What a failed check leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// The run is ended; the restart policy decides what follows.
+    Restart,
+    /// Nothing; the state is shown.
+    None,
+    /// The run is ended and the instance stays down as failed.
+    Stop,
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// How health is asked for.
+    pub check: Check,
+    /// From the end of one check to the next.
+    pub interval: Duration,
+    /// One deadline for all of one check.
+    pub timeout: Duration,
+    /// Failures in the first so much of a run do not count.
+    pub start_period: Duration,
+    /// So many failures in a row make it unhealthy, at least 1.
+    pub failure_threshold: u32,
+    /// So many successes in a row make an unhealthy one healthy again, at least 1. The first
+    /// success of a run makes it healthy at once.
+    pub success_threshold: u32,
+    /// What becoming unhealthy leads to.
+    pub on_failure: OnFailure,
+}
+
+impl HealthCheck {
+    /// A check with the default schedule.
+    #[must_use]
+    pub fn new(check: Check) -> HealthCheck {
+        HealthCheck {
+            check,
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            start_period: Duration::from_secs(10),
+            failure_threshold: 3,
+            success_threshold: 1,
+            on_failure: OnFailure::Restart,
+        }
+    }
+}
+
+/// A signal by its number on Linux, 1 to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Signal(pub u8);
+
+impl Signal {
+    /// The default way to ask a process to end.
+    pub const TERM: Signal = Signal(15);
+    /// Cannot be caught.
+    pub const KILL: Signal = Signal(9);
+}
+
+/// How a run is ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSpec {
+    /// Asks the main process to end; what is left of its tree gets it when the main process is
+    /// gone.
+    pub signal: Signal,
+    /// After this the whole tree is killed.
+    pub timeout: Duration,
+}
+
+impl Default for StopSpec {
+    fn default() -> Self {
+        StopSpec { signal: Signal::TERM, timeout: Duration::from_secs(30) }
+    }
+}
+
+/// One process of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Its key in the file.
+    pub id: ProcessId,
+    /// For people.
+    pub name: Option<Arc<str>>,
+    /// For people.
+    pub description: Option<Arc<str>>,
+    /// For people and for `tag:web`.
+    pub tags: BTreeSet<Arc<str>>,
+    /// Whether it may run at all.
+    pub enabled: bool,
+    /// How many run, at least 1.
+    pub instances: u32,
+    /// What a run takes in when it starts.
+    pub exec: ExecSpec,
+    /// Sorted by the process depended on, one edge for each.
+    pub depends_on: Vec<Dependency>,
+    /// When a run counts as ready.
+    pub readiness: Readiness,
+    /// A run that is not ready by then has failed.
+    pub start_timeout: Duration,
+    /// What follows the end of a run.
+    pub restart: RestartPolicy,
+    /// The check, where there is one and it is enabled.
+    pub health: Option<HealthCheck>,
+    /// How a run is ended.
+    pub stop: StopSpec,
+    /// Its final end ends the supervisor, with its exit code.
+    pub essential: bool,
+}
+
+impl ProcessSpec {
+    /// A process that runs `command` in `/`, everything else at its default.
+    #[must_use]
+    pub fn new(id: ProcessId, command: Command) -> ProcessSpec {
+        ProcessSpec {
+            id,
+            name: None,
+            description: None,
+            tags: BTreeSet::new(),
+            enabled: true,
+            instances: 1,
+            exec: ExecSpec {
+                command,
+                cwd: Text::new("/"),
+                user: None,
+                group: None,
+                umask: None,
+                nice: None,
+                env: Arc::default(),
+                max_files: None,
+                log_file: None,
+                log_target: LogTarget::Auto,
+                pid_file: None,
+            },
+            depends_on: Vec::new(),
+            readiness: Readiness::Started,
+            start_timeout: Duration::from_secs(60),
+            restart: RestartPolicy::default(),
+            health: None,
+            stop: StopSpec::default(),
+            essential: false,
+        }
+    }
+}
+
+/// Settings of the daemon that the core acts on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// False: no process is wanted, whatever its own `enabled` says.
+    pub enabled: bool,
+    /// False: an instance is wanted only once it was started by hand.
+    pub auto_start: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { enabled: true, auto_start: true }
+    }
+}
+
+/// A whole validated configuration: every dependency exists and there is no cycle.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Settings of the daemon.
+    pub settings: Settings,
+    /// All processes by id.
+    pub processes: BTreeMap<ProcessId, Arc<ProcessSpec>>,
+}
+
+/// A configuration with its number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbered {
+    /// Its number.
+    pub generation: Generation,
+    /// Its content.
+    pub config: Arc<Config>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instance_number_is_filled_in() {
+        let text = Text::new("http://localhost:300\0/health");
+        assert_eq!(text.render(2), "http://localhost:3002/health");
+        assert_eq!(text.to_string(), "http://localhost:300${INSTANCE}/health");
+        assert!(matches!(Text::new("plain").render(7), Cow::Borrowed("plain")));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = Secret(Text::new("hunter2"));
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+    }
+}

@@ -1,0 +1,608 @@
+//! What everybody else holds of the driver: a way to ask and a way to read.
+//!
+//! Asking goes through a mailbox and is answered after the machine has taken it in. Reading never
+//! waits for the driver: after each turn it publishes what changed into [`Published`], and tells
+//! subscribers which objects that were.
+
+use crate::config::diagnostic::Diagnostic;
+use crate::core::event::{ExitStatus, Refusal, Whom};
+use crate::core::ids::{Generation, InstanceId, JobId, Run};
+use crate::core::job::{JobKind, JobResult};
+use crate::core::reload::{Plan, ReloadReport};
+use crate::core::spec::Signal;
+use crate::core::time::Mono;
+use crate::core::view::{InstanceView, Summary};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// Who asks for a reload, for the log and the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The daemon starts.
+    Start,
+    /// A file changed.
+    File,
+    /// A signal.
+    Signal,
+    /// A caller on the bus or the private socket.
+    Caller {
+        /// Its user.
+        uid: u32,
+    },
+}
+
+/// What is known about the configuration and the daemon as a whole.
+#[derive(Clone, Debug)]
+pub struct ManagerView {
+    /// Counts over all instances.
+    pub summary: Summary,
+    /// The main file.
+    pub config_file: PathBuf,
+    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    pub config_state: &'static str,
+    /// SHA-256 of the active configuration, in hex; empty before there is one.
+    pub config_digest: String,
+    /// When the main file was last modified, as of the last read.
+    pub last_modified: Option<SystemTime>,
+    /// When a configuration was last applied.
+    pub last_reloaded: Option<SystemTime>,
+    /// Whether files are watched.
+    pub watching: bool,
+    /// Whether the files, as last read, are valid.
+    pub valid: bool,
+    /// What was wrong with the files as last read.
+    pub diagnostics: Arc<[Diagnostic]>,
+    /// The backend.
+    pub backend: &'static str,
+}
+
+/// A job that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    /// Its number.
+    pub id: JobId,
+    /// What it is for.
+    pub kind: JobKind,
+    /// On what; None for a reload.
+    pub instance: Option<InstanceId>,
+    /// Since when.
+    pub created: SystemTime,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Its number.
+    pub id: JobId,
+    /// What it was for.
+    pub kind: JobKind,
+    /// On what; None for a reload.
+    pub instance: Option<InstanceId>,
+    /// What came of it.
+    pub result: JobResult,
+    /// In words.
+    pub detail: Option<String>,
+}
+
+/// One line of the event log.
+#[derive(Clone, Debug)]
+pub struct EventLine {
+    /// Counted from 1, never twice; what a cursor names.
+    pub seq: u64,
+    /// When.
+    pub at: SystemTime,
+    /// The name of the kind, [`crate::core::event::What::kind`].
+    pub kind: &'static str,
+    /// About which instance.
+    pub instance: Option<InstanceId>,
+    /// About which run.
+    pub run: Option<Run>,
+    /// As part of which job.
+    pub job: Option<JobId>,
+    /// For people, one line.
+    pub message: String,
+}
+
+/// The exit of a main process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitNotice {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Which generation its spec was of.
+    pub generation: Generation,
+    /// The main process.
+    pub pid: u32,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// What one turn of the driver changed. Everything it names has been published before it is sent.
+#[derive(Clone, Debug, Default)]
+pub struct Turn {
+    /// Instances that are new, changed or gone; [`Published::instance`] tells which.
+    pub instances: BTreeSet<InstanceId>,
+    /// Jobs that began.
+    pub jobs_new: Vec<JobView>,
+    /// Jobs that ended.
+    pub jobs_removed: Vec<JobEnd>,
+    /// Main processes that ended.
+    pub exits: Vec<ExitNotice>,
+    /// A reload that ended.
+    pub reload: Option<Arc<ReloadReport>>,
+    /// Whether the view of the manager may have changed.
+    pub manager: bool,
+}
+
+/// The read side. Cheap to read at any time, from any task.
+#[derive(Debug)]
+pub struct Published {
+    instances: RwLock<BTreeMap<InstanceId, Arc<InstanceView>>>,
+    manager: RwLock<Arc<ManagerView>>,
+    jobs: RwLock<BTreeMap<JobId, JobView>>,
+    events: RwLock<VecDeque<Arc<EventLine>>>,
+}
+
+/// How many lines of the event log are kept in memory.
+const EVENTS_KEPT: usize = 4096;
+
+impl Published {
+    pub(super) fn new(manager: ManagerView) -> Published {
+        Published {
+            instances: RwLock::default(),
+            manager: RwLock::new(Arc::new(manager)),
+            jobs: RwLock::default(),
+            events: RwLock::default(),
+        }
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn instance(&self, id: &InstanceId) -> Option<Arc<InstanceView>> {
+        read(&self.instances).get(id).cloned()
+    }
+
+    /// All instances, in order.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Arc<InstanceView>> {
+        read(&self.instances).values().cloned().collect()
+    }
+
+    /// The whole.
+    #[must_use]
+    pub fn manager(&self) -> Arc<ManagerView> {
+        read(&self.manager).clone()
+    }
+
+    /// All jobs that have not ended.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobView> {
+        read(&self.jobs).values().cloned().collect()
+    }
+
+    /// One job that has not ended.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        read(&self.jobs).get(&id).cloned()
+    }
+
+    /// Lines of the event log after the one numbered `after`, oldest first, at most `limit`.
+    #[must_use]
+    pub fn events_after(&self, after: u64, limit: usize) -> Vec<Arc<EventLine>> {
+        let events = read(&self.events);
+        let start = events.partition_point(|line| line.seq <= after);
+        events.iter().skip(start).take(limit).cloned().collect()
+    }
+
+    /// The number of the newest line; 0 when there is none.
+    #[must_use]
+    pub fn last_event(&self) -> u64 {
+        read(&self.events).back().map_or(0, |line| line.seq)
+    }
+
+    pub(super) fn set_instance(&self, id: &InstanceId, view: Option<InstanceView>) {
+        let mut instances = write(&self.instances);
+        match view {
+            Some(view) => instances.insert(id.clone(), Arc::new(view)),
+            None => instances.remove(id),
+        };
+    }
+
+    pub(super) fn set_manager(&self, view: ManagerView) {
+        *write(&self.manager) = Arc::new(view);
+    }
+
+    pub(super) fn add_job(&self, job: JobView) {
+        write(&self.jobs).insert(job.id, job);
+    }
+
+    pub(super) fn remove_job(&self, id: JobId) -> Option<JobView> {
+        write(&self.jobs).remove(&id)
+    }
+
+    pub(super) fn add_event(&self, line: EventLine) {
+        let mut events = write(&self.events);
+        if events.len() == EVENTS_KEPT {
+            events.pop_front();
+        }
+        events.push_back(Arc::new(line));
+    }
+
+    /// Resolves what a person wrote: `api` (short for `api@0`), `api@2`, `api@*`, `tag:web`, and
+    /// globs with `*` and `?` over ids. The result has no duplicates and is in the order asked.
+    ///
+    /// # Errors
+    /// The first name that means no instance.
+    pub fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>, Refusal> {
+        let instances = read(&self.instances);
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for name in names {
+            let mut any = false;
+            for (id, view) in instances.iter() {
+                if names_instance(name, id, view) {
+                    any = true;
+                    if seen.insert(id.clone()) {
+                        found.push(id.clone());
+                    }
+                }
+            }
+            if !any {
+                return Err(Refusal::NoSuchProcess(name.clone()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn names_instance(name: &str, id: &InstanceId, view: &InstanceView) -> bool {
+    if let Some(tag) = name.strip_prefix("tag:") {
+        return view.spec.tags.iter().any(|t| &**t == tag);
+    }
+    match name.split_once('@') {
+        Some((process, index)) => {
+            glob(process, id.process.as_str()) && glob(index, &id.index.to_string())
+        }
+        None if name.contains(['*', '?']) => glob(name, id.process.as_str()),
+        None => id.index == 0 && id.process.as_str() == name,
+    }
+}
+
+/// Whether `text` matches `pattern`, where `*` stands for any run of characters and `?` for one.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    p = star + 1;
+                    t = from + 1;
+                    retry = Some((star, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The machine's time now: CLOCK_MONOTONIC, which stands still while the system is suspended.
+#[must_use]
+pub fn now() -> Mono {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Mono(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
+/// A point of the machine's time on the wall clock, for people.
+#[must_use]
+pub fn wall(at: Mono) -> SystemTime {
+    let (mono, wall) = (now(), SystemTime::now());
+    if at >= mono { wall + at.since(mono) } else { wall - mono.since(at) }
+}
+
+/// Why the driver did not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// The machine refused.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The configuration is not valid, or could not be read; nothing was changed.
+    #[error("the configuration is not valid; nothing was changed")]
+    Invalid(Arc<[Diagnostic]>),
+    /// The active generation is another than the caller expected.
+    #[error("generation {actual} is active, not {expected}")]
+    GenerationMismatch {
+        /// What the caller expected.
+        expected: u64,
+        /// What is active.
+        actual: u64,
+    },
+    /// The file was not changed.
+    #[error("{0}")]
+    EditRefused(String),
+    /// Something that the caller asked for does not exist.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// The driver is gone.
+    #[error("the supervisor is shutting down")]
+    Gone,
+}
+
+/// What a reload came to, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub struct ReloadOutcome {
+    /// `applied`, `unchanged`, `failed-kept`, `superseded`, or `rejected`.
+    pub result: &'static str,
+    /// The generation that is active now.
+    pub generation: Generation,
+    /// What was done; None when nothing was.
+    pub report: Option<Arc<ReloadReport>>,
+    /// Errors and warnings about the files.
+    pub diagnostics: Arc<[Diagnostic]>,
+    /// Milliseconds each stage took, by name: `read`, `check`, `plan`, `apply`.
+    pub timings: Vec<(&'static str, u64)>,
+}
+
+/// Options of a reload.
+#[derive(Clone, Debug, Default)]
+pub struct ReloadOptions {
+    /// Only apply on top of this generation.
+    pub expect_generation: Option<u64>,
+    /// Apply again although the content is the same as what is active.
+    pub force: bool,
+}
+
+/// A job a caller was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The instance it is on.
+    pub instance: InstanceId,
+    /// The job.
+    pub job: JobId,
+}
+
+/// What a plan would do.
+#[derive(Clone, Debug)]
+pub struct PlanOutcome {
+    /// The generation it is made against.
+    pub against: Generation,
+    /// What would change; None when the files are not valid.
+    pub plan: Option<Plan>,
+    /// Errors and warnings about the files.
+    pub diagnostics: Arc<[Diagnostic]>,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, DriverError>>;
+
+/// What the driver is asked.
+pub(super) enum Command {
+    Start { names: Vec<String>, once: bool, reply: Reply<Vec<Accepted>> },
+    Stop { names: Vec<String>, reply: Reply<Vec<Accepted>> },
+    Restart { names: Vec<String>, reply: Reply<Vec<Accepted>> },
+    Signal { name: String, signal: Signal, whom: Whom, reply: Reply<()> },
+    ResetFailed { names: Vec<String>, reply: Reply<()> },
+    Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadOutcome> },
+    SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadOutcome> },
+    Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
+    WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
+    OpenLog { name: String, follow: bool, reply: Reply<Option<OwnedFd>> },
+    Usage { instance: InstanceId, reply: Reply<Usage> },
+    PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
+    Shutdown,
+    Kill,
+}
+
+/// What a run uses, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Processor time in nanoseconds.
+    pub cpu: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+    /// The control group, where it has one of its own.
+    pub control_group: Option<String>,
+}
+
+/// A way to ask the driver and to read what it published. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    turns: broadcast::Sender<Arc<Turn>>,
+    published: Arc<Published>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        commands: mpsc::Sender<Command>,
+        turns: broadcast::Sender<Arc<Turn>>,
+        published: Arc<Published>,
+    ) -> Handle {
+        Handle { commands, turns, published }
+    }
+
+    /// What there is to read.
+    #[must_use]
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// What each turn changes from now on. A subscriber that lags is told so, and must compare all
+    /// it has with what is published.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Turn>> {
+        self.turns.subscribe()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DriverError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| DriverError::Gone)?;
+        answer.await.map_err(|_| DriverError::Gone)?
+    }
+
+    /// Wants instances up. Returns as soon as the jobs exist, one for each instance.
+    ///
+    /// # Errors
+    /// When a name means nothing, or one of them may not run; then nothing is done at all.
+    pub async fn start(&self, names: Vec<String>, once: bool) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::Start { names, once, reply }).await
+    }
+
+    /// Wants instances down, see [`Handle::start`]. Also names dependents that go down first.
+    ///
+    /// # Errors
+    /// When a name means nothing.
+    pub async fn stop(&self, names: Vec<String>) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::Stop { names, reply }).await
+    }
+
+    /// Wants a new run of instances, see [`Handle::start`].
+    ///
+    /// # Errors
+    /// When a name means nothing, or one of them may not run; then nothing is done at all.
+    pub async fn restart(&self, names: Vec<String>) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::Restart { names, reply }).await
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the name means nothing, or it does not run.
+    pub async fn signal(&self, name: String, signal: Signal, whom: Whom) -> Result<(), DriverError> {
+        self.ask(|reply| Command::Signal { name, signal, whom, reply }).await
+    }
+
+    /// Has failed and waiting instances tried again at once.
+    ///
+    /// # Errors
+    /// When a name means nothing.
+    pub async fn reset_failed(&self, names: Vec<String>) -> Result<(), DriverError> {
+        self.ask(|reply| Command::ResetFailed { names, reply }).await
+    }
+
+    /// Reads the files and applies what differs. Returns when that has ended. An invalid
+    /// configuration is an outcome (`rejected`), not an error.
+    ///
+    /// # Errors
+    /// When another generation is active than the options say.
+    pub async fn reload(
+        &self,
+        trigger: Trigger,
+        options: ReloadOptions,
+    ) -> Result<ReloadOutcome, DriverError> {
+        self.ask(|reply| Command::Reload { trigger, options, reply }).await
+    }
+
+    /// Changes `enabled` of processes in the file, in place, and reloads.
+    ///
+    /// # Errors
+    /// When a name means nothing or the file cannot be changed without changing its meaning; then
+    /// the file is as it was.
+    pub async fn set_enabled(
+        &self,
+        names: Vec<String>,
+        enabled: bool,
+        trigger: Trigger,
+    ) -> Result<ReloadOutcome, DriverError> {
+        self.ask(|reply| Command::SetEnabled { names, enabled, trigger, reply }).await
+    }
+
+    /// What a reload would do. `content` stands in for the file with the processes; None: what is on
+    /// disk.
+    ///
+    /// # Errors
+    /// When the driver is gone.
+    pub async fn plan(&self, content: Option<Vec<u8>>) -> Result<PlanOutcome, DriverError> {
+        self.ask(|reply| Command::Plan { content, reply }).await
+    }
+
+    /// Waits for the end of a job; at once when it has ended lately, None when it is not known.
+    pub async fn job_end(&self, job: JobId) -> Option<JobEnd> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::WaitJob { job, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// What an instance wrote lately, as a stream. None: it is in the journal.
+    ///
+    /// # Errors
+    /// When the name means nothing or the log cannot be read.
+    pub async fn open_log(
+        &self,
+        name: String,
+        follow: bool,
+    ) -> Result<Option<OwnedFd>, DriverError> {
+        self.ask(|reply| Command::OpenLog { name, follow, reply }).await
+    }
+
+    /// What an instance uses at the moment.
+    ///
+    /// # Errors
+    /// When the driver is gone.
+    pub async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
+        self.ask(|reply| Command::Usage { instance, reply }).await
+    }
+
+    /// A descriptor for the main process of an instance.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn pidfd(&self, instance: InstanceId) -> Result<OwnedFd, DriverError> {
+        self.ask(|reply| Command::PidFd { instance, reply }).await
+    }
+
+    /// Ends everything in order, and then the driver.
+    pub async fn shutdown(&self) {
+        // A driver that is gone has nothing left to end.
+        let _ = self.commands.send(Command::Shutdown).await;
+    }
+
+    /// Kills everything that is left of a shutdown.
+    pub async fn kill(&self) {
+        let _ = self.commands.send(Command::Kill).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, expected) in [
+            ("web*", "web-1", true),
+            ("*", "", true),
+            ("w?b", "web", true),
+            ("w?b", "wb", false),
+            ("*b*1", "web-11", true),
+            ("a*b*c", "abbc", true),
+            ("a*b*c", "abbd", false),
+            ("web", "web", true),
+            ("web", "webs", false),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

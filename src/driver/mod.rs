@@ -1,0 +1,3 @@
+//! The only owner of the machine.
+
+pub mod handle;
