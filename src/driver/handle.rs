@@ -131,8 +131,8 @@ pub struct Turn {
     pub jobs_removed: Vec<JobEnd>,
     /// Main processes that ended.
     pub exits: Vec<ExitNotice>,
-    /// A reload that ended.
-    pub reload: Option<Arc<ReloadReport>>,
+    /// Reloads that ended.
+    pub reloads: Vec<Arc<ReloadOutcome>>,
     /// Whether the view of the manager may have changed.
     pub manager: bool,
 }
@@ -329,7 +329,12 @@ pub enum DriverError {
     Refused(Refusal),
     /// The configuration is not valid, or could not be read; nothing was changed.
     #[error("the configuration is not valid; nothing was changed")]
-    Invalid(Arc<[Diagnostic]>),
+    Invalid {
+        /// What is wrong.
+        diagnostics: Arc<[Diagnostic]>,
+        /// The same as text with excerpts, for a caller who may read the files.
+        rendered: String,
+    },
     /// The active generation is another than the caller expected.
     #[error("generation {actual} is active, not {expected}")]
     GenerationMismatch {
@@ -349,9 +354,13 @@ pub enum DriverError {
     Gone,
 }
 
-/// What a reload came to, for whoever waits for it.
+/// What a reload came to.
 #[derive(Clone, Debug)]
 pub struct ReloadOutcome {
+    /// The job it was; None when it was rejected or changed nothing.
+    pub job: Option<JobId>,
+    /// What caused it; the last cause where several were folded.
+    pub trigger: Trigger,
     /// `applied`, `unchanged`, `failed-kept`, `superseded`, or `rejected`.
     pub result: &'static str,
     /// The generation that is active now.
@@ -362,6 +371,15 @@ pub struct ReloadOutcome {
     pub diagnostics: Arc<[Diagnostic]>,
     /// Milliseconds each stage took, by name: `read`, `check`, `plan`, `apply`.
     pub timings: Vec<(&'static str, u64)>,
+}
+
+/// A reload that was accepted: the files are valid.
+#[derive(Debug)]
+pub struct ReloadTicket {
+    /// The job that carries it out; None when nothing differs.
+    pub job: Option<JobId>,
+    /// What comes of it.
+    pub outcome: oneshot::Receiver<Arc<ReloadOutcome>>,
 }
 
 /// Options of a reload.
@@ -391,6 +409,8 @@ pub struct PlanOutcome {
     pub plan: Option<Plan>,
     /// Errors and warnings about the files.
     pub diagnostics: Arc<[Diagnostic]>,
+    /// The same as text with excerpts, for a caller who may read the files; one for each.
+    pub rendered: Vec<String>,
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DriverError>>;
@@ -402,8 +422,8 @@ pub(super) enum Command {
     Restart { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Signal { name: String, signal: Signal, whom: Whom, reply: Reply<()> },
     ResetFailed { names: Vec<String>, reply: Reply<()> },
-    Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadOutcome> },
-    SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadOutcome> },
+    Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
+    SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, follow: bool, reply: Reply<Option<OwnedFd>> },
@@ -502,16 +522,17 @@ impl Handle {
         self.ask(|reply| Command::ResetFailed { names, reply }).await
     }
 
-    /// Reads the files and applies what differs. Returns when that has ended. An invalid
-    /// configuration is an outcome (`rejected`), not an error.
+    /// Reads the files and applies what differs. Returns as soon as the files are read and the job
+    /// exists; the ticket tells the end.
     ///
     /// # Errors
-    /// When another generation is active than the options say.
+    /// When the files are not valid, or another generation is active than the options say; then
+    /// nothing is changed.
     pub async fn reload(
         &self,
         trigger: Trigger,
         options: ReloadOptions,
-    ) -> Result<ReloadOutcome, DriverError> {
+    ) -> Result<ReloadTicket, DriverError> {
         self.ask(|reply| Command::Reload { trigger, options, reply }).await
     }
 
@@ -525,7 +546,7 @@ impl Handle {
         names: Vec<String>,
         enabled: bool,
         trigger: Trigger,
-    ) -> Result<ReloadOutcome, DriverError> {
+    ) -> Result<ReloadTicket, DriverError> {
         self.ask(|reply| Command::SetEnabled { names, enabled, trigger, reply }).await
     }
 
