@@ -235,9 +235,9 @@ pub struct Reload {
     /// Only on top of this generation
     #[arg(long, value_name = "N")]
     pub expect_generation: Option<u64>,
-    /// How long to wait
-    #[command(flatten)]
-    pub waiting: Waiting,
+    /// Wait at most so long; the reload goes on
+    #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
+    pub timeout: Option<Duration>,
     /// What other tools let one reload.
     #[arg(hide = true, value_name = "NAME")]
     pub names: Vec<String>,

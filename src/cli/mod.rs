@@ -10,6 +10,7 @@ mod events;
 pub mod exit;
 mod human;
 mod json;
+mod log_source;
 mod logs;
 mod names;
 mod plan;

@@ -11,13 +11,8 @@ use std::time::Duration;
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let options =
         ReloadOptions { expect_generation: args.expect_generation, force: args.force };
-    if args.waiting.no_wait {
-        return Err(CliError::Usage(
-            "`reload` waits for its outcome, which is its answer; --timeout bounds that".to_owned(),
-        ));
-    }
     let work = client.reload(&options);
-    follow(client, work, args.waiting.timeout, screen).await
+    follow(client, work, args.timeout, screen).await
 }
 
 /// Changes `enabled` in the file, and has that applied.
