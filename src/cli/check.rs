@@ -50,7 +50,8 @@ fn summary(main: &Path, loaded: &Loaded, errors: usize, warnings: usize) -> Stri
         format!("{count} {word}{s}")
     };
     let main = main.display();
-    let warned = if warnings > 0 { format!(", {}", plural(warnings, "warning")) } else { String::new() };
+    let warned =
+        if warnings > 0 { format!(", {}", plural(warnings, "warning")) } else { String::new() };
     match &loaded.config {
         Some(_) if loaded.missing => format!("{main}: there is no file with the processes{warned}"),
         Some(config) if errors == 0 => {

@@ -10,7 +10,7 @@ pub fn duration(span: Duration) -> String {
     match secs {
         0 => format!("{millis}ms"),
         1..=9 if millis >= 50 => format!("{:.1}s", span.as_secs_f64()),
-        0..=59 => format!("{secs}s"),
+        1..=59 => format!("{secs}s"),
         60..=3599 => format!("{}m{:02}s", secs / 60, secs % 60),
         3600..=86_399 => format!("{}h{:02}m", secs / 3600, secs % 3600 / 60),
         _ => format!("{}d{:02}h", secs / 86_400, secs % 86_400 / 3600),

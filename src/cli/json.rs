@@ -3,8 +3,8 @@
 
 use super::human::rfc3339;
 use crate::client::{
-    Change, DiagnosticLine, EventLine, Exit, JobOutcome, ManagerStatus, PlanSummary, ProcessStatus,
-    ReloadSummary, Severity, Step,
+    Change, DiagnosticLine, EventLine, Exit, JobOutcome, PlanSummary, ProcessStatus, ReloadSummary,
+    Severity, Step,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
@@ -163,23 +163,6 @@ fn diagnostic(line: &DiagnosticLine) -> Value {
     })
 }
 
-/// The daemon as a whole.
-#[must_use]
-pub fn manager(manager: &ManagerStatus) -> Value {
-    json!({
-        "version": manager.version,
-        "backend": manager.backend,
-        "config_file": manager.config_file,
-        "system_state": manager.system_state,
-        "config_state": manager.config_state,
-        "generation": manager.generation,
-        "last_modified": time(manager.last_modified),
-        "last_reloaded": time(manager.last_reloaded),
-        "watching": manager.watching,
-        "valid": manager.valid,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,11 +172,39 @@ mod tests {
         let value = process(&ProcessStatus::default(), "");
         let keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
-            "id", "name", "process", "instance", "display_name", "description", "tags", "enabled",
-            "desired", "state", "phase", "active_state", "since", "result", "health",
-            "health_detail", "last_check", "pid", "exit", "restarts", "next_restart_ms", "started",
-            "memory", "cpu_ms", "tasks", "control_group", "waiting_for", "needs_restart",
-            "generation", "environment_names", "reason", "log", "history",
+            "id",
+            "name",
+            "process",
+            "instance",
+            "display_name",
+            "description",
+            "tags",
+            "enabled",
+            "desired",
+            "state",
+            "phase",
+            "active_state",
+            "since",
+            "result",
+            "health",
+            "health_detail",
+            "last_check",
+            "pid",
+            "exit",
+            "restarts",
+            "next_restart_ms",
+            "started",
+            "memory",
+            "cpu_ms",
+            "tasks",
+            "control_group",
+            "waiting_for",
+            "needs_restart",
+            "generation",
+            "environment_names",
+            "reason",
+            "log",
+            "history",
         ];
         expected.sort_unstable();
         assert_eq!(keys, expected);

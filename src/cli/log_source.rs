@@ -115,7 +115,11 @@ impl Reader {
 
     fn line(&mut self, text: Vec<u8>) -> Result<(), Unheard> {
         let source = self.source;
-        self.send(if self.caught_up { Line::New { source, text } } else { Line::Old { source, text } })
+        self.send(if self.caught_up {
+            Line::New { source, text }
+        } else {
+            Line::Old { source, text }
+        })
     }
 
     fn catch_up(&mut self) -> Result<(), Unheard> {

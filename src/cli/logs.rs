@@ -15,9 +15,7 @@ use std::time::{Duration, SystemTime};
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let since = match &args.since {
         None => None,
-        Some(text) => {
-            Some(human::parse_since(text, SystemTime::now()).map_err(CliError::Usage)?)
-        }
+        Some(text) => Some(human::parse_since(text, SystemTime::now()).map_err(CliError::Usage)?),
     };
     let names = Names::new(&client.status(&[]).await?);
     for remark in names.remarks(&args.names) {
@@ -102,7 +100,9 @@ fn journal_command(
     for command in commands {
         let mut words = command.split_whitespace();
         if words.next() != Some("journalctl") {
-            return Err(CliError::Failed(format!("the supervisor says to read it with: {command}")));
+            return Err(CliError::Failed(format!(
+                "the supervisor says to read it with: {command}"
+            )));
         }
         if !matches.is_empty() {
             matches.push("+");
@@ -134,7 +134,7 @@ async fn show(streams: Vec<(String, OwnedFd)>, args: &Args, screen: &mut Screen)
     let prefixed = streams.len() > 1;
     let shown: Vec<String> = streams.iter().map(|(shown, _)| shown.clone()).collect();
     let mut lines = log_source::read(streams.into_iter().map(|(_, stream)| stream).collect());
-    let mut print = |source: usize, text: &[u8], screen: &mut Screen| {
+    let print = |source: usize, text: &[u8], screen: &mut Screen| {
         let name = &shown[source];
         if screen.json() {
             let text = String::from_utf8_lossy(text);

@@ -158,7 +158,8 @@ async fn ask(command: Command, global: &Global, screen: &mut Screen) -> Outcome 
     if let Command::Reload(args::Reload { names, .. }) = &command
         && let Some(name) = names.first()
     {
-        let advice = format!("`reload` is about the files; for one process: provost restart {name}");
+        let advice =
+            format!("`reload` is about the files; for one process: provost restart {name}");
         return Err(CliError::Usage(advice));
     }
     let found = target::connect(global).await?;

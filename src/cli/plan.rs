@@ -25,7 +25,9 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
         screen.error(diagnostic.text.trim_end());
     }
     if !plan.valid() {
-        return Err(CliError::Failed("the files are not valid; a reload would change nothing".to_owned()));
+        return Err(CliError::Failed(
+            "the files are not valid; a reload would change nothing".to_owned(),
+        ));
     }
     if !screen.quiet {
         for line in lines(&plan, screen.style) {

@@ -1,7 +1,7 @@
 //! What is awaited, for how long: on a terminal one line that is drawn again and again, elsewhere a
 //! line for each change.
 
-use super::screen::{Screen, Tone};
+use super::screen::{Screen, Tone, visible};
 use super::{CliError, human, names::Names, state, table};
 use crate::client::{Client, ClientError, JobOutcome, ProcessStatus};
 use std::io::{self, Write};
@@ -132,14 +132,23 @@ struct Line {
 
 impl Line {
     /// One picture, on a terminal.
-    fn draw(&mut self, awaited: &[ProcessStatus], names: &Names, begun: Instant, screen: &mut Screen) {
+    fn draw(
+        &mut self,
+        awaited: &[ProcessStatus],
+        names: &Names,
+        begun: Instant,
+        screen: &mut Screen,
+    ) {
         let Some(width) = screen.err_width().filter(|_| !screen.quiet) else { return };
         let unicode = screen.err_style.unicode;
-        let frames: &[&str] =
-            if unicode { &["⠋", "⠙", "⠸", "⠴", "⠦", "⠇"] } else { &["|", "/", "-", "\\"] };
+        let frames: &[&str] = if unicode {
+            &["⠋", "⠙", "⠸", "⠴", "⠦", "⠇"]
+        } else {
+            &["|", "/", "-", "\\"]
+        };
         self.frame = (self.frame + 1) % frames.len();
         let text = match describe(awaited, names, true) {
-            text if text.is_empty() => format!("{}", human::seconds(begun.elapsed())),
+            text if text.is_empty() => human::seconds(begun.elapsed()),
             text => text,
         };
         let text = table::cut(&text, width.saturating_sub(3), unicode);
@@ -179,7 +188,7 @@ fn describe(awaited: &[ProcessStatus], names: &Names, timed: bool) -> String {
         .iter()
         .take(SHOWN)
         .map(|status| {
-            let doing = format!("{} {}", names.show(&status.id), state::doing(status));
+            let doing = format!("{} {}", names.show(&status.id), visible(&state::doing(status)));
             match status.since.and_then(|since| now.duration_since(since).ok()) {
                 Some(span) if timed => format!("{doing}, {}", human::seconds(span)),
                 _ => doing,

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 /// Has the files read and applied.
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
-    let options =
-        ReloadOptions { expect_generation: args.expect_generation, force: args.force };
+    let options = ReloadOptions { expect_generation: args.expect_generation, force: args.force };
     let work = client.reload(&options);
     follow(client, work, args.timeout, screen).await
 }
@@ -133,9 +132,13 @@ fn lines(summary: &ReloadSummary, names: &Names, style: Style) -> Vec<String> {
             _ => Tone::Plain,
         };
         let done = step_done(&step.kind, &step.state);
-        let why = if step.why.is_empty() { String::new() } else { format!(": {}", visible(&step.why)) };
+        let why =
+            if step.why.is_empty() { String::new() } else { format!(": {}", visible(&step.why)) };
         let took = human::duration(step.took);
-        lines.push(format!("  {sign} {shown:width$}  {}", style.paint(tone, format!("{done} in {took}{why}"))));
+        lines.push(format!(
+            "  {sign} {shown:width$}  {}",
+            style.paint(tone, format!("{done} in {took}{why}"))
+        ));
     }
     if !summary.timings.is_empty() {
         let stages: Vec<String> = summary

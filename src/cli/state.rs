@@ -1,7 +1,7 @@
 //! What a state means to a person, and to the words of systemctl.
 
 use super::screen::{Screen, Style, Tone};
-use super::{Outcome, exit::Exit, human, json};
+use super::{Outcome, exit::Exit, human};
 use crate::client::{Client, Exit as Ended, ProcessStatus};
 use std::time::SystemTime;
 
@@ -42,11 +42,8 @@ fn look(status: &ProcessStatus, unicode: bool) -> (Tone, &'static str) {
 #[must_use]
 pub fn word(status: &ProcessStatus, style: Style) -> (String, Tone) {
     let (tone, symbol) = look(status, style.unicode);
-    let word = if style.terminal {
-        format!("{symbol} {}", status.state)
-    } else {
-        status.state.clone()
-    };
+    let word =
+        if style.terminal { format!("{symbol} {}", status.state) } else { status.state.clone() };
     (word, tone)
 }
 

@@ -1,7 +1,7 @@
 //! `status`: a table of all, or a page about one.
 
 use super::args::{Format, Status as Args};
-use super::screen::{Screen, Tone};
+use super::screen::{Screen, Tone, visible};
 use super::table::{Cell, Table};
 use super::target::Found;
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state, why};
@@ -14,8 +14,7 @@ pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
     let client = &found.client;
     let all = client.status(&[]).await?;
     let names = Names::new(&all);
-    let mut chosen =
-        if args.names.is_empty() { all } else { client.status(&args.names).await? };
+    let mut chosen = if args.names.is_empty() { all } else { client.status(&args.names).await? };
     let up = chosen.iter().filter(|s| state::is_wanted(s)).all(state::is_up);
     let exit = if up { Exit::Ok } else { Exit::NotUp };
     if args.failed {
@@ -138,13 +137,18 @@ fn print_page(status: &ProcessStatus, names: &Names, screen: &mut Screen) -> Res
     let about: Vec<&str> =
         about.into_iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
     let dash = if style.unicode { " — " } else { " - " };
-    screen.line(format_args!("{title}{}{}", if about.is_empty() { "" } else { dash }, about.join(": ")))?;
-    let since = status.since.map(|at| format!(" since {} ({})", human::clock(at), human::ago(at, now)));
+    screen.line(format_args!(
+        "{title}{}{}",
+        if about.is_empty() { "" } else { dash },
+        visible(&about.join(": "))
+    ))?;
+    let since =
+        status.since.map(|at| format!(" since {} ({})", human::clock(at), human::ago(at, now)));
     let mut rows: Vec<(&str, String)> =
         vec![("state", format!("{}{}", style.paint(tone, word), since.unwrap_or_default()))];
     let mut add = |label, text: String| {
         if !text.is_empty() {
-            rows.push((label, text));
+            rows.push((label, visible(&text)));
         }
     };
     add("why", state::why(status));

@@ -1,6 +1,6 @@
 //! Aligned columns.
 
-use super::screen::{Screen, Style, Tone};
+use super::screen::{Screen, Style, Tone, visible};
 use std::io;
 
 /// One cell.
@@ -13,8 +13,8 @@ pub struct Cell {
 
 impl Cell {
     /// Text, aligned to the left.
-    pub fn text(text: impl Into<String>) -> Cell {
-        Cell { text: text.into(), tone: Tone::Plain, right: false }
+    pub fn text(text: impl AsRef<str>) -> Cell {
+        Cell { text: visible(text.as_ref()), tone: Tone::Plain, right: false }
     }
 
     /// A number, aligned to the right; a dash where there is none.
@@ -149,7 +149,7 @@ mod tests {
                 "worker@12     -  a long story about a process",
             ]
         );
-        assert_eq!(table.lines(plain, Some(37))[2], "worker@12     -  a long story about...");
+        assert_eq!(table.lines(plain, Some(38))[2], "worker@12     -  a long story about...");
         let unicode = Style { unicode: true, ..plain };
         assert_eq!(table.lines(unicode, Some(37))[2], "worker@12     -  a long story about a…");
     }

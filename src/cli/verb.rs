@@ -2,7 +2,7 @@
 
 use super::args::Waiting;
 use super::progress::{self, View, Waited};
-use super::screen::{Screen, Style, Tone};
+use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
 use crate::client::{Client, JobOutcome, ProcessStatus, Verb};
 use std::collections::BTreeSet;
@@ -113,10 +113,7 @@ fn out_of_time(left: &[ProcessStatus], names: &Names, waiting: Waiting) -> CliEr
         .iter()
         .map(|status| format!("\n  {} {}", names.show(&status.id), state::doing(status)))
         .collect();
-    CliError::Failed(format!(
-        "not done after {limit}; what was asked for goes on{}",
-        left.concat()
-    ))
+    CliError::Failed(format!("not done after {limit}; what was asked for goes on{}", left.concat()))
 }
 
 fn word(verb: Verb) -> &'static str {
@@ -137,7 +134,7 @@ fn line(
     style: Style,
 ) -> String {
     let detail = |otherwise: &str| {
-        if outcome.detail.is_empty() { otherwise.to_owned() } else { outcome.detail.clone() }
+        if outcome.detail.is_empty() { otherwise.to_owned() } else { visible(&outcome.detail) }
     };
     let said = match (outcome.result.as_str(), verb) {
         ("done", Verb::Start { .. }) => format!("started in {took}"),
@@ -191,8 +188,12 @@ mod tests {
     use super::*;
 
     fn said(verb: Verb, result: &str, detail: &str, asked: bool) -> String {
-        let outcome =
-            JobOutcome { id: 1, name: "api@0".into(), result: result.into(), detail: detail.into() };
+        let outcome = JobOutcome {
+            id: 1,
+            name: "api@0".into(),
+            result: result.into(),
+            detail: detail.into(),
+        };
         line(verb, &outcome, "api", asked, "1.2s", Style::default())
     }
 
@@ -213,6 +214,9 @@ mod tests {
             said(Verb::Restart, "canceled", "", true),
             "api: restart was canceled: something newer was asked for"
         );
-        assert_eq!(said(Verb::Stop, "word-of-a-newer-daemon", "", true), "api: stop: word-of-a-newer-daemon");
+        assert_eq!(
+            said(Verb::Stop, "word-of-a-newer-daemon", "", true),
+            "api: stop: word-of-a-newer-daemon"
+        );
     }
 }

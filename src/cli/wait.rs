@@ -42,7 +42,11 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     }
 }
 
-async fn until(client: &Client, args: &Args, names: &Names) -> Result<Vec<ProcessStatus>, CliError> {
+async fn until(
+    client: &Client,
+    args: &Args,
+    names: &Names,
+) -> Result<Vec<ProcessStatus>, CliError> {
     // Before the first look: what changes between the two is not missed.
     let mut watch = client.watch().await?;
     loop {

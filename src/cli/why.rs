@@ -1,6 +1,6 @@
 //! `why`: what happened, what is awaited, when the next try is, and what to do.
 
-use super::screen::{Screen, Tone};
+use super::screen::{Screen, Tone, visible};
 use super::{Outcome, exit::Exit, human, json, names::Names, state};
 use crate::client::{Client, ProcessStatus};
 use std::io;
@@ -48,7 +48,7 @@ fn print(status: &ProcessStatus, shown: &str, screen: &mut Screen) -> io::Result
         screen.line(style.paint(Tone::Strong, first))?;
     }
     for sentence in sentences {
-        screen.line(format_args!("  {sentence}"))?;
+        screen.line(format_args!("  {}", visible(&sentence)))?;
     }
     if !status.history.is_empty() {
         screen.line("What happened, the latest last:")?;
@@ -91,7 +91,9 @@ fn explain(status: &ProcessStatus, shown: &str, now: SystemTime) -> Vec<String> 
     if status.state == "starting" {
         add(state::doing(status).replacen("is starting", "it is starting", 1));
     }
-    if !state::is_up(status) && let Some(exit) = status.exit {
+    if !state::is_up(status)
+        && let Some(exit) = status.exit
+    {
         add(format!("its last run ended with {}", state::ended(exit)));
     }
     if let Some(next) = status.next_restart {
@@ -101,7 +103,8 @@ fn explain(status: &ProcessStatus, shown: &str, now: SystemTime) -> Vec<String> 
     }
     if status.restarts > 0 {
         let times = if status.restarts == 1 { "once" } else { "times" };
-        let count = if status.restarts == 1 { String::new() } else { format!("{} ", status.restarts) };
+        let count =
+            if status.restarts == 1 { String::new() } else { format!("{} ", status.restarts) };
         add(format!("it was restarted {count}{times} so far"));
     }
     if status.needs_restart {
@@ -131,7 +134,7 @@ fn sentence(text: &str) -> String {
 pub fn history(status: &ProcessStatus, screen: &mut Screen) -> io::Result<()> {
     for line in &status.history {
         let at = screen.style.paint(Tone::Quiet, human::clock(line.at)).to_string();
-        screen.line(format_args!("  {at}  {}", line.message))?;
+        screen.line(format_args!("  {at}  {}", visible(&line.message)))?;
     }
     Ok(())
 }

@@ -90,18 +90,20 @@ fn meaning(word: &str) -> Option<Meaning> {
         "scale" => Use("set `instances` in the file and save it"),
         "rollout" => Use("use `provost wait NAME...` or `provost plan`"),
         "monit" | "dash" | "monitor" => Use("use `provost status` or `provost events -f`"),
-        "ecosystem" | "init" => Use("write a processes.yaml; `provost check` says what is wrong with it"),
+        "ecosystem" | "init" => {
+            Use("write a processes.yaml; `provost check` says what is wrong with it")
+        }
         "save" | "resurrect" | "dump" => Use("there is nothing to save, the file is the state"),
         "startup" => Use("use `systemctl enable provostd`"),
         "unstartup" => Use("use `systemctl disable provostd`"),
-        "delete" | "del" | "remove" | "rm" => {
-            Use("take the process out of the file and save it; to stop it only, `provost stop NAME`")
-        }
+        "delete" | "del" | "remove" | "rm" => Use(
+            "take the process out of the file and save it; to stop it only, `provost stop NAME`",
+        ),
         "add" => Use("put the process into the file and save it"),
         "pid" => Use("use `provost status NAME --output json`"),
-        "shutdown" => {
-            Use("use `systemctl stop provostd`, or Ctrl-C where `provost up` runs; both stop all processes")
-        }
+        "shutdown" => Use(
+            "use `systemctl stop provostd`, or Ctrl-C where `provost up` runs; both stop all processes",
+        ),
         _ => return None,
     })
 }
