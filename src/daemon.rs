@@ -1,7 +1,7 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
 use crate::backend::native::{NativeBackend, NativeOptions};
-use crate::bus::serve;
+use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{Location, Mode};
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};
 use crate::driver::{self, Driver};
@@ -15,7 +15,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use crate::bus::serve::BusKind;
+pub use crate::bus::Bus;
+
+/// A bus that is not there yet must not hold up the start for longer.
+const BUS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -25,7 +28,7 @@ pub struct DaemonOptions {
     /// Whose daemon it is.
     pub mode: Mode,
     /// The bus to be on; None: only the private sockets.
-    pub bus: Option<BusKind>,
+    pub bus: Option<Bus>,
     /// The private sockets.
     pub sockets: Vec<PathBuf>,
     /// Whether it is `provost up`: logs on the terminal, ends when nothing can run again.
@@ -79,34 +82,62 @@ async fn serve(options: DaemonOptions, verbosity: journal::Verbosity) -> Result<
     };
     let notifier = Notifier::from_environment();
     let (driver, handle) = Driver::new(driver, backend, prober, facts, notifier);
-    let _served = listen(&options, &handle, &verbosity).await?;
+    listen(&options, &handle, verbosity).await?;
     tokio::spawn(watch_signals(handle, options.foreground));
     Ok(driver.run().await)
 }
 
-/// Serves the objects on the private sockets and the bus.
+/// Serves the objects on the private sockets and the bus. Nothing but another daemon in the same
+/// place is a reason not to supervise: where nobody can ask, processes are kept running all the same.
 async fn listen(
     options: &DaemonOptions,
     handle: &Handle,
-    verbosity: &journal::Verbosity,
-) -> Result<Vec<serve::Served>, String> {
-    let mut served = Vec::new();
+    verbosity: journal::Verbosity,
+) -> Result<(), String> {
+    let service = Service::new(handle.clone(), Arc::new(Log(verbosity)));
     for path in &options.sockets {
-        match serve::on_socket(handle.clone(), verbosity.clone(), path).await {
-            Ok(socket) => served.push(socket),
-            Err(error) if error.is_taken() => return Err(error.to_string()),
-            // Supervising goes on where nobody can ask: a read-only file system is no reason not to.
+        match PrivateSocket::bind(path) {
+            Ok(socket) => {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = socket.serve(service).await {
+                        tracing::error!("{error}");
+                    }
+                });
+            }
+            Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
     }
-    if let Some(kind) = options.bus {
-        match serve::on_bus(handle.clone(), verbosity.clone(), kind).await {
-            Ok(bus) => served.push(bus),
-            Err(error) if error.is_taken() => return Err(error.to_string()),
-            Err(error) => tracing::warn!("{error}"),
-        }
+    let Some(kind) = options.bus else { return Ok(()) };
+    let (serving, mut is_serving) = tokio::sync::watch::channel(false);
+    let mut serve = tokio::spawn(bus::on_bus(service, kind, serving));
+    tokio::select! {
+        ended = &mut serve => match ended {
+            Ok(Err(error)) => Err(error.to_string()),
+            _ => Ok(()),
+        },
+        _ = is_serving.changed() => Ok(()),
+        () = tokio::time::sleep(BUS_PATIENCE) => Ok(()),
     }
-    Ok(served)
+}
+
+/// The daemon's own log, as the bus sees it.
+struct Log(journal::Verbosity);
+
+impl LogControl for Log {
+    fn level(&self) -> String {
+        self.0.get().to_owned()
+    }
+
+    fn set_level(&self, level: &str) -> Result<(), String> {
+        if self.0.set(level) { Ok(()) } else { Err(format!("{level:?} is no level of syslog(3)")) }
+    }
+
+    fn target(&self) -> String {
+        let journal = libsystemd::logging::connected_to_journal();
+        if journal { "journal" } else { "console" }.to_owned()
+    }
 }
 
 /// Spreads restarts; nothing secret depends on it.

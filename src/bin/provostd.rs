@@ -2,7 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use provost::config::load::Mode;
-use provost::daemon::{self, BusKind, DaemonOptions};
+use provost::daemon::{self, DaemonOptions};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
     let socket = arguments.socket.or_else(standard_socket);
     let bus = match (arguments.bus, system) {
         (Some(Bus::None), _) => None,
-        (Some(Bus::System), _) | (None, true) => Some(BusKind::System),
-        (Some(Bus::Session), _) | (None, false) => Some(BusKind::Session),
+        (Some(Bus::System), _) | (None, true) => Some(daemon::Bus::System),
+        (Some(Bus::Session), _) | (None, false) => Some(daemon::Bus::Session),
     };
     daemon::run(DaemonOptions {
         config: arguments.config.unwrap_or_else(|| standard_file(&directory)),
