@@ -3,6 +3,7 @@
 
 pub mod diagnostic;
 pub mod edit;
+pub mod environment;
 pub mod load;
 pub mod schema;
 pub mod watch;

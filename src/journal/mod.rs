@@ -1,1 +1,3 @@
 //! The own log.
+
+pub mod stream;
