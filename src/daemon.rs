@@ -1,8 +1,8 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
-use crate::backend::native::{NativeBackend, NativeOptions};
+use crate::backend::native::{ConsoleOptions, NativeBackend, NativeOptions};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
-use crate::config::load::{Location, Mode};
+use crate::config::load::{DaemonSettings, Location, Mode};
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};
 use crate::driver::{self, Driver};
 use crate::journal;
@@ -69,7 +69,11 @@ async fn serve(options: DaemonOptions, verbosity: journal::Verbosity) -> Result<
         NativeOptions {
             mode: options.mode,
             environment: environment.clone(),
-            foreground: options.foreground,
+            default_user: DaemonSettings::default().default_user,
+            name: name_of(&options),
+            // In the foreground what processes write belongs on the terminal.
+            journal: if options.foreground { None } else { journal::stream::socket() },
+            console: ConsoleOptions::stdout(),
         },
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
@@ -137,6 +141,15 @@ impl LogControl for Log {
     fn target(&self) -> String {
         let journal = libsystemd::logging::connected_to_journal();
         if journal { "journal" } else { "console" }.to_owned()
+    }
+}
+
+/// Tells two daemons on one machine apart: in names of control groups.
+fn name_of(options: &DaemonOptions) -> String {
+    match (options.mode, options.foreground) {
+        (Mode::System, _) => "system".to_owned(),
+        (Mode::User, false) => "user".to_owned(),
+        (Mode::User, true) => format!("up-{}", std::process::id()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The daemon's own log: to the journal under a service manager, to the terminal in the foreground.
 
+pub mod stream;
+
 use std::fmt;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
