@@ -291,7 +291,7 @@ pub struct Check {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// Instead of the daemon's own file with the processes
+    /// Instead of the daemon's own file with the processes; `-` is standard input
     pub file: Option<PathBuf>,
 }
 
