@@ -205,11 +205,13 @@ impl Driver {
         }
         let main = loaded.sources.files.iter().find_map(|source| source.modified);
         self.desk.modified = main.or(self.desk.modified);
+        let is_error = |d: &Diagnostic| d.severity == Severity::Error;
+        // What is wrong with this machine is, at the start, a failure of the one process and not of
+        // the file.
+        let broken = loaded.diagnostics.iter().any(is_error)
+            || (!first && (loaded.missing || found.iter().any(is_error)));
         let mut diagnostics = loaded.diagnostics.clone();
         diagnostics.extend(found);
-        // At the start these are failures of the one process, not of the file.
-        let fatal = |d: &&Diagnostic| d.severity == Severity::Error && !(first && is_found(d));
-        let broken = diagnostics.iter().find(fatal).is_some() || (loaded.missing && !first);
         let config = loaded.config.clone().filter(|_| !broken);
         let rendered = render::render(&diagnostics, &loaded.sources, false);
         self.desk.diagnostics = Arc::from(diagnostics);
@@ -443,11 +445,6 @@ impl Driver {
     }
 }
 
-/// Whether a diagnostic is about this machine and not about the file.
-fn is_found(diagnostic: &Diagnostic) -> bool {
-    diagnostic.code.starts_with(crate::config::check::CODE_PREFIX)
-}
-
 fn checked(
     location: &Location,
     loaded: &Loaded,
@@ -459,7 +456,7 @@ fn checked(
     }
     let changes = plan.changes.iter().filter(|change| change.kind != ChangeKind::Removed);
     let which: BTreeSet<ProcessId> = changes.map(|change| change.process.clone()).collect();
-    check_machine(config, &which, location, &loaded.daemon.default_user, &loaded.places)
+    check_machine(config, &which, location.mode, &loaded.daemon.default_user, &loaded.places)
 }
 
 fn millis(took: Duration) -> u64 {
