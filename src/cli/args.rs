@@ -136,6 +136,41 @@ pub enum Command {
     IsEnabled(Names),
 }
 
+impl Default for Command {
+    fn default() -> Self {
+        Command::Status(Status::default())
+    }
+}
+
+impl Command {
+    /// The names of processes in it.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        match self {
+            Command::Status(args) => &args.names,
+            Command::Start(args) => &args.on.names,
+            Command::Stop(args) | Command::Restart(args) => &args.on.names,
+            Command::Signal(args) => &args.words,
+            Command::Wait(args) => &args.on.names,
+            Command::Logs(args) => &args.names,
+            Command::Events(args) => &args.names,
+            Command::Reload(args) => &args.names,
+            Command::ResetFailed(args)
+            | Command::Enable(args)
+            | Command::Disable(args)
+            | Command::Why(args)
+            | Command::IsActive(args)
+            | Command::IsFailed(args)
+            | Command::IsEnabled(args) => &args.names,
+            Command::Up(_)
+            | Command::Check(_)
+            | Command::Plan(_)
+            | Command::Schema
+            | Command::Completions { .. } => &[],
+        }
+    }
+}
+
 /// One or more names.
 #[derive(Debug, Args)]
 pub struct Names {
@@ -256,7 +291,7 @@ pub struct Check {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// Instead of the daemon's own file with the processes
+    /// Instead of the daemon's own file with the processes; `-` is standard input
     pub file: Option<PathBuf>,
 }
 

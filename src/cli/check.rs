@@ -39,7 +39,11 @@ pub fn run(args: &Args, global: &Global, screen: &mut Screen) -> Outcome {
 
 fn of_the_machine(loaded: &Loaded, location: &Location) -> Vec<Diagnostic> {
     match &loaded.config {
-        Some(_) if loaded.daemon.validate => check::check_machine(loaded, location.mode),
+        Some(config) if loaded.daemon.validate => {
+            let all = config.processes.keys().cloned().collect();
+            let user = &loaded.daemon.default_user;
+            check::check_machine(config, &all, location.mode, user, &loaded.places)
+        }
         _ => Vec::new(),
     }
 }

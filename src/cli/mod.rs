@@ -89,12 +89,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-impl Default for Command {
-    fn default() -> Self {
-        Command::Status(args::Status::default())
-    }
-}
-
 /// clap's text with our exit code: its own 2 would look like an answer of `plan`.
 fn parse_error(error: &clap::Error) -> ExitCode {
     // When nobody can see it, there is nobody to tell.
@@ -164,9 +158,18 @@ async fn ask(command: Command, global: &Global, screen: &mut Screen) -> Outcome 
     }
     let found = target::connect(global).await?;
     tell_which(&command, &found, screen);
+    let all = command.names().iter().any(|name| name == "all");
+    let outcome = carry_out(command, &found, screen).await;
+    if all && let Err(CliError::Client(ClientError::NoSuchProcess(_))) = &outcome {
+        screen.note("note: all processes are '*', in quotes because of the shell");
+    }
+    outcome
+}
+
+async fn carry_out(command: Command, found: &Found, screen: &mut Screen) -> Outcome {
     let client = &found.client;
     match command {
-        Command::Status(args) => status::run(&args, &found, screen).await,
+        Command::Status(args) => status::run(&args, found, screen).await,
         Command::Start(args) => {
             let verb = crate::client::Verb::Start { once: args.once };
             verb::run(client, verb, &args.on.names, args.waiting, screen).await

@@ -42,7 +42,9 @@ fn open(path: &std::path::Path) -> Result<std::fs::File, CliError> {
     let fail = |error: std::io::Error| {
         CliError::Failed(format!("cannot read {}: {error}", path.display()))
     };
-    let file = std::fs::File::open(path).map_err(fail)?;
+    let stdin = std::path::Path::new("/dev/stdin");
+    let opened = if path.as_os_str() == "-" { stdin } else { path };
+    let file = std::fs::File::open(opened).map_err(fail)?;
     if file.metadata().map_err(fail)?.is_dir() {
         return Err(CliError::Failed(format!("{} is a directory; name a file", path.display())));
     }

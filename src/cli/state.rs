@@ -71,13 +71,15 @@ pub fn ended(exit: Ended) -> String {
     }
 }
 
-/// Why it is not as it should be, on one line; empty when it is.
+/// Why it is not as it should be, on one line; empty when it is. The daemon's own sentence where it
+/// has one, else what can be told from the rest.
 #[must_use]
 pub fn why(status: &ProcessStatus) -> String {
-    let mut parts = Vec::new();
     if !status.reason.is_empty() {
-        parts.push(status.reason.clone());
-    } else if !status.waiting_for.is_empty() {
+        return status.reason.clone();
+    }
+    let mut parts = Vec::new();
+    if !status.waiting_for.is_empty() {
         parts.push(format!("waits for {}", status.waiting_for.join(", ")));
     } else if status.health == "unhealthy" && !status.health_detail.is_empty() {
         parts.push(status.health_detail.clone());
@@ -251,9 +253,10 @@ mod tests {
     #[test]
     fn why_says_what_and_when_next() {
         let mut status = of("backoff", "none");
-        status.reason = "exited with code 3".into();
         status.next_restart = Some(Duration::from_millis(4200));
-        assert_eq!(why(&status), "exited with code 3; next try in 4s");
+        assert_eq!(why(&status), "next try in 4s");
+        status.reason = "it exited with code 3; next start in 4 s".into();
+        assert_eq!(why(&status), status.reason, "the daemon's sentence is the whole of it");
         assert_eq!(why(&of("running", "healthy")), "");
     }
 

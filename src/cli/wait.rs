@@ -4,7 +4,7 @@
 use super::args::{Goal, Wait as Args};
 use super::screen::Screen;
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
-use crate::client::{Client, ProcessStatus};
+use crate::client::{Client, ClientError, ProcessStatus};
 use std::time::Duration;
 
 /// Waits until all that the names stand for are as asked.
@@ -49,8 +49,16 @@ async fn until(
 ) -> Result<Vec<ProcessStatus>, CliError> {
     // Before the first look: what changes between the two is not missed.
     let mut watch = client.watch().await?;
+    let mut seen = false;
     loop {
-        let chosen = client.status(&args.on.names).await?;
+        let chosen = match client.status(&args.on.names).await {
+            // Taken out of the file while we waited for it to be down: it is.
+            Err(ClientError::NoSuchProcess(_)) if seen && args.state == Goal::Down => {
+                return Ok(Vec::new());
+            }
+            other => other?,
+        };
+        seen = true;
         let verdicts = || chosen.iter().map(|status| (status, verdict(status, args.state)));
         if verdicts().all(|(_, verdict)| verdict == Verdict::Reached) {
             return Ok(chosen);

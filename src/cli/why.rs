@@ -76,29 +76,18 @@ fn explain(status: &ProcessStatus, shown: &str, now: SystemTime) -> Vec<String> 
             sentences.push(sentence(&text));
         }
     };
-    add(status.reason.clone());
-    if !status.enabled && status.desired != "up" {
-        add("the file disables it".to_owned());
-    } else if status.desired != "up" && status.state == "down" {
-        add("an operator stopped it; a reload does not start it again".to_owned());
-    }
-    if !status.waiting_for.is_empty() {
-        add(format!("it waits for {}", status.waiting_for.join(", ")));
-    }
-    if status.health == "unhealthy" && !status.reason.contains(&status.health_detail) {
-        add(format!("its last failed check said: {}", status.health_detail));
-    }
-    if status.state == "starting" {
-        add(state::doing(status).replacen("is starting", "it is starting", 1));
-    }
-    if !state::is_up(status)
-        && let Some(exit) = status.exit
+    let why = state::why(status);
+    if !why.is_empty() {
+        add(why);
+    } else if let Some(exit) = status.exit
+        && !state::is_up(status)
     {
         add(format!("its last run ended with {}", state::ended(exit)));
     }
-    if let Some(next) = status.next_restart {
-        add(format!("it is tried again in {}", human::seconds(next)));
-    } else if status.state == "failed" {
+    if status.enabled && status.desired == "down" && status.state == "down" {
+        add("an operator's word holds until `provost start`, also over a reload".to_owned());
+    }
+    if status.state == "failed" {
         add("it is not tried again by itself".to_owned());
     }
     if status.restarts > 0 {
@@ -106,9 +95,6 @@ fn explain(status: &ProcessStatus, shown: &str, now: SystemTime) -> Vec<String> 
         let count =
             if status.restarts == 1 { String::new() } else { format!("{} ", status.restarts) };
         add(format!("it was restarted {count}{times} so far"));
-    }
-    if status.needs_restart {
-        add("the file differs from what runs: its restart is due or under way".to_owned());
     }
     sentences
 }
@@ -166,28 +152,36 @@ mod tests {
         let mut status = of("backoff");
         status.exit = Some(Ended::Code(3));
         status.restarts = 4;
+        let rest = "It was restarted 4 times so far.";
+        let head = "api is waiting for its next try (backoff).";
+        assert_eq!(explained(&status), format!("{head} Its last run ended with code 3. {rest}"));
         status.next_restart = Some(Duration::from_secs(12));
-        assert_eq!(
-            explained(&status),
-            "api is waiting for its next try (backoff). Its last run ended with code 3. It is tried \
-             again in 12s. It was restarted 4 times so far."
-        );
+        assert_eq!(explained(&status), format!("{head} Next try in 12s. {rest}"));
+        status.reason = "it exited with code 3; next start in 12 s".into();
+        let why = "It exited with code 3; next start in 12 s.";
+        assert_eq!(explained(&status), format!("{head} {why} {rest}"));
     }
 
     #[test]
     fn what_is_down_says_who_wants_it_so() {
         let mut status = of("down");
+        status.reason = "stopped by an operator".into();
         status.desired = "down".into();
-        assert!(explained(&status).contains("An operator stopped it"));
+        assert_eq!(
+            explained(&status),
+            "api is down. Stopped by an operator. An operator's word holds until `provost start`, \
+             also over a reload."
+        );
         status.enabled = false;
-        assert!(explained(&status).contains("The file disables it."));
+        status.reason = "disabled in the file".into();
+        assert_eq!(explained(&status), "api is down. Disabled in the file.");
     }
 
     #[test]
     fn what_waits_names_what_for() {
         let mut status = of("waiting");
-        status.waiting_for = vec!["db to be healthy (it is starting)".into()];
-        assert!(explained(&status).contains("It waits for db to be healthy (it is starting)."));
+        status.waiting_for = vec!["db to be healthy: it is starting".into()];
+        assert!(explained(&status).contains("Waits for db to be healthy: it is starting."));
     }
 
     #[test]

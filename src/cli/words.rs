@@ -25,6 +25,13 @@ enum Meaning {
 pub fn translate(args: Vec<OsString>) -> Words {
     let Some(at) = command_at(&args) else { return Words::Ours(args) };
     let Some(word) = args[at].to_str() else { return Words::Ours(args) };
+    if word == "help" {
+        let mut all = args;
+        all.remove(at);
+        all.truncate(at + 1);
+        all.push("--help".into());
+        return Words::Ours(all);
+    }
     match meaning(word) {
         None => Words::Ours(args),
         Some(Meaning::Use(what)) => {
@@ -67,7 +74,6 @@ fn meaning(word: &str) -> Option<Meaning> {
         "jlist" => Same(&["status", "--output", "json"]),
         "ping" => Same(&["status", "--quiet"]),
         "version" => Same(&["--version"]),
-        "help" => Same(&["--help"]),
         "update" | "daemon-reload" => Same(&["reload"]),
         "reread" | "avail" => Same(&["plan"]),
         "validate" | "configtest" | "config" => Same(&["check"]),
@@ -131,6 +137,8 @@ mod tests {
         assert_eq!(words("provost configtest a.yaml"), ours("provost check a.yaml"));
         assert_eq!(words("provost kill -s HUP api"), ours("provost signal -s HUP api"));
         assert_eq!(words("provost tail api"), ours("provost logs api"));
+        assert_eq!(words("provost help"), ours("provost --help"));
+        assert_eq!(words("provost help stop"), ours("provost stop --help"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What can go wrong between a front end and the daemon.
 
+use zbus::DBusError;
+
 /// Why the daemon did not do something, or could not be asked.
 ///
 /// The text of each is for the person at the front end and needs no prefix.
@@ -39,4 +41,52 @@ pub enum ClientError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<zbus::Error> for ClientError {
+    fn from(error: zbus::Error) -> ClientError {
+        use zbus::fdo;
+        match error {
+            zbus::Error::MethodError(name, text, _) => named(&name, text.unwrap_or_default()),
+            zbus::Error::FDO(error) => match *error {
+                fdo::Error::AccessDenied(text)
+                | fdo::Error::InteractiveAuthorizationRequired(text) => ClientError::Denied(text),
+                fdo::Error::ServiceUnknown(_)
+                | fdo::Error::NameHasNoOwner(_)
+                | fdo::Error::NoReply(_)
+                | fdo::Error::Disconnected(_) => ClientError::Gone,
+                other => {
+                    let (name, text) = (other.name(), other.description());
+                    named(&name, text.unwrap_or_default().to_owned())
+                }
+            },
+            zbus::Error::InputOutput(_) => ClientError::Gone,
+            other => ClientError::Protocol(other.to_string()),
+        }
+    }
+}
+
+/// An error by its name on the bus.
+fn named(name: &str, text: String) -> ClientError {
+    let short = name.rsplit('.').next().unwrap_or(name);
+    match name.strip_prefix("org.provost.Provost1.Error.") {
+        Some("NoSuchProcess") => ClientError::NoSuchProcess(text),
+        Some("ConfigInvalid") => ClientError::ConfigInvalid(text),
+        _ => ClientError::Refused { name: short.to_owned(), text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart_by_name() {
+        let refused = named("org.provost.Provost1.Error.ProcessDisabled", "api is disabled".into());
+        assert!(matches!(refused, ClientError::Refused { name, .. } if name == "ProcessDisabled"));
+        let missing = named("org.provost.Provost1.Error.NoSuchProcess", "x".into());
+        assert!(matches!(missing, ClientError::NoSuchProcess(_)));
+        let denied = zbus::Error::from(zbus::fdo::Error::AccessDenied("no".into()));
+        assert!(matches!(ClientError::from(denied), ClientError::Denied(_)));
+    }
 }

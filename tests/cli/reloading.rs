@@ -78,7 +78,7 @@ fn enable_and_disable_edit_the_file_and_apply_it() {
     place.run(&["disable", "web"]).code(0).says("web");
     assert_eq!(place.read("processes.yaml"), FILE.replace("enabled: true", "enabled: false"));
     assert_eq!(row(&place, "web")["state"], "down");
-    place.run(&["why", "web"]).code(0).says("file disables it").says("provost enable web");
+    place.run(&["why", "web"]).code(0).says("isabled in the file").says("provost enable web");
     place.run(&["enable", "web"]).code(0);
     assert_eq!(place.read("processes.yaml"), FILE);
     place.run(&["wait", "web", "--timeout", "20s"]).code(0);

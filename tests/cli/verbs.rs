@@ -117,7 +117,7 @@ fn a_start_that_fails_says_why_and_what_to_do() {
     let all = format!("{}{}", ran.stdout, ran.stderr);
     assert!(all.contains("/no/such/program") && all.contains("provost why broken"), "{all}");
     place.run(&["status"]).code(3).says("/no/such/program");
-    place.run(&["why", "broken"]).code(0).says("tried again in").says("provost reset-failed");
+    place.run(&["why", "broken"]).code(0).says("next start in").says("provost reset-failed");
     place.run(&["wait", "broken", "--timeout", "100ms"]).code(1).warns("broken");
 }
 
