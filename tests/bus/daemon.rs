@@ -13,7 +13,7 @@ use zbus::connection::Builder;
 /// Longer than anything here takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Two processes that do nothing, and one that is not to run.
+/// Processes that do nothing, one that is not to run, and one that takes a second to stop.
 pub const PROCESSES: &str = "\
 processes:
   sleeper:
@@ -25,6 +25,10 @@ processes:
   other:
     command: sleep
     args: [\"1000\"]
+  slow:
+    command: sleep
+    args: [\"1000\"]
+    stop: { signal: SIGCONT, timeout: 1s }
   off:
     enabled: false
     command: sleep
