@@ -74,7 +74,7 @@ pub fn job(outcome: &JobOutcome, shown: &str, asked: bool) -> Value {
     json!({
         "id": outcome.name,
         "name": shown,
-        "job": outcome.id,
+        "job": (outcome.id != 0).then_some(outcome.id),
         "asked": asked,
         "result": outcome.result,
         "success": outcome.is_success(),

@@ -151,7 +151,7 @@ mod tests {
         );
         assert_eq!(table.lines(plain, Some(38))[2], "worker@12     -  a long story about...");
         let unicode = Style { unicode: true, ..plain };
-        assert_eq!(table.lines(unicode, Some(37))[2], "worker@12     -  a long story about a…");
+        assert_eq!(table.lines(unicode, Some(37))[2], "worker@12     -  a long story about…");
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub async fn run(
     waiting: Waiting,
     screen: &mut Screen,
 ) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let before = client.status(&[]).await?;
+    let names = Names::new(&before);
     let asked: BTreeSet<String> =
         client.status(written).await?.into_iter().map(|status| status.id).collect();
     for remark in names.remarks(written) {
@@ -32,7 +33,9 @@ pub async fn run(
         let _ = ends.send(outcome.clone());
     });
     let concerns = |status: &ProcessStatus, ended: &[JobOutcome]| {
-        asked.contains(&status.id) && !ended.iter().any(|end| end.name == status.id)
+        let first = verb == Verb::Stop && status.state == "stopping";
+        let awaited = asked.contains(&status.id) || first;
+        awaited && !ended.iter().any(|end| end.name == status.id)
     };
     let view = View { client, names: &names, concerns: &concerns };
     let told = |outcome: &JobOutcome, screen: &mut Screen| {
@@ -41,12 +44,58 @@ pub async fn run(
         }
         let shown = names.show(&outcome.name);
         let took = human::duration(begun.elapsed());
+        let outcome = &unless_it_was(verb, &before, outcome);
         screen.line(line(verb, outcome, shown, asked.contains(&outcome.name), &took, screen.style))
     };
     match progress::watch(work, ended, view, waiting.timeout, screen, told).await? {
-        Waited::Ended(outcomes) => finish(client, &outcomes, &asked, &names, screen).await,
+        Waited::Ended(mut outcomes) => {
+            for along in went_along(client, verb, &before, &asked).await? {
+                told(&along, screen)?;
+                outcomes.push(along);
+            }
+            finish(client, &outcomes, &asked, &names, screen).await
+        }
         Waited::OutOfTime(left) => Err(out_of_time(&left, &names, waiting)),
     }
+}
+
+/// The outcome, where it says `done`, as `skipped` for what was so before it was asked for.
+fn unless_it_was(verb: Verb, before: &[ProcessStatus], outcome: &JobOutcome) -> JobOutcome {
+    let was = before.iter().find(|status| status.id == outcome.name);
+    let was_so = was.is_some_and(|status| match (verb, status.state.as_str()) {
+        (Verb::Start { .. }, "running") => status.desired == "up",
+        (Verb::Stop, "down" | "completed" | "failed") => true,
+        _ => false,
+    });
+    let mut outcome = outcome.clone();
+    if was_so && outcome.result == "done" {
+        outcome.result = "skipped".to_owned();
+    }
+    outcome
+}
+
+/// What went down because what it depends on was stopped: it had no job of its own.
+async fn went_along(
+    client: &Client,
+    verb: Verb,
+    before: &[ProcessStatus],
+    asked: &BTreeSet<String>,
+) -> Result<Vec<JobOutcome>, CliError> {
+    if verb != Verb::Stop {
+        return Ok(Vec::new());
+    }
+    let ran = |id: &str| before.iter().any(|status| status.id == id && status.pid.is_some());
+    let now = client.status(&[]).await?;
+    let along = now.into_iter().filter(|status| {
+        status.state == "waiting" && !asked.contains(&status.id) && ran(&status.id)
+    });
+    let outcome = |status: ProcessStatus| JobOutcome {
+        id: 0,
+        name: status.id,
+        result: "done".to_owned(),
+        detail: String::new(),
+    };
+    Ok(along.map(outcome).collect())
 }
 
 /// Asks, and says what was asked for.
@@ -138,6 +187,7 @@ fn line(
     };
     let said = match (outcome.result.as_str(), verb) {
         ("done", Verb::Start { .. }) => format!("started in {took}"),
+        ("done", Verb::Stop) if !asked => "stopped first".to_owned(),
         ("done", Verb::Stop) => format!("stopped in {took}"),
         ("done", Verb::Restart) => format!("restarted in {took}"),
         ("skipped", Verb::Start { .. }) => detail("was up already"),
@@ -153,7 +203,7 @@ fn line(
         }
         (other, _) => format!("{}: {}", word(verb), detail(other)),
     };
-    let also = if asked { "" } else { " (it depends on what was asked for)" };
+    let also = if asked { "" } else { ", because it depends on what was asked for" };
     let (tone, symbol) = match (outcome.is_success(), style.unicode) {
         (true, true) => (Tone::Good, "✓ "),
         (true, false) => (Tone::Good, "+ "),
@@ -208,7 +258,7 @@ mod tests {
         );
         assert_eq!(
             said(Verb::Stop, "done", "", false),
-            "api: stopped in 1.2s (it depends on what was asked for)"
+            "api: stopped first, because it depends on what was asked for"
         );
         assert_eq!(
             said(Verb::Restart, "canceled", "", true),

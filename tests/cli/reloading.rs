@@ -28,7 +28,7 @@ fn a_plan_says_what_a_reload_does() {
     let changed = FILE.replace("1001", "1002") + "  new:\n    command: sleep\n    args: [\"5\"]\n";
     place.write("processes.yaml", &changed);
     let plan = place.run(&["plan"]).code(2);
-    plan.says("~ web").says("args").says("1001").says("1002").says("restart").says("+ new");
+    plan.says("~ web").says("command").says("1001").says("1002").says("restart").says("+ new");
     let json = place.run(&["plan", "-o", "json"]).code(2).json();
     assert_eq!(json["changes"].as_array().unwrap().len(), 2, "{json}");
     assert_eq!(row(&place, "web")["pid"], web["pid"], "a plan does nothing");
@@ -65,7 +65,7 @@ fn what_does_not_come_up_fails_the_reload() {
     let _up = place.up(FILE);
     place.run(&["wait", "api", "web", "--timeout", "20s"]).code(0);
     let sick = "    healthCheck: { exec: [\"false\"], interval: 1s }\n    startTimeout: 1s\n";
-    place.write("processes.yaml", &format!("{FILE}{sick}"));
+    place.write("processes.yaml", &format!("{}{sick}", FILE.replace("1001", "1002")));
     let ran = place.run(&["reload"]).code(1);
     ran.says("not all came up").says("web").warns("provost why web");
 }

@@ -144,7 +144,9 @@ fn a_stop_that_takes_long_says_what_is_awaited_and_may_be_left() {
     );
     place.run(&["wait", "deaf", "--timeout", "20s"]).code(0);
     let ran = place.run(&["stop", "deaf", "--timeout", "800ms"]).code(1);
-    ran.warns("waiting: deaf is stopping").warns("it goes on").warns("not done after 800ms");
+    ran.warns("waiting: deaf is stopping")
+        .warns("what was asked for goes on")
+        .warns("not done after 800ms");
     place.run(&["wait", "deaf", "--for", "down", "--timeout", "20s"]).code(0);
 }
 
