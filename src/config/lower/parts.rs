@@ -126,8 +126,9 @@ impl<'s> File<'_, 's> {
         instances: u32,
         enabled: Option<bool>,
     ) -> Option<Check> {
-        let ways: Vec<_> =
+        let mut ways: Vec<_> =
             ["url", "tcp", "exec"].iter().filter_map(|name| fields.get(name)).collect();
+        ways.sort_by_key(|way| way.key.span());
         match ways[..] {
             [] => {
                 let later = whole.value.node.get("notify").is_some();
