@@ -184,9 +184,10 @@ impl Guard<'_> {
         };
         let (old_rest, new_rest) = (rest(old), rest(new));
         let others_are_same = old_rest.len() == new_rest.len()
-            && old_rest.iter().zip(&new_rest).all(|(o, n)| {
-                same(&old[*o].0, &new[*n].0) && same(&old[*o].1, &new[*n].1)
-            });
+            && old_rest
+                .iter()
+                .zip(&new_rest)
+                .all(|(o, n)| same(&old[*o].0, &new[*n].0) && same(&old[*o].1, &new[*n].1));
         let now = lookup(after, "enabled").map_or(Some("true"), Node::text);
         others_are_same && new.len() - new_rest.len() <= 1 && now == Some(self.word)
     }
@@ -203,8 +204,7 @@ fn same(a: &Node<'_>, b: &Node<'_>) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Kind::Mapping { entries: a, .. }, Kind::Mapping { entries: b, .. }) => {
-            a.len() == b.len()
-                && a.iter().zip(b).all(|((k, v), (l, w))| same(k, l) && same(v, w))
+            a.len() == b.len() && a.iter().zip(b).all(|((k, v), (l, w))| same(k, l) && same(v, w))
         }
         _ => false,
     }

@@ -31,9 +31,6 @@ impl Consequence {
 }
 
 /// Compares two configurations, see [`crate::reload::Plan::between`].
-pub(crate) fn plan(
-    _old: &crate::spec::Config,
-    _new: &crate::spec::Config,
-) -> crate::reload::Plan {
+pub(crate) fn plan(_old: &crate::spec::Config, _new: &crate::spec::Config) -> crate::reload::Plan {
     crate::reload::Plan::default()
 }

@@ -205,7 +205,9 @@ mod tests {
     fn instances_are_read_and_written() {
         assert_eq!(InstanceId::parse("api").unwrap().to_string(), "api@0");
         assert_eq!(InstanceId::parse("api@12").unwrap().to_string(), "api@12");
-        for bad in ["api@", "api@x", "api@-1", "api@+1", "api@01", "api@1@2", "@1", "api@99999999999"] {
+        for bad in
+            ["api@", "api@x", "api@-1", "api@+1", "api@01", "api@1@2", "@1", "api@99999999999"]
+        {
             assert!(InstanceId::parse(bad).is_err(), "{bad}");
         }
     }

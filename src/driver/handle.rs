@@ -486,7 +486,11 @@ impl Handle {
     ///
     /// # Errors
     /// When a name means nothing, or one of them may not run; then nothing is done at all.
-    pub async fn start(&self, names: Vec<String>, once: bool) -> Result<Vec<Accepted>, DriverError> {
+    pub async fn start(
+        &self,
+        names: Vec<String>,
+        once: bool,
+    ) -> Result<Vec<Accepted>, DriverError> {
         self.ask(|reply| Command::Start { names, once, reply }).await
     }
 
@@ -510,7 +514,12 @@ impl Handle {
     ///
     /// # Errors
     /// When the name means nothing, or it does not run.
-    pub async fn signal(&self, name: String, signal: Signal, whom: Whom) -> Result<(), DriverError> {
+    pub async fn signal(
+        &self,
+        name: String,
+        signal: Signal,
+        whom: Whom,
+    ) -> Result<(), DriverError> {
         self.ask(|reply| Command::Signal { name, signal, whom, reply }).await
     }
 

@@ -24,7 +24,11 @@ fn the_bytes_around_stay() {
             "# top\nprocesses:\n  a: # the one\n    # what it runs\n    command: x # tail\n\n  b:\n    command: y\n",
             "# top\nprocesses:\n  a: # the one\n    enabled: false\n    # what it runs\n    command: x # tail\n\n  b:\n    command: y\n",
         ),
-        ("flow", "processes: {a: {command: x}}\n", "processes: {a: {enabled: false, command: x}}\n"),
+        (
+            "flow",
+            "processes: {a: {command: x}}\n",
+            "processes: {a: {enabled: false, command: x}}\n",
+        ),
         (
             "flow with spaces",
             "processes:\n  a: { command: x, args: [y] }\n",
@@ -45,8 +49,16 @@ fn the_bytes_around_stay() {
             "processes:\r\n  a:\r\n    command: x\r\n",
             "processes:\r\n  a:\r\n    enabled: false\r\n    command: x\r\n",
         ),
-        ("no final newline", "processes:\n  a:\n    command: x", "processes:\n  a:\n    enabled: false\n    command: x"),
-        ("set at the very end", "processes:\n  a:\n    command: x\n    enabled: true", "processes:\n  a:\n    command: x\n    enabled: false"),
+        (
+            "no final newline",
+            "processes:\n  a:\n    command: x",
+            "processes:\n  a:\n    enabled: false\n    command: x",
+        ),
+        (
+            "set at the very end",
+            "processes:\n  a:\n    command: x\n    enabled: true",
+            "processes:\n  a:\n    command: x\n    enabled: false",
+        ),
         (
             "byte order mark",
             "\u{feff}processes:\n  a:\n    command: x\n",
@@ -130,7 +142,10 @@ fn what_cannot_be_done_is_refused() {
         ("x-p: &p\n  a: {command: x}\nprocesses:\n  <<: *p\n  b: {command: x}\n", by_reference()),
         ("processes:\n  a: &a {command: x}\n  b: *a\n", too_far()),
         ("processes:\n  a: &a\n    command: x\n  b:\n    <<: *a\n    name: b\n", too_far()),
-        ("processes:\n  a: {command: x, enabled: &on true}\n  b: {command: x, enabled: *on}\n", too_far()),
+        (
+            "processes:\n  a: {command: x, enabled: &on true}\n  b: {command: x, enabled: *on}\n",
+            too_far(),
+        ),
         ("processes:\n  b: {command: x}\n", EditRefused::NoSuchProcess(id("a"))),
         ("processManagement: {}\n", EditRefused::NoSuchProcess(id("a"))),
         ("processes:\n  a:\n  b: {command: x}\n", EditRefused::Unusual(id("a"))),

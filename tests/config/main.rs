@@ -6,6 +6,7 @@ mod edit;
 mod files;
 mod hostile;
 mod machine;
+mod watch;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};
