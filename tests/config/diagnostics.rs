@@ -33,7 +33,7 @@ const YAML: &[Case] = &[
     case(
         "a quote within quotes",
         "processes:\n  a:\n    command: x\n    args: ['it's']\n",
-        &["4:15 unclosed-quote"],
+        &["4:16 unclosed-quote"],
         &["write ''"],
     ),
     case("NUL", "processes:\n  a:\n    command: a\0b\n", &["3:15 nul-byte"], &["NUL"]),
@@ -61,12 +61,7 @@ const YAML: &[Case] = &[
         &["4:1 second-document"],
         &["one document"],
     ),
-    case(
-        "self reference",
-        "processes: &p\n  a: *p\n",
-        &["2:6 self-reference"],
-        &["`*p`"],
-    ),
+    case("self reference", "processes: &p\n  a: *p\n", &["2:6 self-reference"], &["`*p`"]),
     case(
         "unknown anchors, all of them",
         "processes:\n  a: *x\n  b:\n    command: c\n    args: *y\n",
@@ -106,13 +101,13 @@ const YAML: &[Case] = &[
     case(
         "bracket not closed",
         "processes:\n  a:\n    command: [x, y\n",
-        &["4:1 yaml-syntax"],
+        &["3:14 yaml-syntax"],
         &["`[`"],
     ),
     case(
         "wrong bracket",
         "processes:\n  a:\n    command: [x, y}\n",
-        &["3:19 yaml-syntax"],
+        &["3:14 yaml-syntax"],
         &["`}`", "`[`"],
     ),
     case("an at sign", "processes:\n  a:\n    command: @x\n", &["3:14 yaml-syntax"], &["quotes"]),
@@ -134,7 +129,12 @@ const YAML: &[Case] = &[
         &["4:5 unknown-key"],
         &["`cwd`"],
     ),
-    case("byte order mark, first line", "\u{feff}procesess: {}\n", &["1:1 unknown-key", "1:1 no-processes"], &["`processes`"]),
+    case(
+        "byte order mark, first line",
+        "\u{feff}procesess: {}\n",
+        &["1:1 unknown-key", "1:1 no-processes"],
+        &["`processes`"],
+    ),
 ];
 
 #[test]
@@ -171,7 +171,7 @@ const KEYS: &[Case] = &[
             "9:65 unknown-word",
             "10:17 unknown-dependency",
             "11:25 bad-port",
-            "11:60 bad-duration",
+            "11:62 bad-duration",
             "12:18 duplicate-key",
             "13:3 duplicate-process",
         ],
@@ -305,8 +305,8 @@ const KEYS: &[Case] = &[
             "4:19 bad-duration",
             "5:21 bad-duration",
             "6:43 out-of-range",
-            "7:40 out-of-range",
-            "7:55 out-of-range",
+            "7:41 out-of-range",
+            "7:56 out-of-range",
         ],
         &["`2m30s`"],
     ),
@@ -331,12 +331,7 @@ const KEYS: &[Case] = &[
     case(
         "merges",
         "x-a: &a {command: x, cwdd: 1}\nx-b: &b {enabled: maybe}\nx-c: &c [1]\nprocesses:\n  a:\n    <<: [*a, *b]\n  b:\n    <<: *a\n    <<: *b\n  c:\n    <<: *c\n    command: x\n",
-        &[
-            "1:22 unknown-key",
-            "2:19 bad-boolean",
-            "3:10 wrong-type",
-            "9:5 duplicate-key",
-        ],
+        &["1:22 unknown-key", "2:19 bad-boolean", "3:10 wrong-type", "9:5 duplicate-key"],
         &["`cwd`"],
     ),
     case(
@@ -355,7 +350,7 @@ const KEYS: &[Case] = &[
     case(
         "interpolation",
         "processes:\n  a:\n    command: x\n    args: [\"-p\", \"${PORT}\", \"${A:-b}\", \"$HOME $${HOME}\"]\n    cwd: ~/app\n    shell: ~\n",
-        &["4:20 unset-variable", "4:31 bad-interpolation", "5:10 tilde"],
+        &["4:19 unset-variable", "4:30 bad-interpolation", "5:10 tilde"],
         &["`${PORT}` in `args` is not set", "write `$PORT`"],
     ),
     case(
@@ -419,7 +414,11 @@ const GRAPH: &[Case] = &[
     case(
         "healthy of one without a check",
         "processes:\n  a: {command: x}\n  b: {command: x, healthCheck: {enabled: false, tcp: 'x:1'}}\n  c: {command: x, healthCheck: {tcp: 'x:1'}}\n  d:\n    command: x\n    dependsOn: {a: healthy, b: healthy, c: healthy}\n    readiness: health\n",
-        &["7:17 healthy-without-check", "7:29 healthy-without-check", "8:16 readiness-without-check"],
+        &[
+            "7:17 healthy-without-check",
+            "7:29 healthy-without-check",
+            "8:16 readiness-without-check",
+        ],
         &["never `healthy`"],
     ),
     case(
@@ -436,7 +435,7 @@ const GRAPH: &[Case] = &[
             "4:34 unknown-word",
             "5:53 unknown-key",
             "6:34 duplicate-key",
-            "7:34 empty-value",
+            "7:32 empty-value",
         ],
         &["write `[a]`"],
     ),
@@ -494,7 +493,9 @@ fn a_feature_of_a_later_version_is_refused_by_name() {
         assert!(message.contains(name), "{key}: {message}");
         assert!(message.ends_with("is not available in this version"), "{message}");
     }
-    for key in ["rollback: auto", "verdictTimeout: 5s", "settle: 5s", "history: 50", "backend: systemd"] {
+    for key in
+        ["rollback: auto", "verdictTimeout: 5s", "settle: 5s", "history: 50", "backend: systemd"]
+    {
         let loaded = load_text(format!("processManagement: {{{key}}}\nprocesses: {{}}\n"));
         let codes: Vec<_> = loaded.diagnostics.iter().map(|d| d.code).collect();
         assert_eq!(codes, ["unavailable"], "{key}");
@@ -550,7 +551,7 @@ fn the_daemons_environment_is_for_users_only() {
     let files = || Files::new().with("processes.yaml", text).variable("TOKEN", "t");
     assert!(!refused(&files().load("processes.yaml")));
     let system = files().mode(Mode::System).load("processes.yaml");
-    assert_eq!(places(&system.diagnostics), ["2:26 unset-variable"]);
+    assert_eq!(places(&system.diagnostics), ["2:27 unset-variable"]);
 }
 
 /// The tables above, the tests of other files and this list together reach every code there is.

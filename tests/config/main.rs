@@ -2,9 +2,11 @@
 
 mod accepted;
 mod diagnostics;
+mod edit;
 mod files;
 mod hostile;
 mod machine;
+mod watch;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};
