@@ -1,1 +1,1 @@
-//! Edits in place that keep comments, order and formatting.
+//! x

@@ -1,1 +1,1 @@
-//! The JSON schema of the file.
+//! x

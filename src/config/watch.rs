@@ -1,1 +1,1 @@
-//! Watches the files of a configuration.
+//! x

@@ -660,8 +660,12 @@ pub enum DependencyState {
     Stopped,
     /// It has failed and is not tried again.
     Failed,
-    /// It is down and waits itself.
+    /// It is down and waits itself, for something that is on its way.
     Waiting,
+    /// It is down and waits itself, for something that will not come by itself.
+    Stuck,
+    /// It is down and waits itself, for something that fails and is tried again.
+    Delayed,
     /// It is on its way up.
     Starting,
     /// It is on its way down, to come back.
@@ -680,7 +684,19 @@ impl DependencyState {
     pub fn is_final(self) -> bool {
         matches!(
             self,
-            DependencyState::Disabled | DependencyState::Stopped | DependencyState::Failed
+            DependencyState::Disabled
+                | DependencyState::Stopped
+                | DependencyState::Failed
+                | DependencyState::Stuck
+        )
+    }
+
+    /// Whether it is not worth waiting for, although it may end by itself.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        matches!(
+            self,
+            DependencyState::Restarting | DependencyState::Delayed | DependencyState::NotHealthy
         )
     }
 }

@@ -1,7 +1,12 @@
 //! The one table of keys: what a change of each causes. The manual publishes it, the plan is made
 //! from it, and a test goes through it key by key.
 
+use crate::graph::Dependents;
+use crate::ids::ProcessId;
+use crate::reload::{Change, ChangeKind, FieldChange, Plan};
+use crate::spec::{Condition, Config, ProcessSpec, Settings};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What a change causes, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,7 +35,246 @@ impl Consequence {
     }
 }
 
-/// Compares two configurations, see [`crate::reload::Plan::between`].
-pub(crate) fn plan(_old: &crate::spec::Config, _new: &crate::spec::Config) -> crate::reload::Plan {
-    crate::reload::Plan::default()
+/// What a change of a key causes, whatever its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Causes {
+    /// Nothing that touches a run.
+    Live,
+    /// A new run of each instance.
+    Restart,
+    /// More or fewer instances; those that stay are not touched.
+    Count,
+}
+
+/// One key of a process.
+pub struct Field {
+    /// As in the file; inner keys with a dot.
+    pub key: &'static str,
+    /// What its change causes.
+    pub causes: Causes,
+    /// Its value as text, for comparison and for people; None where it is not set.
+    value: fn(&ProcessSpec) -> Option<String>,
+}
+
+macro_rules! fields {
+    ($($key:literal $causes:ident $value:expr;)*) => {
+        &[$(Field { key: $key, causes: Causes::$causes, value: $value }),*]
+    };
+}
+
+/// All keys but `env`, whose variables are compared one by one.
+///
+/// The texts are unambiguous: two values are equal exactly when their texts are, so that the
+/// comparison and what is shown cannot disagree.
+pub const FIELDS: &[Field] = fields! {
+    "enabled" Count |s| Some(s.enabled.to_string());
+    "name" Live |s| s.name.as_ref().map(ToString::to_string);
+    "description" Live |s| s.description.as_ref().map(ToString::to_string);
+    "tags" Live |s| list(s.tags.iter());
+    "command" Restart |s| Some(command(s));
+    "cwd" Restart |s| Some(s.exec.cwd.to_string());
+    "user" Restart |s| s.exec.user.as_ref().map(ToString::to_string);
+    "group" Restart |s| s.exec.group.as_ref().map(ToString::to_string);
+    "umask" Restart |s| s.exec.umask.map(|mask| format!("{mask:04o}"));
+    "nice" Restart |s| s.exec.nice.map(|nice| nice.to_string());
+    "instances" Count |s| Some(s.instances.to_string());
+    "dependsOn" Live |s| list(s.depends_on.iter().map(|edge| {
+        let restart = if edge.restart { " (restart)" } else { "" };
+        format!("{}: {}{restart}", edge.on, condition(edge.condition))
+    }));
+    "readiness" Live |s| Some(word(&s.readiness));
+    "startTimeout" Live |s| Some(span(s.start_timeout));
+    "restartPolicy.condition" Live |s| Some(word(&s.restart.condition));
+    "restartPolicy.delay" Live |s| Some(span(s.restart.delay));
+    "restartPolicy.maxDelay" Live |s| Some(span(s.restart.max_delay));
+    "restartPolicy.factor" Live |s| Some(s.restart.factor.to_string());
+    "restartPolicy.jitter" Live |s| Some(s.restart.jitter.to_string());
+    "restartPolicy.minUptime" Live |s| Some(span(s.restart.min_uptime));
+    "restartPolicy.maxAttempts" Live |s| s.restart.max_attempts.map(|n| n.to_string());
+    "restartPolicy.successExitCodes" Live |s| list(s.restart.success_exit_codes.iter());
+    "healthCheck" Live |s| s.health.as_ref().map(|h| format!("{:?}", h.check));
+    "healthCheck.interval" Live |s| s.health.as_ref().map(|h| span(h.interval));
+    "healthCheck.timeout" Live |s| s.health.as_ref().map(|h| span(h.timeout));
+    "healthCheck.startPeriod" Live |s| s.health.as_ref().map(|h| span(h.start_period));
+    "healthCheck.failureThreshold" Live |s| s.health.as_ref().map(|h| h.failure_threshold.to_string());
+    "healthCheck.successThreshold" Live |s| s.health.as_ref().map(|h| h.success_threshold.to_string());
+    "healthCheck.onFailure" Live |s| s.health.as_ref().map(|h| word(&h.on_failure));
+    "stop.signal" Live |s| Some(s.stop.signal.to_string());
+    "stop.timeout" Live |s| Some(span(s.stop.timeout));
+    "limits.files" Restart |s| s.exec.max_files.map(|n| n.to_string());
+    "logFile" Restart |s| s.exec.log_file.as_ref().map(ToString::to_string);
+    "log.target" Restart |s| Some(word(&s.exec.log_target));
+    "pidFile" Restart |s| s.exec.pid_file.as_ref().map(ToString::to_string);
+    "essential" Live |s| Some(s.essential.to_string());
+};
+
+/// The key of one environment variable.
+const ENV: &str = "env.";
+
+fn word(value: &impl std::fmt::Debug) -> String {
+    // The variants are CamelCase, the words of the file kebab-case.
+    let mut text = String::new();
+    for c in format!("{value:?}").chars() {
+        if c.is_ascii_uppercase() && !text.is_empty() {
+            text.push('-');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+fn condition(value: Condition) -> String {
+    word(&value)
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    (!items.is_empty()).then(|| format!("[{}]", items.join(", ")))
+}
+
+fn span(value: Duration) -> String {
+    crate::text::span(value)
+}
+
+fn command(spec: &ProcessSpec) -> String {
+    use crate::spec::Command;
+    match &spec.exec.command {
+        Command::Shell(line) => format!("shell: {line}"),
+        Command::Program { program, args } => {
+            let words: Vec<String> =
+                std::iter::once(program).chain(args.iter()).map(quoted).collect();
+            format!("[{}]", words.join(", "))
+        }
+    }
+}
+
+fn quoted(text: &crate::spec::Text) -> String {
+    format!("{:?}", text.to_string())
+}
+
+/// Whether the change from one spec to the other needs a new run.
+#[must_use]
+pub fn needs_restart(old: &ProcessSpec, new: &ProcessSpec) -> bool {
+    old.exec != new.exec
+}
+
+fn resolve(causes: Causes, more: bool) -> Consequence {
+    match causes {
+        Causes::Live => Consequence::Live,
+        Causes::Restart => Consequence::Restart,
+        Causes::Count if more => Consequence::Start,
+        Causes::Count => Consequence::Stop,
+    }
+}
+
+/// The keys that differ between two specs.
+#[must_use]
+pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
+    if old == new {
+        return Vec::new();
+    }
+    let more = (new.enabled, new.instances) > (old.enabled, old.instances);
+    let mut changes: Vec<FieldChange> = FIELDS
+        .iter()
+        .filter_map(|field| {
+            let (was, is) = ((field.value)(old), (field.value)(new));
+            (was != is).then(|| FieldChange {
+                key: field.key.to_owned(),
+                old: was,
+                new: is,
+                consequence: resolve(field.causes, more),
+            })
+        })
+        .collect();
+    let names = old.exec.env.keys().chain(new.exec.env.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    for name in names {
+        let (was, is) = (old.exec.env.get(name), new.exec.env.get(name));
+        if was != is {
+            changes.push(FieldChange {
+                key: format!("{ENV}{name}"),
+                old: was.map(ToString::to_string),
+                new: is.map(ToString::to_string),
+                consequence: Consequence::Restart,
+            });
+        }
+    }
+    changes
+}
+
+fn settings_differences(old: &Settings, new: &Settings) -> Vec<FieldChange> {
+    let mut changes = Vec::new();
+    if old.enabled != new.enabled {
+        changes.push(FieldChange {
+            key: "processManagement.enabled".to_owned(),
+            old: Some(old.enabled.to_string()),
+            new: Some(new.enabled.to_string()),
+            consequence: resolve(Causes::Count, new.enabled),
+        });
+    }
+    changes
+}
+
+/// Compares two configurations, see [`Plan::between`].
+pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
+    let dependents = Dependents::of(new);
+    let mut plan = Plan::default();
+    let management = settings_differences(&old.settings, &new.settings);
+    let ids = old.processes.keys().chain(new.processes.keys());
+    let ids: std::collections::BTreeSet<&ProcessId> = ids.collect();
+    for id in ids {
+        let (kind, fields, consequence) = match (old.processes.get(id), new.processes.get(id)) {
+            (Some(was), Some(is)) => {
+                let mut fields = differences(was, is);
+                fields.extend(management.iter().cloned());
+                if fields.is_empty() {
+                    plan.unchanged.push(id.clone());
+                    continue;
+                }
+                let before = old.settings.enabled && was.enabled;
+                let after = new.settings.enabled && is.enabled;
+                (ChangeKind::Modified, fields.clone(), strongest(before, after, &fields))
+            }
+            (None, Some(is)) if new.settings.enabled && is.enabled => {
+                (ChangeKind::Added, Vec::new(), Consequence::Start)
+            }
+            (None, _) => (ChangeKind::Added, Vec::new(), Consequence::Live),
+            (Some(was), None) if old.settings.enabled && was.enabled => {
+                (ChangeKind::Removed, Vec::new(), Consequence::Stop)
+            }
+            (Some(_), None) => (ChangeKind::Removed, Vec::new(), Consequence::Live),
+        };
+        let touches = touched(&dependents, id, consequence, new);
+        plan.changes.push(Change { process: id.clone(), kind, consequence, fields, touches });
+    }
+    plan
+}
+
+fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {
+    match (before, after) {
+        (false, false) => Consequence::Live,
+        (false, true) => Consequence::Start,
+        (true, false) => Consequence::Stop,
+        (true, true) => {
+            fields.iter().map(|field| field.consequence).max().unwrap_or(Consequence::Live)
+        }
+    }
+}
+
+fn touched(
+    dependents: &Dependents,
+    id: &ProcessId,
+    consequence: Consequence,
+    new: &Config,
+) -> Vec<ProcessId> {
+    let disabled = new.processes.get(id).is_some_and(|spec| !spec.enabled);
+    match consequence {
+        Consequence::Restart => dependents.all_on(id, |edge| edge.restart),
+        Consequence::Stop if disabled => {
+            dependents.all_on(id, |edge| edge.condition != Condition::Completed)
+        }
+        _ => return Vec::new(),
+    }
+    .into_iter()
+    .collect()
 }

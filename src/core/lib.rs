@@ -20,6 +20,7 @@
 //! | [`reload`] | the plan of a change, its steps, their record |
 //! | [`machine`] | the whole: events in, effects out |
 //! | [`view`] | what others may read |
+//! | [`text`] | the words for people, the same in every interface |
 
 #![forbid(unsafe_code)]
 
@@ -34,6 +35,7 @@ pub mod process;
 pub mod reload;
 pub mod restart;
 pub mod spec;
+pub mod text;
 pub mod time;
 pub mod view;
 

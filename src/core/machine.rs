@@ -1,74 +1,420 @@
 //! The whole: events in, effects out.
+//!
+//! This file routes; what the parts do is in the files below it:
+//!
+//! | part | owns |
+//! |---|---|
+//! | `gate` | whether an instance should be up, may start, may stop |
+//! | `run` | the life of a run: spawn, ready, healthy, ending, over |
+//! | `command` | what somebody asked for, and its jobs |
+//! | `apply` | a new configuration, step by step |
+//!
+//! One turn takes in one event and then *settles*: first who should be up is worked out for all it
+//! may have changed for, to a fixed point; then each instance concerned takes the step that its
+//! state calls for, which may concern others. The order is fixed, and the graph has no cycle, so
+//! this ends, and ends the same way each time.
 
-use crate::event::{Effect, Event};
-use crate::ids::InstanceId;
+mod apply;
+mod command;
+mod gate;
+mod run;
+
+use crate::event::{Effect, Event, Note, What};
+use crate::graph::Dependents;
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use crate::job::{JobKind, JobResult};
+use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
+use crate::restart::Chance;
 use crate::spec::Config;
-use crate::time::Mono;
-use crate::view::{InstanceView, Summary};
+use crate::time::{Mono, Timers};
+use crate::view::{HealthState, InstanceView, State, Summary};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The state of everything, see the module documentation.
 #[derive(Debug)]
-pub struct Machine {}
+pub struct Machine {
+    config: Arc<Config>,
+    generation: Generation,
+    instances: BTreeMap<InstanceId, Instance>,
+    /// The edges of the configuration and of what it removed that is not down yet, turned round.
+    dependents: Dependents,
+    timers: Timers<TimerKey>,
+    chance: Chance,
+    last_run: Run,
+    last_job: JobId,
+    last_probe: ProbeId,
+    /// Runs that are not over.
+    live: usize,
+    reload: Option<apply::Reload>,
+    ending: bool,
+    finished: bool,
+    exit_code: u8,
+    /// Whether each may be up is to be worked out again.
+    intents: BTreeSet<InstanceId>,
+    /// Each may have a step to take.
+    moves: BTreeSet<InstanceId>,
+    /// Changed in this turn.
+    changed: BTreeSet<InstanceId>,
+    /// Changed since they were last taken.
+    dirty: BTreeSet<InstanceId>,
+    summary: Summary,
+}
 
 impl Machine {
     /// An empty machine: no process, generation 0. `seed` is all the chance it has.
     #[must_use]
     pub fn new(seed: u64) -> Machine {
-        let _ = seed;
-        Machine {}
+        Machine {
+            config: Arc::default(),
+            generation: Generation(0),
+            instances: BTreeMap::new(),
+            dependents: Dependents::default(),
+            timers: Timers::default(),
+            chance: Chance::new(seed),
+            last_run: Run(0),
+            last_job: JobId(0),
+            last_probe: ProbeId(0),
+            live: 0,
+            reload: None,
+            ending: false,
+            finished: false,
+            exit_code: 0,
+            intents: BTreeSet::new(),
+            moves: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            summary: Summary::default(),
+        }
     }
 
     /// Takes in one event and appends what is to be done about it.
     pub fn handle(&mut self, event: Event, now: Mono, out: &mut Vec<Effect>) {
-        let _ = (event, now, out);
+        match event {
+            Event::Spawned { instance, run, pid } => self.spawned(&instance, run, pid, now, out),
+            Event::SpawnFailed { instance, run, error } => {
+                self.spawn_failed(&instance, run, error, now, out);
+            }
+            Event::Exited { instance, run, status } => {
+                self.exited(&instance, run, status, now, out);
+            }
+            Event::Emptied { instance, run } => self.emptied(&instance, run, now, out),
+            Event::Probed { instance, run, probe, outcome } => {
+                self.probed(&instance, run, probe, outcome, now, out);
+            }
+            Event::ConfigAccepted { request, config, generation } => {
+                self.accept(request, config, generation, now, out);
+            }
+            Event::StartRequested { request, instances, once } => {
+                self.start_requested(request, &instances, once, now, out);
+            }
+            Event::StopRequested { request, instances } => {
+                self.stop_requested(request, &instances, now, out);
+            }
+            Event::RestartRequested { request, instances } => {
+                self.restart_requested(request, &instances, now, out);
+            }
+            Event::SignalRequested { request, instance, signal, whom } => {
+                self.signal_requested(request, &instance, signal, whom, out);
+            }
+            Event::ResetFailedRequested { request, instances } => {
+                self.reset_requested(request, &instances, out);
+            }
+            Event::ShutdownRequested => self.shut_down(0, now, out),
+            Event::KillRequested => self.kill_all(now, out),
+        }
+        self.settle(now, out);
     }
 
     /// Does what is due. A call when nothing is due does nothing.
     pub fn handle_timeout(&mut self, now: Mono, out: &mut Vec<Effect>) {
-        let _ = (now, out);
+        while let Some((id, timer)) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Backoff => self.backoff_over(&id),
+                Timer::Start => self.start_timed_out(&id, now, out),
+                Timer::Stop => self.stop_timed_out(&id, now, out),
+                Timer::Kill => self.kill_again(&id, now, out),
+                Timer::Probe => self.probe(&id, now, out),
+                Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
+            }
+            self.settle(now, out);
+        }
     }
 
     /// When [`Machine::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
-        None
+        self.timers.next()
     }
 
     /// The configuration that is wanted.
     #[must_use]
-    pub fn config(&self) -> Arc<Config> {
-        Arc::default()
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Its number; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// All instances, in order.
     pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
-        std::iter::empty()
+        self.instances.keys()
     }
 
-    /// What there is to know about one instance; None when there is no such instance (any more).
+    /// The current run of an instance.
     #[must_use]
-    pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
-        let _ = id;
-        None
+    pub fn run_of(&self, id: &InstanceId) -> Option<Run> {
+        Some(self.instances.get(id)?.live()?.run)
     }
 
     /// Counts over all.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        Summary::default()
+        Summary {
+            shutting_down: self.ending,
+            reloading: self.reload.is_some(),
+            generation: self.generation,
+            ..self.summary
+        }
     }
 
     /// The steps of the reload under way.
     #[must_use]
     pub fn reload_steps(&self) -> Option<&[Step]> {
-        None
+        self.reload.as_ref().map(apply::Reload::steps)
+    }
+
+    /// Whether something has run to its end and nothing can ever run again without somebody doing
+    /// something: every instance has completed, failed for good, or is disabled.
+    #[must_use]
+    pub fn nothing_can_run(&self) -> bool {
+        let mut ended = false;
+        self.live == 0
+            && self.instances.values().all(|inst| match inst.phase {
+                Phase::Completed | Phase::Failed => {
+                    ended = true;
+                    true
+                }
+                Phase::Down => !inst.up && !inst.file_spec().enabled,
+                _ => false,
+            })
+            && ended
     }
 
     /// Takes the set of instances whose view may have changed since the last call (those that are
     /// gone included).
-    pub fn take_dirty(&mut self) -> std::collections::BTreeSet<InstanceId> {
-        std::collections::BTreeSet::new()
+    pub fn take_dirty(&mut self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What there is to know about one instance; None when there is no such instance (any more).
+    #[must_use]
+    pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
+        let inst = self.instances.get(id)?;
+        let live = inst.live();
+        let state = inst.state();
+        let checked = live.is_some_and(|_| inst.spec.health.is_some());
+        Some(InstanceView {
+            id: id.clone(),
+            spec: inst.file_spec().clone(),
+            enabled: self.config.settings.enabled && inst.file_spec().enabled && !inst.removed,
+            wanted: inst.wanted,
+            once: inst.once,
+            state,
+            sub_state: inst.sub_state(),
+            since: inst.since,
+            run: live.map(|live| live.run),
+            pid: live.filter(|live| live.exit.is_none()).and_then(|live| live.pid),
+            started: live.and_then(|live| live.started),
+            health: match live {
+                Some(live) if checked => live.health.state(),
+                _ => HealthState::None,
+            },
+            health_detail: live.and_then(|live| live.health.detail().cloned()),
+            last_check: live.and_then(|live| live.health.last_check()),
+            last_exit: inst.last_exit,
+            last_end: inst.last_end.clone(),
+            restarts: inst.restarts,
+            attempt: inst.attempt,
+            next_start: match inst.phase {
+                Phase::Backoff { until } => Some(until),
+                _ => None,
+            },
+            blockers: match &inst.phase {
+                Phase::Waiting(blockers) => blockers.clone(),
+                _ => Vec::new(),
+            },
+            needs_restart: inst.next.is_some(),
+            generation: inst.generation,
+            job: inst.job.as_ref().map(|job| (job.id, job.kind)),
+            history: inst.history.iter().cloned().collect(),
+        })
+    }
+
+    // What the parts share.
+
+    fn settle(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        loop {
+            if let Some(id) = self.intents.pop_first() {
+                self.refresh_intent(&id);
+            } else if let Some(id) = self.moves.pop_first() {
+                self.advance(&id, now, out);
+            } else if !self.advance_reload(now, out) {
+                break;
+            }
+        }
+        for id in std::mem::take(&mut self.changed) {
+            self.count(&id);
+            self.dirty.insert(id);
+        }
+        if self.ending && self.live == 0 && !self.finished {
+            self.finished = true;
+            out.push(Effect::Finished { code: self.exit_code });
+        }
+    }
+
+    /// Brings the summary up to date with one instance.
+    fn count(&mut self, id: &InstanceId) {
+        let (old, new) = match self.instances.get_mut(id) {
+            None => return,
+            Some(inst) => {
+                let state = inst.state();
+                let enabled = self.config.settings.enabled && inst.file_spec().enabled;
+                let checked = inst.spec.health.is_some();
+                let new = Tally {
+                    total: true,
+                    enabled: enabled && !inst.removed,
+                    running: state == State::Running,
+                    failed: matches!(state, State::Failed | State::Backoff),
+                    unhealthy: checked
+                        && inst.live().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                    missing: (enabled || inst.once)
+                        && inst.wanted
+                        && !inst.removed
+                        && !matches!(state, State::Running | State::Completed),
+                };
+                (std::mem::replace(&mut inst.tally, new), new)
+            }
+        };
+        self.recount(old, new);
+    }
+
+    fn recount(&mut self, old: Tally, new: Tally) {
+        let adjust = |count: &mut u32, was: bool, is: bool| {
+            *count = *count + u32::from(is) - u32::from(was);
+        };
+        adjust(&mut self.summary.total, old.total, new.total);
+        adjust(&mut self.summary.enabled, old.enabled, new.enabled);
+        adjust(&mut self.summary.running, old.running, new.running);
+        adjust(&mut self.summary.failed, old.failed, new.failed);
+        adjust(&mut self.summary.unhealthy, old.unhealthy, new.unhealthy);
+        adjust(&mut self.summary.missing, old.missing, new.missing);
+    }
+
+    /// Changes the phase of an instance, and has all looked at that this may concern.
+    fn set_phase(&mut self, id: &InstanceId, phase: Phase, now: Mono) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let was_live = inst.live().is_some();
+        let before = inst.state();
+        inst.phase = phase;
+        if inst.state() != before {
+            inst.since = now;
+        }
+        match (was_live, inst.live().is_some()) {
+            (false, true) => self.live += 1,
+            (true, false) => self.live -= 1,
+            _ => {}
+        }
+        self.touch(id);
+        self.ripple(id);
+    }
+
+    /// Has an instance looked at again, and its view published.
+    fn touch(&mut self, id: &InstanceId) {
+        self.moves.insert(id.clone());
+        self.changed.insert(id.clone());
+    }
+
+    /// Has those looked at that may start, or stop, because of a change of `id`.
+    fn ripple(&mut self, id: &InstanceId) {
+        let mut concerned: Vec<ProcessId> =
+            self.dependents.on(&id.process).iter().map(|edge| edge.process.clone()).collect();
+        if let Some(inst) = self.instances.get(id) {
+            let edges = inst.spec.depends_on.iter().chain(&inst.file_spec().depends_on);
+            concerned.extend(edges.map(|edge| edge.on.clone()));
+        }
+        for process in concerned {
+            for other in self.ids_of(&process) {
+                self.moves.insert(other);
+            }
+        }
+    }
+
+    fn instances_of(&self, process: &ProcessId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        self.instances.range(process.instance(0)..=process.instance(u32::MAX))
+    }
+
+    fn ids_of(&self, process: &ProcessId) -> Vec<InstanceId> {
+        self.instances_of(process).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn note(&mut self, id: &InstanceId, what: What, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let note = Note {
+            at: now,
+            instance: Some(id.clone()),
+            run: inst.live().map(|live| live.run),
+            job: inst.job.as_ref().map(|job| job.id),
+            what,
+        };
+        if inst.history.len() == HISTORY {
+            inst.history.pop_front();
+        }
+        inst.history.push_back(note.clone());
+        self.changed.insert(id.clone());
+        out.push(Effect::Note(note));
+    }
+
+    fn note_all(&self, job: Option<JobId>, what: What, now: Mono, out: &mut Vec<Effect>) {
+        out.push(Effect::Note(Note { at: now, instance: None, run: None, job, what }));
+    }
+
+    fn new_job(&mut self) -> JobId {
+        self.last_job = JobId(self.last_job.0 + 1);
+        self.summary.jobs += 1;
+        self.last_job
+    }
+
+    /// Ends the job of an instance, when it is one of `kinds`.
+    fn end_job(
+        &mut self,
+        id: &InstanceId,
+        kinds: &[JobKind],
+        result: JobResult,
+        detail: Option<String>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if let Some(job) = inst.job.take_if(|job| kinds.contains(&job.kind)) {
+            self.summary.jobs -= 1;
+            self.changed.insert(id.clone());
+            out.push(Effect::JobRemoved {
+                job: job.id,
+                kind: job.kind,
+                instance: job.instance,
+                result,
+                detail,
+            });
+        }
+    }
+
+    fn disarm_all(&mut self, id: &InstanceId) {
+        for timer in Timer::ALL {
+            self.timers.disarm(&(id.clone(), timer));
+        }
     }
 }

@@ -1,1 +1,288 @@
-//! The states of one instance.
+//! The states of one instance, and what each means.
+//!
+//! Three facts decide about an instance:
+//!
+//! - *enabled*: the file's word;
+//! - *wanted*: the operator's word, up unless somebody said otherwise;
+//! - *actual*: its [`Phase`].
+//!
+//! From the first two, from the supervisor (running or ending) and from the processes it depends
+//! on, the machine makes one: whether the instance should be **up**. It should when the file enables
+//! it (or it was started once), the operator wants it, the file still has it, the supervisor is not
+//! ending, and no process it depends on is kept down by the same rules. The last part is called
+//! *held*: an operator who stops a database stops what needs it, without changing what is wanted.
+//!
+//! What the pairs mean:
+//!
+//! | up? | actual | meaning |
+//! |---|---|---|
+//! | yes | `Down` | only within a turn: the instance is about to wait or to start |
+//! | yes | `Waiting` | at rest: a dependency does not meet its condition, or a reload stops others first; each is named |
+//! | yes | `Up`, not ready | a run was asked for, or exists and has not shown that it is ready |
+//! | yes | `Up`, ready | at rest: what it should be |
+//! | yes | `Up`, restart due | as above; it is ended as soon as those that go down before it are down, and started again |
+//! | yes | `Stopping` | it is being ended and will be started again once nothing of it is left: a restart, a failed check, a crash that left others behind, or somebody changed their mind |
+//! | yes | `Backoff` | its run failed; the time of the next start is armed |
+//! | yes | `Completed` | at rest: a one-shot that did its work; started again only by hand or by a change of its spec |
+//! | yes | `Failed` | at rest: it failed and the policy says no more; started again by hand or by a change of its spec |
+//! | no | `Down` | at rest |
+//! | no | `Waiting` | at rest, only when held: it is wanted, and comes back with what it depends on |
+//! | no | `Up` | it is ended as soon as those that depend on it are down |
+//! | no | `Stopping` | it is being ended |
+//! | no | `Backoff` | only within a turn: the next start is called off |
+//! | no | `Completed`, `Failed` | at rest: how it ended is still worth knowing |
+//!
+//! A run begins with the request to spawn it and ends when its process tree is empty. There is at
+//! most one run of an instance: the next is asked for only when the last is over. That is the whole
+//! of "never two copies".
+//!
+//! An instance whose dependency crashes or falls ill is left alone; dependencies gate starts. Where
+//! an edge says `restart: true`, the dependent gets a new run when its dependency does.
+
+use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
+use crate::health::Health;
+use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, Run};
+use crate::job::Job;
+use crate::spec::ProcessSpec;
+use crate::time::Mono;
+use crate::view::State;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What an instance is doing.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// No run, none due.
+    Down,
+    /// No run; these keep it from starting.
+    Waiting(Vec<Blocker>),
+    /// A run that is to go on.
+    Up(Live),
+    /// A run that is being ended.
+    Stopping(Live, Ending),
+    /// No run; the next start is armed.
+    Backoff {
+        /// When.
+        until: Mono,
+    },
+    /// No run: it ended with success and the policy says no more.
+    Completed,
+    /// No run: it failed and the policy says no more.
+    Failed,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub run: Run,
+    /// The generation of the spec it was started with.
+    pub generation: Generation,
+    /// Known once the command was executed.
+    pub pid: Option<u32>,
+    /// When it was asked for.
+    pub asked: Mono,
+    /// When the command was executed.
+    pub started: Option<Mono>,
+    /// When it was ready.
+    pub ready: Option<Mono>,
+    /// Since when it has been ready and not unhealthy.
+    pub stable_since: Option<Mono>,
+    pub health: Health,
+    /// The check that is out.
+    pub probe: Option<ProbeId>,
+    /// How its main process ended, once it has.
+    pub exit: Option<ExitStatus>,
+}
+
+/// How and why a run is being ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    /// What the restart policy will be told.
+    pub end: RunEnd,
+    /// Not to be tried again, whatever the policy says.
+    pub give_up: Option<FailReason>,
+    /// Whether the time to end by itself is over.
+    pub killed: bool,
+}
+
+/// One instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    /// The spec of the current run, or of the next when there is none.
+    pub spec: Arc<ProcessSpec>,
+    /// The generation that `spec` is from.
+    pub generation: Generation,
+    /// What the file says, where the current run cannot take it in.
+    pub next: Option<(Arc<ProcessSpec>, Generation)>,
+    /// The operator's word.
+    pub wanted: bool,
+    /// Up although disabled, until the next stop or reload.
+    pub once: bool,
+    /// The file has it no more; it is forgotten as soon as it is down.
+    pub removed: bool,
+    /// It may not start before the reload has come to starting.
+    pub gated: bool,
+    /// Whether it should be up; kept in step by the machine.
+    pub up: bool,
+    /// The dependency that keeps it down although it is wanted.
+    pub held: Option<ProcessId>,
+    pub phase: Phase,
+    /// Since when it is in the state others see.
+    pub since: Mono,
+    /// End the current run, then start another.
+    pub restart_due: Option<StopReason>,
+    pub job: Option<Job>,
+    /// Restarts by policy since the last stable run.
+    pub attempt: u32,
+    /// Restarts by policy in all.
+    pub restarts: u64,
+    pub last_exit: Option<ExitStatus>,
+    pub last_end: Option<RunEnd>,
+    pub history: VecDeque<Note>,
+    /// What of it is counted in the summary.
+    pub tally: Tally,
+}
+
+/// How many notes are kept for each instance: enough for the causes of what one sees.
+pub(crate) const HISTORY: usize = 10;
+
+/// What one instance adds to the counts of the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub total: bool,
+    pub enabled: bool,
+    pub running: bool,
+    pub failed: bool,
+    pub unhealthy: bool,
+    pub missing: bool,
+}
+
+impl Instance {
+    pub fn new(spec: Arc<ProcessSpec>, generation: Generation, wanted: bool, now: Mono) -> Self {
+        Instance {
+            spec,
+            generation,
+            next: None,
+            wanted,
+            once: false,
+            removed: false,
+            gated: false,
+            up: false,
+            held: None,
+            phase: Phase::Down,
+            since: now,
+            restart_due: None,
+            job: None,
+            attempt: 0,
+            restarts: 0,
+            last_exit: None,
+            last_end: None,
+            history: VecDeque::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The run, whether it is to go on or not.
+    pub fn live(&self) -> Option<&Live> {
+        match &self.phase {
+            Phase::Up(live) | Phase::Stopping(live, _) => Some(live),
+            _ => None,
+        }
+    }
+
+    pub fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.phase {
+            Phase::Up(live) | Phase::Stopping(live, _) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// The run, when `run` is its number.
+    pub fn current(&mut self, run: Run) -> Option<&mut Live> {
+        self.live_mut().filter(|live| live.run == run)
+    }
+
+    /// What the file says it should be.
+    pub fn file_spec(&self) -> &Arc<ProcessSpec> {
+        self.next.as_ref().map_or(&self.spec, |(spec, _)| spec)
+    }
+
+    /// Whether it is ready, and is to stay so.
+    pub fn is_ready(&self) -> bool {
+        self.restart_due.is_none() && matches!(&self.phase, Phase::Up(live) if live.ready.is_some())
+    }
+
+    /// Whether its run is about to end, or is ending.
+    pub fn is_going_down(&self) -> bool {
+        match &self.phase {
+            Phase::Up(_) => !self.up || self.restart_due.is_some(),
+            Phase::Stopping(..) => true,
+            _ => false,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Down => State::Down,
+            Phase::Waiting(_) => State::Waiting,
+            Phase::Up(live) if live.ready.is_some() => State::Running,
+            Phase::Up(_) => State::Starting,
+            Phase::Stopping(..) => State::Stopping,
+            Phase::Backoff { .. } => State::Backoff,
+            Phase::Completed => State::Completed,
+            Phase::Failed => State::Failed,
+        }
+    }
+
+    /// See [`crate::view::InstanceView::sub_state`].
+    pub fn sub_state(&self) -> &'static str {
+        match &self.phase {
+            Phase::Up(_) if self.is_going_down() => "held",
+            Phase::Up(live) if live.started.is_none() => "spawning",
+            Phase::Up(live) if live.ready.is_none() => "checking",
+            Phase::Stopping(_, Ending { killed: true, .. }) => "killing",
+            Phase::Stopping(live, _) if live.exit.is_some() => "reaping",
+            Phase::Stopping(..) => "terminating",
+            _ => "",
+        }
+    }
+
+    /// Forgets earlier failures, and is ready to start when it should.
+    pub fn reset(&mut self) {
+        self.attempt = 0;
+        if matches!(self.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
+            self.phase = Phase::Down;
+        }
+    }
+}
+
+/// What can be armed for an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The next start.
+    Backoff,
+    /// The run must be ready.
+    Start,
+    /// The run is killed.
+    Stop,
+    /// The kill is repeated.
+    Kill,
+    /// The next check.
+    Probe,
+    /// The check that is out counts as failed.
+    ProbeDeadline,
+}
+
+impl Timer {
+    pub const ALL: [Timer; 6] = [
+        Timer::Backoff,
+        Timer::Start,
+        Timer::Stop,
+        Timer::Kill,
+        Timer::Probe,
+        Timer::ProbeDeadline,
+    ];
+}
+
+/// Deadlines are armed for an instance and a purpose.
+pub(crate) type TimerKey = (InstanceId, Timer);

@@ -36,7 +36,7 @@ pub enum Trigger {
 }
 
 /// What is known about the configuration and the daemon as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagerView {
     /// Counts over all instances.
     pub summary: Summary,

@@ -1,0 +1,49 @@
+# Provost. `make help` lists what there is; `make run` and `make test` set up all they need.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help run build release test check schedules mutants deny setup fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## what running and testing need of the system
+	@tests/setup
+
+build: setup ## debug binaries
+	$(CARGO) build --locked
+
+release: setup ## optimised binaries
+	$(CARGO) build --locked --release
+
+run: build ## the demo: real servers kept running from examples/quickstart/processes.yaml
+	@examples/quickstart/run
+
+check: setup ## formatting, lints
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+test: check build ## everything that must hold
+	$(CARGO) nextest run --locked --workspace
+	$(CARGO) test --locked --workspace --doc
+	$(MAKE) schedules
+
+schedules: ## random fault schedules of the core, in release mode
+	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
+		$(CARGO) test --locked --release -p provost-core --test schedules
+
+mutants: ## mutation testing of the core (long)
+	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
+	cd src/core && $(CARGO) mutants
+
+deny: ## licences, bans and sources of dependencies
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check licenses bans sources
+
+fmt: ## formats
+	$(CARGO) fmt --all
+
+clean: ## removes what was built
+	$(CARGO) clean

@@ -1,0 +1,530 @@
+//! A new configuration, step by step.
+//!
+//! What is wanted changes at once and as a whole; what runs follows in steps: first those that go
+//! are stopped, then those that change get a new run, one instance of a process after the other,
+//! then those that are new are started. Within each, the graph orders. A step that only waits for
+//! what comes later does not hold it up.
+//!
+//! What an instance needs is worked out from what it runs, not from what the file said before: so a
+//! configuration that takes over from one that was never finished needs no history, and going back
+//! to the spec that still runs needs no restart.
+
+use super::Machine;
+use crate::event::{Blocker, Effect, Refusal, StopReason, What};
+use crate::fields;
+use crate::graph::Dependents;
+use crate::ids::{Generation, InstanceId, JobId, ProcessId, Request};
+use crate::job::{JobKind, JobResult};
+use crate::process::{Instance, Phase};
+use crate::reload::{Plan, ReloadReport, ReloadResult, Step, StepKind, StepState};
+use crate::spec::{Config, ProcessSpec};
+use crate::time::Mono;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Where a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Stopping,
+    Changing,
+    Starting,
+}
+
+/// A reload under way.
+#[derive(Debug)]
+pub(super) struct Reload {
+    job: JobId,
+    from: Generation,
+    generation: Generation,
+    plan: Arc<Plan>,
+    since: Mono,
+    stage: Stage,
+    steps: Vec<Step>,
+    /// Where the step of an instance is.
+    at: BTreeMap<InstanceId, usize>,
+    /// Steps of each stage that have not ended.
+    left: [usize; 3],
+    /// Restarts that wait for something that a later stage may bring.
+    parked: BTreeSet<InstanceId>,
+    /// Restarts whose turn has not come, by process, next one last.
+    rolls: BTreeMap<ProcessId, Vec<InstanceId>>,
+    /// Whether something ended since the stages were last looked at.
+    stirred: bool,
+}
+
+impl Reload {
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether every restart that has not ended waits for something that starting others may bring,
+    /// or queues behind one that does.
+    fn only_waits(&self) -> bool {
+        let queued: usize = self
+            .rolls
+            .iter()
+            .filter(|(process, _)| self.parked.iter().any(|id| id.process == **process))
+            .map(|(_, queue)| queue.len())
+            .sum();
+        self.left[Stage::Changing as usize] == self.parked_restarts() + queued
+    }
+
+    fn parked_restarts(&self) -> usize {
+        let is_restart = |id: &&InstanceId| {
+            self.at.get(id).is_some_and(|at| self.steps[*at].kind == StepKind::Restart)
+        };
+        self.parked.iter().filter(is_restart).count()
+    }
+}
+
+fn stage_of(kind: StepKind) -> Option<Stage> {
+    match kind {
+        StepKind::Stop => Some(Stage::Stopping),
+        StepKind::Restart => Some(Stage::Changing),
+        StepKind::Start => Some(Stage::Starting),
+        StepKind::Live => None,
+    }
+}
+
+impl Machine {
+    pub(super) fn accept(
+        &mut self,
+        request: Request,
+        config: Arc<Config>,
+        generation: Generation,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.ending {
+            out.push(Effect::Answer { request, answer: Err(Refusal::ShuttingDown) });
+            return;
+        }
+        let plan = Arc::new(Plan::between(&self.config, &config));
+        self.end_exceptions();
+        let unfinished = self.abandon_reload(now, out);
+        if plan.is_empty() && unfinished.is_empty() {
+            self.adopt_unchanged(request, config, generation, out);
+            return;
+        }
+        let job = self.new_job();
+        out.push(Effect::Answer { request, answer: Ok(vec![job]) });
+        out.push(Effect::JobNew { job, kind: JobKind::Reload, instance: None });
+        let what = What::ReloadStarted { generation, plan: plan.clone() };
+        self.note_all(Some(job), what, now, out);
+
+        let from = std::mem::replace(&mut self.generation, generation);
+        let management = self.config.settings.enabled != config.settings.enabled;
+        self.config = config;
+        let mut concerned: BTreeSet<ProcessId> =
+            plan.changes.iter().map(|change| change.process.clone()).collect();
+        concerned.extend(unfinished);
+        if management {
+            concerned.extend(self.instances.keys().map(|id| id.process.clone()));
+        }
+        let mut steps = Vec::new();
+        for process in &concerned {
+            self.retarget(process, now, &mut steps, out);
+        }
+        self.dependents = self.all_dependents();
+        self.reload = Some(begin(job, from, generation, plan, steps, now));
+    }
+
+    /// `start --once` holds until the next reload.
+    fn end_exceptions(&mut self) {
+        let once = self.instances.iter().filter(|(_, inst)| inst.once);
+        let ids: Vec<InstanceId> = once.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            if let Some(inst) = self.instances.get_mut(&id) {
+                inst.once = false;
+            }
+            self.touch(&id);
+            self.intents.insert(id);
+        }
+    }
+
+    /// Nothing differs: the configuration is taken over, and is no new generation, unless it is the
+    /// first.
+    fn adopt_unchanged(
+        &mut self,
+        request: Request,
+        config: Arc<Config>,
+        generation: Generation,
+        out: &mut Vec<Effect>,
+    ) {
+        let from = self.generation;
+        self.config = config;
+        if self.generation == Generation(0) {
+            self.generation = generation;
+        }
+        out.push(Effect::Answer { request, answer: Ok(Vec::new()) });
+        out.push(Effect::ReloadFinished(Arc::new(ReloadReport {
+            from,
+            generation: self.generation,
+            result: ReloadResult::Unchanged,
+            plan: Plan::between(&self.config, &self.config),
+            steps: Vec::new(),
+            took: std::time::Duration::ZERO,
+        })));
+    }
+
+    /// All edges that order stops: those of the file, and those of what it has no more and that is
+    /// not down yet. The latter cannot close a cycle: what the file has does not depend on them.
+    fn all_dependents(&self) -> Dependents {
+        let mut all = Config::clone(&self.config);
+        for (id, inst) in self.instances.iter().filter(|(_, inst)| inst.removed) {
+            all.processes.entry(id.process.clone()).or_insert_with(|| inst.spec.clone());
+        }
+        Dependents::of(&all)
+    }
+
+    /// Gives the instances of a process what the configuration now says of it, and lists the steps
+    /// that this takes.
+    fn retarget(
+        &mut self,
+        process: &ProcessId,
+        now: Mono,
+        steps: &mut Vec<Step>,
+        out: &mut Vec<Effect>,
+    ) {
+        let spec = self.config.processes.get(process).cloned();
+        let count = spec.as_ref().map_or(0, |spec| spec.instances);
+        for id in self.ids_of(process) {
+            match &spec {
+                Some(spec) if id.index < count => self.retarget_one(&id, spec, now, steps, out),
+                _ => self.remove(&id, steps),
+            }
+        }
+        let Some(spec) = spec else { return };
+        for index in 0..count {
+            let id = process.instance(index);
+            if self.instances.contains_key(&id) {
+                continue;
+            }
+            let wanted = self.config.settings.auto_start;
+            let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
+            let start = wanted && self.config.settings.enabled && spec.enabled;
+            inst.gated = start;
+            self.instances.insert(id.clone(), inst);
+            self.intents.insert(id.clone());
+            self.touch(&id);
+            if start {
+                steps.push(Step { instance: id, kind: StepKind::Start, state: StepState::Pending });
+            }
+        }
+    }
+
+    fn remove(&mut self, id: &InstanceId, steps: &mut Vec<Step>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.removed = true;
+        inst.once = false;
+        inst.gated = false;
+        self.intents.insert(id.clone());
+        self.touch(id);
+        let state = StepState::Pending;
+        steps.push(Step { instance: id.clone(), kind: StepKind::Stop, state });
+    }
+
+    fn retarget_one(
+        &mut self,
+        id: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        now: Mono,
+        steps: &mut Vec<Step>,
+        out: &mut Vec<Effect>,
+    ) {
+        let managed = self.config.settings.enabled;
+        let generation = self.generation;
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let old = inst.spec.clone();
+        let was_up = inst.up && !inst.gated;
+        if std::mem::take(&mut inst.removed) {
+            // Back before it was gone: a new life as far as the operator is concerned.
+            inst.wanted = self.config.settings.auto_start;
+        }
+        inst.once = false;
+        let wished = inst.wanted && managed && spec.enabled;
+        let changed = fields::needs_restart(&old, spec);
+        let live = inst.live().is_some();
+        if changed && live {
+            inst.next = Some((spec.clone(), generation));
+        } else {
+            inst.next = None;
+            if !matches!(
+                inst.restart_due,
+                Some(StopReason::Restart | StopReason::DependencyRestarted(_))
+            ) {
+                inst.restart_due = None;
+            }
+            inst.spec = spec.clone();
+            inst.generation = generation;
+        }
+        let kind = match (wished, live) {
+            (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
+                StepKind::Restart
+            }
+            (true, true) => StepKind::Live,
+            (true, false) if changed || !was_up => {
+                inst.reset();
+                inst.gated = true;
+                StepKind::Start
+            }
+            (true, false) => {
+                // A policy that would now go on need not wait for a hand.
+                if matches!(inst.phase, Phase::Failed) && old.restart != spec.restart {
+                    inst.reset();
+                }
+                StepKind::Live
+            }
+            (false, true) if was_up => StepKind::Stop,
+            (false, _) => StepKind::Live,
+        };
+        if kind != StepKind::Start {
+            inst.gated = false;
+        }
+        self.intents.insert(id.clone());
+        self.touch(id);
+        self.ripple(id);
+        if live && !changed {
+            self.adopt_live(id, &old, now, out);
+        }
+        let state = match kind {
+            StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },
+            _ => StepState::Pending,
+        };
+        steps.push(Step { instance: id.clone(), kind, state });
+    }
+
+    /// Looks whether the step of an instance has ended.
+    pub(super) fn check_step(&mut self, id: &InstanceId, now: Mono) {
+        let Some(reload) = &mut self.reload else { return };
+        let Some(at) = reload.at.get(id).copied() else { return };
+        let Some(step) = reload.steps.get_mut(at) else { return };
+        let since = match &step.state {
+            StepState::Running { since } => *since,
+            StepState::Pending if step.kind == StepKind::Stop => reload.since,
+            _ => return,
+        };
+        let took = now.since(since);
+        let inst = self.instances.get(id);
+        let state = match step.kind {
+            StepKind::Stop => match inst {
+                Some(inst) if inst.live().is_some() && inst.is_going_down() => return,
+                _ => StepState::Done { took },
+            },
+            _ => match inst.map(|inst| outcome(inst, took)) {
+                None => StepState::Superseded,
+                Some(Outcome::Over(state)) => state,
+                Some(Outcome::Waits) => {
+                    reload.stirred |= reload.parked.insert(id.clone());
+                    return;
+                }
+                Some(Outcome::Busy) => {
+                    reload.stirred |= reload.parked.remove(id);
+                    return;
+                }
+            },
+        };
+        step.state = state;
+        reload.parked.remove(id);
+        if let Some(stage) = stage_of(step.kind) {
+            reload.left[stage as usize] -= 1;
+        }
+        reload.stirred = true;
+    }
+
+    /// Takes the next step of the reload under way; false when there is none to take now.
+    pub(super) fn advance_reload(&mut self, now: Mono, out: &mut Vec<Effect>) -> bool {
+        let Some(reload) = &mut self.reload else { return false };
+        if !std::mem::take(&mut reload.stirred) {
+            return false;
+        }
+        let [stops, _, _] = reload.left;
+        match reload.stage {
+            Stage::Stopping if stops == 0 => {
+                reload.stage = Stage::Changing;
+                reload.stirred = true;
+            }
+            Stage::Stopping => return false,
+            _ => self.roll(now),
+        }
+        let Some(reload) = &mut self.reload else { return false };
+        if reload.stage == Stage::Changing && reload.only_waits() {
+            reload.stage = Stage::Starting;
+            self.open_gates(now);
+        } else if reload.stage == Stage::Starting && reload.left == [0; 3] {
+            self.finish_reload(now, out);
+        }
+        true
+    }
+
+    /// Gives each process that has none under way its next restart.
+    fn roll(&mut self, now: Mono) {
+        let Some(reload) = &mut self.reload else { return };
+        let mut due = Vec::new();
+        for (process, queue) in &mut reload.rolls {
+            let all = process.instance(0)..=process.instance(u32::MAX);
+            let busy = reload.at.range(all).any(|(_, at)| {
+                let step = &reload.steps[*at];
+                step.kind == StepKind::Restart && matches!(step.state, StepState::Running { .. })
+            });
+            if !busy && let Some(id) = queue.pop() {
+                let step = &mut reload.steps[reload.at[&id]];
+                step.state = StepState::Running { since: now };
+                due.push(id);
+            }
+        }
+        reload.rolls.retain(|_, queue| !queue.is_empty());
+        for id in due {
+            if let Some(inst) = self.instances.get_mut(&id)
+                && inst.next.is_some()
+                && matches!(inst.phase, Phase::Up(_))
+            {
+                inst.restart_due = Some(StopReason::Changed);
+                self.ripple(&id);
+                self.restart_dependents(&id.process);
+            }
+            self.touch(&id);
+        }
+    }
+
+    fn open_gates(&mut self, now: Mono) {
+        let Some(reload) = &mut self.reload else { return };
+        reload.stirred = true;
+        let mut opened = Vec::new();
+        for step in &mut reload.steps {
+            if step.kind == StepKind::Start && step.state == StepState::Pending {
+                step.state = StepState::Running { since: now };
+                opened.push(step.instance.clone());
+            }
+        }
+        for id in opened {
+            if let Some(inst) = self.instances.get_mut(&id) {
+                inst.gated = false;
+            }
+            self.touch(&id);
+        }
+    }
+
+    fn finish_reload(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let Some(reload) = self.reload.take() else { return };
+        let failed = reload.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));
+        let result = if failed { ReloadResult::FailedKept } else { ReloadResult::Applied };
+        self.report(reload, result, now, out);
+    }
+
+    /// Ends the reload under way because something newer takes over. Returns the processes whose
+    /// steps had not ended.
+    pub(super) fn abandon_reload(
+        &mut self,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) -> BTreeSet<ProcessId> {
+        let Some(mut reload) = self.reload.take() else { return BTreeSet::new() };
+        let mut unfinished = BTreeSet::new();
+        for step in reload.steps.iter_mut().filter(|step| !step.state.is_final()) {
+            step.state = StepState::Superseded;
+            unfinished.insert(step.instance.process.clone());
+        }
+        self.report(reload, ReloadResult::Superseded, now, out);
+        unfinished
+    }
+
+    fn report(&mut self, reload: Reload, result: ReloadResult, now: Mono, out: &mut Vec<Effect>) {
+        let job = reload.job;
+        let report = Arc::new(ReloadReport {
+            from: reload.from,
+            generation: reload.generation,
+            result,
+            plan: Plan::clone(&reload.plan),
+            steps: reload.steps,
+            took: now.since(reload.since),
+        });
+        self.note_all(Some(job), What::ReloadFinished(report.clone()), now, out);
+        self.summary.jobs -= 1;
+        out.push(Effect::ReloadFinished(report.clone()));
+        out.push(Effect::JobRemoved {
+            job,
+            kind: JobKind::Reload,
+            instance: None,
+            result: match result {
+                ReloadResult::Applied | ReloadResult::Unchanged => JobResult::Done,
+                ReloadResult::FailedKept => JobResult::Failed,
+                ReloadResult::Superseded => JobResult::Canceled,
+            },
+            detail: Some(report.to_string()),
+        });
+    }
+}
+
+fn begin(
+    job: JobId,
+    from: Generation,
+    generation: Generation,
+    plan: Arc<Plan>,
+    steps: Vec<Step>,
+    now: Mono,
+) -> Reload {
+    let mut left = [0; 3];
+    let mut rolls: BTreeMap<ProcessId, Vec<InstanceId>> = BTreeMap::new();
+    for step in steps.iter().rev() {
+        if let Some(stage) = stage_of(step.kind) {
+            left[stage as usize] += 1;
+        }
+        if step.kind == StepKind::Restart {
+            rolls.entry(step.instance.process.clone()).or_default().push(step.instance.clone());
+        }
+    }
+    let at = steps.iter().enumerate().map(|(at, step)| (step.instance.clone(), at)).collect();
+    Reload {
+        job,
+        from,
+        generation,
+        plan,
+        since: now,
+        stage: Stage::Stopping,
+        steps,
+        at,
+        left,
+        parked: BTreeSet::new(),
+        rolls,
+        stirred: true,
+    }
+}
+
+enum Outcome {
+    /// Still under way.
+    Busy,
+    /// Waits for something that may come with a later stage.
+    Waits,
+    /// Ended.
+    Over(StepState),
+}
+
+/// How far the start or restart of an instance is.
+fn outcome(inst: &Instance, took: std::time::Duration) -> Outcome {
+    let held = |why: String| Outcome::Over(StepState::Held { took, why });
+    let failed = || {
+        let why = inst.last_end.as_ref().map_or_else(String::new, |end| format!("it {end}"));
+        Outcome::Over(StepState::Failed { took, why })
+    };
+    match &inst.phase {
+        Phase::Up(_) if inst.is_ready() && inst.next.is_none() => {
+            Outcome::Over(StepState::Done { took })
+        }
+        Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
+        Phase::Completed => Outcome::Over(StepState::Done { took }),
+        Phase::Failed | Phase::Backoff { .. } => failed(),
+        Phase::Down if inst.up => Outcome::Busy,
+        Phase::Down => held("it is not wanted any more".to_owned()),
+        Phase::Waiting(blockers) => {
+            let lasting = blockers.iter().find(|blocker| match blocker {
+                Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
+                Blocker::Reload => false,
+            });
+            match lasting {
+                Some(blocker) => held(format!("waits for {blocker}")),
+                None => Outcome::Waits,
+            }
+        }
+    }
+}

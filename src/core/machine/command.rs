@@ -1,0 +1,212 @@
+//! What somebody asked for, and its jobs.
+//!
+//! A request is answered in the turn that takes it in. It is done for all it names or for none: the
+//! first name that cannot be had refuses the whole.
+
+use super::Machine;
+use super::gate::UP;
+use crate::event::{Effect, Refusal, StopReason, What, Whom};
+use crate::ids::{InstanceId, JobId, Request};
+use crate::job::{Job, JobKind, JobResult};
+use crate::process::{Instance, Phase};
+use crate::spec::Signal;
+use crate::time::Mono;
+
+impl Machine {
+    fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
+        self.instances
+            .get(id)
+            .filter(|inst| !inst.removed)
+            .ok_or_else(|| Refusal::NoSuchProcess(id.to_string()))
+    }
+
+    /// Whether instances may be started.
+    fn startable(&self, instances: &[InstanceId], once: bool) -> Result<(), Refusal> {
+        if self.ending {
+            return Err(Refusal::ShuttingDown);
+        }
+        for id in instances {
+            let inst = self.existing(id)?;
+            if !self.config.settings.enabled {
+                return Err(Refusal::ManagementDisabled);
+            }
+            if !(inst.file_spec().enabled || once || inst.once) {
+                return Err(Refusal::Disabled(id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_requested(
+        &mut self,
+        request: Request,
+        instances: &[InstanceId],
+        once: bool,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Err(refusal) = self.startable(instances, once) {
+            out.push(Effect::Answer { request, answer: Err(refusal) });
+            return;
+        }
+        self.give_jobs(request, instances, JobKind::Start, now, out);
+        for id in instances {
+            self.want(id, once);
+        }
+    }
+
+    pub(super) fn restart_requested(
+        &mut self,
+        request: Request,
+        instances: &[InstanceId],
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Err(refusal) = self.startable(instances, false) {
+            out.push(Effect::Answer { request, answer: Err(refusal) });
+            return;
+        }
+        self.give_jobs(request, instances, JobKind::Restart, now, out);
+        for id in instances {
+            let Some(inst) = self.instances.get_mut(id) else { continue };
+            if matches!(inst.phase, Phase::Up(_)) {
+                inst.restart_due = Some(StopReason::Restart);
+                self.ripple(id);
+                self.restart_dependents(&id.process);
+            }
+            self.want(id, false);
+        }
+    }
+
+    fn want(&mut self, id: &InstanceId, once: bool) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.wanted = true;
+        inst.once |= once && !inst.file_spec().enabled;
+        inst.reset();
+        self.intents.insert(id.clone());
+        self.touch(id);
+    }
+
+    pub(super) fn stop_requested(
+        &mut self,
+        request: Request,
+        instances: &[InstanceId],
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(refusal) = instances.iter().find_map(|id| self.existing(id).err()) {
+            out.push(Effect::Answer { request, answer: Err(refusal) });
+            return;
+        }
+        self.give_jobs(request, instances, JobKind::Stop, now, out);
+        for id in instances {
+            let Some(inst) = self.instances.get_mut(id) else { continue };
+            inst.wanted = false;
+            inst.once = false;
+            if inst.restart_due == Some(StopReason::Restart) {
+                inst.restart_due = None;
+            }
+            self.intents.insert(id.clone());
+            self.touch(id);
+        }
+    }
+
+    /// Gives each instance a job, tells the caller, and ends what the new jobs supersede.
+    fn give_jobs(
+        &mut self,
+        request: Request,
+        instances: &[InstanceId],
+        kind: JobKind,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let mut jobs: Vec<JobId> = Vec::with_capacity(instances.len());
+        let mut new = Vec::new();
+        for id in instances {
+            let running = self.instances.get(id).and_then(|inst| inst.job.as_ref());
+            if let Some(job) = running.filter(|job| job.kind == kind) {
+                jobs.push(job.id);
+                continue;
+            }
+            let superseded = Some(format!("a newer {kind} took its place"));
+            self.end_job(
+                id,
+                &[JobKind::Start, JobKind::Stop, JobKind::Restart],
+                JobResult::Canceled,
+                superseded,
+                out,
+            );
+            let job = self.new_job();
+            jobs.push(job);
+            let Some(inst) = self.instances.get_mut(id) else { continue };
+            inst.job = Some(Job { id: job, kind, instance: Some(id.clone()), created: now });
+            self.changed.insert(id.clone());
+            new.push((job, id.clone()));
+        }
+        out.push(Effect::Answer { request, answer: Ok(jobs) });
+        for (job, id) in new {
+            out.push(Effect::JobNew { job, kind, instance: Some(id) });
+        }
+    }
+
+    pub(super) fn signal_requested(
+        &mut self,
+        request: Request,
+        id: &InstanceId,
+        signal: Signal,
+        whom: Whom,
+        out: &mut Vec<Effect>,
+    ) {
+        let run = self.existing(id).and_then(|inst| match inst.live() {
+            Some(live) if live.started.is_some() && live.exit.is_none() => Ok(live.run),
+            _ => Err(Refusal::NotRunning(id.clone())),
+        });
+        match run {
+            Ok(run) => {
+                out.push(Effect::Answer { request, answer: Ok(Vec::new()) });
+                out.push(Effect::Signal { instance: id.clone(), run, signal, whom });
+            }
+            Err(refusal) => out.push(Effect::Answer { request, answer: Err(refusal) }),
+        }
+    }
+
+    pub(super) fn reset_requested(
+        &mut self,
+        request: Request,
+        instances: &[InstanceId],
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(refusal) = instances.iter().find_map(|id| self.existing(id).err()) {
+            out.push(Effect::Answer { request, answer: Err(refusal) });
+            return;
+        }
+        out.push(Effect::Answer { request, answer: Ok(Vec::new()) });
+        for id in instances {
+            let Some(inst) = self.instances.get_mut(id) else { continue };
+            // A one-shot that completed has not failed.
+            if !matches!(inst.phase, Phase::Completed) {
+                inst.reset();
+            }
+            self.intents.insert(id.clone());
+            self.touch(id);
+        }
+    }
+
+    /// Everything is to end, in order; the supervisor's exit code will be `code`.
+    pub(super) fn shut_down(&mut self, code: u8, now: Mono, out: &mut Vec<Effect>) {
+        if self.ending {
+            return;
+        }
+        self.ending = true;
+        self.exit_code = code;
+        self.note_all(None, What::ShuttingDown, now, out);
+        self.abandon_reload(now, out);
+        let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        for id in all {
+            let why = Some(StopReason::Shutdown.to_string());
+            self.end_job(&id, UP, JobResult::Canceled, why, out);
+            self.touch(&id);
+            self.intents.insert(id);
+        }
+    }
+}

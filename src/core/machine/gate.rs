@@ -1,0 +1,270 @@
+//! Whether an instance should be up, may start, may stop; and the step that its state calls for.
+
+use super::Machine;
+use crate::event::{Blocker, DependencyState, Effect, RunEnd, StopReason, What};
+use crate::ids::{InstanceId, ProcessId};
+use crate::job::{JobKind, JobResult};
+use crate::process::{Instance, Phase, Timer};
+use crate::spec::{Condition, Dependency};
+use crate::time::Mono;
+use crate::view::HealthState;
+
+/// The jobs that want an instance up.
+pub(super) const UP: &[JobKind] = &[JobKind::Start, JobKind::Restart];
+
+impl Machine {
+    /// Whether file, operator and supervisor want it up, dependencies aside.
+    fn is_wished(&self, inst: &Instance) -> bool {
+        !self.ending
+            && !inst.removed
+            && inst.wanted
+            && self.config.settings.enabled
+            && (inst.file_spec().enabled || inst.once)
+    }
+
+    /// Whether any instance of a process should be up.
+    fn process_is_up(&self, process: &ProcessId) -> bool {
+        self.instances_of(process).any(|(_, inst)| inst.up)
+    }
+
+    /// Works out again whether an instance should be up.
+    pub(super) fn refresh_intent(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get(id) else { return };
+        // A condition that was met once and for all does not keep anybody up.
+        let lasting = |edge: &&Dependency| edge.condition != Condition::Completed;
+        let mut edges = inst.file_spec().depends_on.iter().filter(lasting);
+        let held = edges.find(|edge| !self.process_is_up(&edge.on)).map(|edge| edge.on.clone());
+        let up = self.is_wished(inst) && held.is_none();
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let turned = inst.up != up;
+        if turned || inst.held != held {
+            inst.up = up;
+            inst.held = held;
+            self.touch(id);
+        }
+        if turned {
+            let concerned: Vec<ProcessId> =
+                self.dependents.on(&id.process).iter().map(|edge| edge.process.clone()).collect();
+            for process in concerned {
+                self.intents.extend(self.ids_of(&process));
+            }
+            self.ripple(id);
+        }
+    }
+
+    /// Takes the step that the state of an instance calls for.
+    pub(super) fn advance(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        match &inst.phase {
+            Phase::Up(_) if inst.is_going_down() => {
+                if self.may_stop(id) {
+                    let why = self.why_down(inst);
+                    self.begin_stop(id, RunEnd::Asked(why.clone()), None, why, now, out);
+                }
+            }
+            Phase::Up(_) | Phase::Stopping(..) => {}
+            _ if inst.removed => return self.forget(id, now, out),
+            Phase::Down | Phase::Waiting(_) if inst.up => self.start_or_wait(id, now, out),
+            Phase::Backoff { .. } | Phase::Completed | Phase::Failed if inst.up => {}
+            Phase::Completed => {}
+            Phase::Failed if self.is_wished(inst) => {}
+            _ => self.rest(id, now, out),
+        }
+        self.check_job(id, out);
+        self.check_step(id, now);
+    }
+
+    /// No run, and it should not be up: down, or waiting when it is held.
+    fn rest(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        if self.is_wished(inst) {
+            self.timers.disarm(&(id.clone(), Timer::Backoff));
+            self.start_or_wait(id, now, out);
+        } else if !matches!(inst.phase, Phase::Down) {
+            self.timers.disarm(&(id.clone(), Timer::Backoff));
+            self.set_phase(id, Phase::Down, now);
+        }
+    }
+
+    fn start_or_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let blockers = self.blockers(id);
+        if blockers.is_empty() {
+            self.spawn(id, now, out);
+            return;
+        }
+        let Some(inst) = self.instances.get(id) else { return };
+        if !matches!(&inst.phase, Phase::Waiting(old) if *old == blockers) {
+            self.set_phase(id, Phase::Waiting(blockers.clone()), now);
+            self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+        }
+        let hopeless = blockers.iter().find(|blocker| match blocker {
+            Blocker::Dependency { because, .. } => because.is_final(),
+            Blocker::Reload => false,
+        });
+        if let Some(blocker) = hopeless {
+            let detail = Some(format!("waits for {blocker}"));
+            self.end_job(id, UP, JobResult::Dependency, detail, out);
+        }
+    }
+
+    /// What keeps an instance from starting, in the order of the dependencies.
+    fn blockers(&self, id: &InstanceId) -> Vec<Blocker> {
+        let Some(inst) = self.instances.get(id) else { return Vec::new() };
+        let mut blockers: Vec<Blocker> = inst
+            .file_spec()
+            .depends_on
+            .iter()
+            .filter_map(|edge| {
+                let because = self.unmet(edge)?;
+                Some(Blocker::Dependency {
+                    on: edge.on.clone(),
+                    condition: edge.condition,
+                    because,
+                })
+            })
+            .collect();
+        if inst.gated {
+            blockers.push(Blocker::Reload);
+        }
+        blockers
+    }
+
+    /// Why a dependency does not meet its condition; None when it does.
+    ///
+    /// All instances of it that should be up must meet it: one that an operator stopped beside
+    /// others does not count.
+    fn unmet(&self, edge: &Dependency) -> Option<DependencyState> {
+        let mut any = false;
+        let mut worst = None;
+        for (_, inst) in self.instances_of(&edge.on) {
+            if edge.condition == Condition::Completed && matches!(inst.phase, Phase::Completed) {
+                any = true;
+                continue;
+            }
+            if !inst.up {
+                continue;
+            }
+            any = true;
+            if let Some(state) = unmet_by(inst, edge.condition) {
+                if state.is_final() {
+                    return Some(state);
+                }
+                worst = worst.or(Some(state));
+            }
+        }
+        if any { worst } else { Some(self.why_nothing_is_up(&edge.on)) }
+    }
+
+    fn why_nothing_is_up(&self, process: &ProcessId) -> DependencyState {
+        let enabled = self.config.settings.enabled
+            && self.config.processes.get(process).is_some_and(|spec| spec.enabled);
+        if enabled { DependencyState::Stopped } else { DependencyState::Disabled }
+    }
+
+    /// Whether all that must go down before an instance are down.
+    ///
+    /// Only those count that are going down themselves: a database that is restarted by hand does
+    /// not stop what uses it, unless the edge says so.
+    fn may_stop(&self, id: &InstanceId) -> bool {
+        self.dependents
+            .on(&id.process)
+            .iter()
+            .filter(|edge| edge.condition != Condition::Completed)
+            .flat_map(|edge| self.instances_of(&edge.process))
+            .all(|(_, other)| other.live().is_none() || !other.is_going_down())
+    }
+
+    /// Why an instance goes down, when several reasons may hold: the most lasting first.
+    fn why_down(&self, inst: &Instance) -> StopReason {
+        if self.ending {
+            StopReason::Shutdown
+        } else if inst.removed {
+            StopReason::Removed
+        } else if !inst.wanted {
+            StopReason::Requested
+        } else if !(self.config.settings.enabled && (inst.file_spec().enabled || inst.once)) {
+            StopReason::Disabled
+        } else if let Some(held) = &inst.held {
+            StopReason::DependencyStopped(held.clone())
+        } else {
+            inst.restart_due.clone().unwrap_or(StopReason::Restart)
+        }
+    }
+
+    /// Ends the job of an instance when what it is for is so.
+    fn check_job(&mut self, id: &InstanceId, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        if inst.is_ready() && inst.up {
+            self.end_job(id, UP, JobResult::Done, None, out);
+        } else if !self.is_wished(inst) {
+            let down = inst.live().is_none();
+            let why = self.why_down(inst).to_string();
+            self.end_job(id, UP, JobResult::Canceled, Some(why), out);
+            if down {
+                self.end_job(id, &[JobKind::Stop], JobResult::Done, None, out);
+            }
+        }
+    }
+
+    /// Drops an instance that is down and that the file has no more.
+    fn forget(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let done = if self.ending { JobResult::Canceled } else { JobResult::Done };
+        self.end_job(id, &[JobKind::Stop], done, None, out);
+        let gone = Some(StopReason::Removed.to_string());
+        self.end_job(id, UP, JobResult::Canceled, gone, out);
+        self.disarm_all(id);
+        self.ripple(id);
+        if let Some(inst) = self.instances.remove(id) {
+            self.recount(inst.tally, crate::process::Tally::default());
+        }
+        self.dirty.insert(id.clone());
+        self.check_step(id, now);
+    }
+}
+
+/// Why an instance that should be up does not meet a condition.
+fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
+    match &inst.phase {
+        Phase::Failed => Some(DependencyState::Failed),
+        Phase::Backoff { .. } => Some(DependencyState::Restarting),
+        Phase::Waiting(blockers) => Some(behind(blockers)),
+        Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
+            Some(DependencyState::Restarting)
+        }
+        Phase::Stopping(..) => Some(DependencyState::Stopping),
+        Phase::Down => Some(DependencyState::Starting),
+        Phase::Up(_) if inst.restart_due.is_some() => Some(DependencyState::Stopping),
+        // A one-shot that did its work was started and ready, but is not healthy any more.
+        Phase::Completed => match condition {
+            Condition::Healthy => Some(DependencyState::NotHealthy),
+            Condition::Started | Condition::Ready | Condition::Completed => None,
+        },
+        Phase::Up(live) => match condition {
+            Condition::Started => live.started.is_none().then_some(DependencyState::Starting),
+            Condition::Ready => live.ready.is_none().then_some(DependencyState::Starting),
+            Condition::Healthy => match live.health.state() {
+                HealthState::Healthy => None,
+                HealthState::Unhealthy if live.ready.is_some() => Some(DependencyState::NotHealthy),
+                _ => Some(DependencyState::Starting),
+            },
+            Condition::Completed => Some(DependencyState::NotCompleted),
+        },
+    }
+}
+
+/// What to think of a dependency that waits for these.
+fn behind(blockers: &[Blocker]) -> DependencyState {
+    let states = || {
+        blockers.iter().filter_map(|blocker| match blocker {
+            Blocker::Dependency { because, .. } => Some(*because),
+            Blocker::Reload => None,
+        })
+    };
+    if states().any(DependencyState::is_final) {
+        DependencyState::Stuck
+    } else if states().any(DependencyState::is_lasting) {
+        DependencyState::Delayed
+    } else {
+        DependencyState::Waiting
+    }
+}

@@ -1,0 +1,496 @@
+//! The life of a run: spawned, ready, healthy, ending, over.
+
+use super::Machine;
+use super::gate::UP;
+use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReason, What};
+use crate::health::{Health, Turned};
+use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
+use crate::job::JobResult;
+use crate::process::{Ending, Live, Phase, Timer};
+use crate::restart::{self, Next};
+use crate::spec::{OnFailure, ProcessSpec, Readiness};
+use crate::time::Mono;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A check that has not been answered so long after its own deadline counts as failed: whoever asks
+/// has lost it.
+const PROBE_GRACE: Duration = Duration::from_secs(2);
+/// A kill is repeated after so long; the kernel may not have been able to carry it out.
+const KILL_AGAIN: Duration = Duration::from_secs(10);
+
+impl Machine {
+    /// Asks for a run. There is none.
+    pub(super) fn spawn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        self.last_run = Run(self.last_run.0 + 1);
+        let run = self.last_run;
+        let Some(inst) = self.instances.get(id) else { return };
+        let (spec, attempt) = (inst.spec.clone(), inst.attempt);
+        let live = Live {
+            run,
+            generation: inst.generation,
+            pid: None,
+            asked: now,
+            started: None,
+            ready: None,
+            stable_since: None,
+            health: Health::new(spec.health.is_some()),
+            probe: None,
+            exit: None,
+        };
+        self.set_phase(id, Phase::Up(live), now);
+        self.timers.arm((id.clone(), Timer::Start), now.after(spec.start_timeout));
+        self.note(id, What::Starting { attempt }, now, out);
+        out.push(Effect::Spawn { instance: id.clone(), run, spec });
+    }
+
+    pub(super) fn spawned(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        pid: u32,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let (checked, readiness) = (inst.spec.health.is_some(), inst.spec.readiness);
+        let Some(live) = inst.current(run).filter(|live| live.started.is_none()) else { return };
+        live.pid = Some(pid);
+        live.started = Some(now);
+        self.note(id, What::Started { pid }, now, out);
+        self.touch(id);
+        self.ripple(id);
+        if self.is_going_on(id) {
+            if readiness == Readiness::Started {
+                self.make_ready(id, now, out);
+            }
+            if checked {
+                self.probe(id, now, out);
+            }
+        }
+    }
+
+    pub(super) fn spawn_failed(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        error: SpawnError,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        // Once it was executed it cannot fail to be executed.
+        if inst.current(run).is_none_or(|live| live.started.is_some()) {
+            return;
+        }
+        self.note(id, What::SpawnFailed(error.clone()), now, out);
+        self.run_over(id, RunEnd::NotSpawned(error), now, out);
+    }
+
+    pub(super) fn exited(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        status: ExitStatus,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return };
+        live.exit = Some(status);
+        let (generation, pid) = (live.generation, live.pid.unwrap_or(0));
+        // How long it was stable is settled now, however long its descendants linger.
+        let stable =
+            live.stable_since.is_some_and(|since| now.since(since) >= inst.spec.restart.min_uptime);
+        inst.last_exit = Some(status);
+        let going_on = matches!(inst.phase, Phase::Up(_));
+        if going_on && stable {
+            inst.attempt = 0;
+        }
+        let stop = inst.spec.stop.clone();
+        self.note(id, What::Exited { status, expected: !going_on }, now, out);
+        out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
+        if going_on {
+            self.end_of_life(id, RunEnd::Exited(status), None, now);
+            self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
+        }
+        // Whatever it left behind is asked to end as well; mostly that is nothing.
+        let killed = matches!(
+            self.instances.get(id).map(|inst| &inst.phase),
+            Some(Phase::Stopping(_, Ending { killed: true, .. }))
+        );
+        if !killed {
+            out.push(Effect::Terminate { instance: id.clone(), run, stop });
+        }
+        self.touch(id);
+        self.ripple(id);
+    }
+
+    pub(super) fn emptied(&mut self, id: &InstanceId, run: Run, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let Some(live) = inst.current(run) else { return };
+        if live.exit.is_none() {
+            // The main process is among what is not there: how it ended went past us.
+            self.exited(id, run, ExitStatus::Unknown, now, out);
+        }
+        self.run_over(id, RunEnd::Exited(ExitStatus::Unknown), now, out);
+    }
+
+    /// Turns a run that was to go on into one that is ending.
+    fn end_of_life(
+        &mut self,
+        id: &InstanceId,
+        end: RunEnd,
+        give_up: Option<FailReason>,
+        now: Mono,
+    ) {
+        for timer in [Timer::Start, Timer::Probe, Timer::ProbeDeadline] {
+            self.timers.disarm(&(id.clone(), timer));
+        }
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if let Phase::Up(live) = &mut inst.phase {
+            live.probe = None;
+            let live = live.clone();
+            let ending = Ending { end, give_up, killed: false };
+            self.set_phase(id, Phase::Stopping(live, ending), now);
+        }
+    }
+
+    /// Asks a run to end.
+    pub(super) fn begin_stop(
+        &mut self,
+        id: &InstanceId,
+        end: RunEnd,
+        give_up: Option<FailReason>,
+        why: StopReason,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let Phase::Up(live) = &inst.phase else { return };
+        let (run, stop) = (live.run, inst.spec.stop.clone());
+        self.end_of_life(id, end, give_up, now);
+        self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
+        self.note(id, What::Stopping { why }, now, out);
+        out.push(Effect::Terminate { instance: id.clone(), run, stop });
+    }
+
+    /// Nothing is left of a run: decides what follows.
+    ///
+    /// `seen` is how it ended, unless it was being ended for another reason.
+    fn run_over(&mut self, id: &InstanceId, seen: RunEnd, now: Mono, out: &mut Vec<Effect>) {
+        self.disarm_all(id);
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let (end, give_up) = match &inst.phase {
+            Phase::Stopping(_, ending) => (ending.end.clone(), ending.give_up.clone()),
+            _ => (seen, None),
+        };
+        inst.last_end = Some(end.clone());
+        let due = inst.restart_due.take();
+        let changed = match inst.next.take() {
+            Some((spec, generation)) => {
+                inst.spec = spec;
+                inst.generation = generation;
+                true
+            }
+            None => false,
+        };
+        let asked = matches!(end, RunEnd::Asked(_));
+        if changed || matches!(due, Some(StopReason::Restart)) {
+            inst.attempt = 0;
+        }
+        let (up, policy, attempt) = (inst.up, inst.spec.restart.clone(), inst.attempt);
+        if asked {
+            self.note(id, What::Stopped, now, out);
+        }
+        if !up || asked || changed || due.is_some() {
+            self.set_phase(id, Phase::Down, now);
+        } else {
+            let next = give_up.map_or_else(|| restart::next(&policy, &end, attempt), Next::Fail);
+            self.follow(id, next, &end, now, out);
+        }
+        if !asked {
+            self.restart_dependents(&id.process.clone());
+        }
+    }
+
+    /// Carries out what the policy says follows a run.
+    fn follow(
+        &mut self,
+        id: &InstanceId,
+        next: Next,
+        end: &RunEnd,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        match next {
+            Next::Restart => {
+                let chance = self.chance.fraction();
+                let Some(inst) = self.instances.get_mut(id) else { return };
+                let delay = restart::delay(&inst.spec.restart, inst.attempt, chance);
+                inst.attempt = inst.attempt.saturating_add(1);
+                inst.restarts += 1;
+                let attempt = inst.attempt;
+                let until = now.after(delay);
+                self.timers.arm((id.clone(), Timer::Backoff), until);
+                self.set_phase(id, Phase::Backoff { until }, now);
+                self.note(id, What::BackingOff { delay, attempt }, now, out);
+                let detail =
+                    format!("it {end}; it will be started again in {}", crate::text::about(delay));
+                self.end_job(id, UP, JobResult::Failed, Some(detail), out);
+            }
+            Next::Complete => {
+                self.set_phase(id, Phase::Completed, now);
+                self.note(id, What::Completed, now, out);
+                self.end_job(id, UP, JobResult::Done, None, out);
+                self.end_if_essential(id, now, out);
+            }
+            Next::Fail(why) => {
+                self.set_phase(id, Phase::Failed, now);
+                self.note(id, What::GaveUp { why: why.clone() }, now, out);
+                self.end_job(id, UP, JobResult::Failed, Some(why.to_string()), out);
+                self.end_if_essential(id, now, out);
+            }
+        }
+    }
+
+    fn end_if_essential(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        if inst.spec.essential {
+            let code = match (&inst.last_end, inst.last_exit) {
+                (Some(RunEnd::NotSpawned(_)), _) | (_, None | Some(ExitStatus::Unknown)) => 1,
+                (_, Some(ExitStatus::Code(code))) => code,
+                // As a shell tells it.
+                (_, Some(ExitStatus::Signal { signal, .. })) => 128u8.saturating_add(signal.0),
+            };
+            self.shut_down(code, now, out);
+        }
+    }
+
+    /// Gives dependents with `restart: true` a new run, since what they depend on gets one.
+    pub(super) fn restart_dependents(&mut self, process: &ProcessId) {
+        for other in self.dependents.all_on(process, |edge| edge.restart) {
+            for id in self.ids_of(&other) {
+                let Some(inst) = self.instances.get_mut(&id) else { continue };
+                if matches!(inst.phase, Phase::Up(_)) && inst.restart_due.is_none() {
+                    inst.restart_due = Some(StopReason::DependencyRestarted(process.clone()));
+                    self.touch(&id);
+                    self.ripple(&id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn backoff_over(&mut self, id: &InstanceId) {
+        if let Some(inst) = self.instances.get_mut(id)
+            && matches!(inst.phase, Phase::Backoff { .. })
+        {
+            inst.phase = Phase::Down;
+            self.touch(id);
+        }
+    }
+
+    pub(super) fn start_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let Phase::Up(live) = &inst.phase else { return };
+        let limit = inst.spec.start_timeout;
+        let last_check = live.health.detail().map(ToString::to_string);
+        let what = What::StartTimedOut { limit, last_check };
+        let detail = Some(what.to_string());
+        self.note(id, what, now, out);
+        self.end_job(id, UP, JobResult::Timeout, detail, out);
+        self.begin_stop(id, RunEnd::StartTimedOut, None, StopReason::StartTimedOut, now, out);
+    }
+
+    pub(super) fn stop_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let limit = inst.spec.stop.timeout;
+        self.note(id, What::Killing { limit }, now, out);
+        self.kill(id, now, out);
+    }
+
+    fn kill(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if let Phase::Stopping(live, ending) = &mut inst.phase {
+            ending.killed = true;
+            let run = live.run;
+            self.timers.disarm(&(id.clone(), Timer::Stop));
+            self.timers.arm((id.clone(), Timer::Kill), now.after(KILL_AGAIN));
+            self.changed.insert(id.clone());
+            out.push(Effect::Kill { instance: id.clone(), run });
+        }
+    }
+
+    pub(super) fn kill_again(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        self.note(id, What::StillThere, now, out);
+        self.kill(id, now, out);
+    }
+
+    /// Kills all that is still there, without waiting for anything.
+    pub(super) fn kill_all(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        self.shut_down(0, now, out);
+        let live: Vec<InstanceId> = self
+            .instances
+            .iter()
+            .filter(|(_, inst)| inst.live().is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in live {
+            let why = StopReason::Shutdown;
+            self.begin_stop(&id, RunEnd::Asked(why.clone()), None, why, now, out);
+            self.kill(&id, now, out);
+        }
+    }
+
+    fn is_going_on(&self, id: &InstanceId) -> bool {
+        self.instances.get(id).is_some_and(|inst| matches!(inst.phase, Phase::Up(_)))
+    }
+
+    fn make_ready(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let Phase::Up(live) = &mut inst.phase else { return };
+        let (Some(started), None) = (live.started, live.ready) else { return };
+        live.ready = Some(now);
+        live.stable_since = Some(now);
+        inst.since = now;
+        self.timers.disarm(&(id.clone(), Timer::Start));
+        self.note(id, What::Ready { after: now.since(started) }, now, out);
+        self.touch(id);
+        self.ripple(id);
+    }
+
+    // Health.
+
+    /// Sends a check out.
+    pub(super) fn probe(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let spec = inst.spec.clone();
+        let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
+        if live.started.is_none() || live.exit.is_some() {
+            return;
+        }
+        self.last_probe = ProbeId(self.last_probe.0 + 1);
+        let (run, probe) = (live.run, self.last_probe);
+        live.probe = Some(probe);
+        let deadline = now.after(check.timeout).after(PROBE_GRACE);
+        self.timers.disarm(&(id.clone(), Timer::Probe));
+        self.timers.arm((id.clone(), Timer::ProbeDeadline), deadline);
+        let check = Arc::new(check.clone());
+        out.push(Effect::Probe { instance: id.clone(), run, probe, check, spec });
+    }
+
+    pub(super) fn probe_unanswered(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(live) = self.instances.get(id).and_then(|inst| inst.live()) else { return };
+        if let (run, Some(probe)) = (live.run, live.probe) {
+            self.probed(id, run, probe, Err("the check gave no answer".to_owned()), now, out);
+        }
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        probe: ProbeId,
+        outcome: Result<(), String>,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let spec = inst.spec.clone();
+        let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
+        if live.run != run || live.probe != Some(probe) {
+            return;
+        }
+        live.probe = None;
+        let age = live.started.map_or(Duration::ZERO, |started| now.since(started));
+        let detail = outcome.as_ref().err().cloned().unwrap_or_default();
+        let turned = live.health.take(outcome, check, age, now);
+        let (failures, pause) = (live.health.failures(), live.health.pause(check));
+        let ready = live.ready.is_some();
+        match turned {
+            Turned::Healthy if ready => live.stable_since = Some(now),
+            Turned::Unhealthy => live.stable_since = None,
+            _ => {}
+        }
+        self.timers.disarm(&(id.clone(), Timer::ProbeDeadline));
+        self.timers.arm((id.clone(), Timer::Probe), now.after(pause));
+        self.touch(id);
+        match turned {
+            Turned::Nothing => {
+                if failures > 0 && failures < check.failure_threshold {
+                    let threshold = check.failure_threshold;
+                    self.note(id, What::CheckFailed { detail, failures, threshold }, now, out);
+                }
+            }
+            Turned::Healthy => {
+                self.note(id, What::Healthy, now, out);
+                self.make_ready(id, now, out);
+                self.ripple(id);
+            }
+            Turned::Unhealthy => {
+                self.note(id, What::Unhealthy { detail: detail.clone() }, now, out);
+                self.ripple(id);
+                // Until it is ready, its start timeout decides: a slow start is no illness.
+                if ready {
+                    self.act_on_illness(id, check.on_failure, detail, now, out);
+                }
+            }
+        }
+    }
+
+    fn act_on_illness(
+        &mut self,
+        id: &InstanceId,
+        action: OnFailure,
+        detail: String,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let give_up = match action {
+            OnFailure::None => return,
+            OnFailure::Restart => None,
+            OnFailure::Stop => Some(FailReason::Unhealthy(detail.clone())),
+        };
+        let why = StopReason::Unhealthy(detail.clone());
+        self.begin_stop(id, RunEnd::Unhealthy(detail), give_up, why, now, out);
+    }
+
+    /// A run takes in those settings of its new spec that need no new run; `old` is what it had.
+    pub(super) fn adopt_live(
+        &mut self,
+        id: &InstanceId,
+        old: &ProcessSpec,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let spec = inst.spec.clone();
+        let Phase::Up(live) = &mut inst.phase else { return };
+        if live.ready.is_none() && old.start_timeout != spec.start_timeout {
+            let deadline = live.asked.after(spec.start_timeout);
+            self.timers.arm((id.clone(), Timer::Start), deadline);
+        }
+        if live.started.is_none() {
+            live.health = Health::new(spec.health.is_some());
+            return;
+        }
+        let checks = old.health != spec.health;
+        if checks {
+            for timer in [Timer::Probe, Timer::ProbeDeadline] {
+                self.timers.disarm(&(id.clone(), timer));
+            }
+            live.probe = None;
+            if spec.health.is_none() || old.health.is_none() {
+                live.health = Health::new(spec.health.is_some());
+                live.stable_since = live.ready.map(|_| now);
+            }
+        }
+        if spec.readiness == Readiness::Started {
+            self.make_ready(id, now, out);
+        }
+        if checks {
+            // A changed check speaks at once.
+            self.probe(id, now, out);
+        }
+    }
+}

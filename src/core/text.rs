@@ -1,0 +1,311 @@
+//! The words for people. They are made here, once, so that every interface says the same.
+
+use crate::event::{Blocker, DependencyState, FailReason, RunEnd, StopReason, What};
+use crate::reload::{ChangeKind, Plan, ReloadReport, StepState};
+use crate::spec::Condition;
+use crate::time::Mono;
+use crate::view::{HealthState, InstanceView, State};
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+/// A duration exactly, as the file would have it: `1m30s`, `500ms`, `0s`.
+#[must_use]
+pub fn span(value: Duration) -> String {
+    let mut text = String::new();
+    let mut seconds = value.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
+        if seconds >= length {
+            let _ = write!(text, "{}{unit}", seconds / length);
+            seconds %= length;
+        }
+    }
+    let nanos = value.subsec_nanos();
+    if seconds > 0 || (text.is_empty() && nanos == 0) {
+        let _ = write!(text, "{seconds}s");
+    }
+    if nanos % 1_000_000 == 0 {
+        if nanos > 0 {
+            let _ = write!(text, "{}ms", nanos / 1_000_000);
+        }
+    } else {
+        let _ = write!(text, "{nanos}ns");
+    }
+    text
+}
+
+/// A duration roughly, for a person who reads a sentence: `0.3 s`, `12 s`, `3 min`, `2.5 h`.
+#[must_use]
+pub fn about(value: Duration) -> String {
+    let seconds = value.as_secs_f64();
+    if seconds < 0.095 {
+        format!("{} ms", value.as_millis())
+    } else if seconds < 9.95 {
+        format!("{seconds:.1} s")
+    } else if seconds < 119.5 {
+        format!("{seconds:.0} s")
+    } else if seconds < 5_400.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else if seconds < 172_800.0 {
+        format!("{:.1} h", seconds / 3_600.0)
+    } else {
+        format!("{:.0} days", seconds / 86_400.0)
+    }
+}
+
+impl Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Condition::Started => "started",
+            Condition::Ready => "ready",
+            Condition::Healthy => "healthy",
+            Condition::Completed => "completed",
+        })
+    }
+}
+
+impl Display for DependencyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DependencyState::Disabled => "disabled",
+            DependencyState::Stopped => "stopped",
+            DependencyState::Failed => "failed",
+            DependencyState::Waiting => "waiting itself",
+            DependencyState::Stuck => "waiting itself for something that is down",
+            DependencyState::Delayed => "waiting itself for something that fails",
+            DependencyState::Starting => "starting",
+            DependencyState::Stopping => "stopping",
+            DependencyState::Restarting => "failing and tried again",
+            DependencyState::NotHealthy => "not healthy",
+            DependencyState::NotCompleted => "not completed",
+        })
+    }
+}
+
+impl Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blocker::Dependency { on, condition, because } => {
+                write!(f, "{on} to be {condition}: it is {because}")
+            }
+            Blocker::Reload => write!(f, "the reload to stop and change other processes first"),
+        }
+    }
+}
+
+impl Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Requested => write!(f, "stopped by an operator"),
+            StopReason::Restart => write!(f, "restarted by an operator"),
+            StopReason::Disabled => write!(f, "disabled in the file"),
+            StopReason::Removed => write!(f, "removed from the file"),
+            StopReason::Changed => write!(f, "changed in the file"),
+            StopReason::DependencyStopped(on) => write!(f, "its dependency {on} is down"),
+            StopReason::DependencyRestarted(on) => write!(f, "its dependency {on} restarts"),
+            StopReason::Unhealthy(detail) => write!(f, "unhealthy: {detail}"),
+            StopReason::StartTimedOut => write!(f, "not ready in time"),
+            StopReason::Leftovers => write!(f, "its main process left others behind"),
+            StopReason::Shutdown => write!(f, "the supervisor is shutting down"),
+        }
+    }
+}
+
+impl Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunEnd::NotSpawned(error) => write!(f, "could not be started: {error}"),
+            RunEnd::Exited(status) => write!(f, "{status}"),
+            RunEnd::StartTimedOut => write!(f, "was not ready in time"),
+            RunEnd::Unhealthy(detail) => write!(f, "was unhealthy: {detail}"),
+            RunEnd::Asked(reason) => write!(f, "was ended: {reason}"),
+        }
+    }
+}
+
+impl Display for FailReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailReason::Policy(end) => write!(f, "it {end}, and its policy is not to restart it"),
+            FailReason::Attempts(0, end) => write!(f, "it {end}, and maxAttempts is 0"),
+            FailReason::Attempts(limit, end) => {
+                write!(f, "gave up after {limit} restarts (maxAttempts); it {end}")
+            }
+            FailReason::Unhealthy(detail) => {
+                write!(f, "its check failed ({detail}), and onFailure is stop")
+            }
+        }
+    }
+}
+
+fn joined<T: Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Display for Plan {
+    /// One line: what is added, removed, changed, and how many are not touched.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for kind in [ChangeKind::Added, ChangeKind::Removed, ChangeKind::Modified] {
+            let names: Vec<&str> = self.of(kind).map(crate::ids::ProcessId::as_str).collect();
+            match names.len() {
+                0 => {}
+                1..=8 => write!(f, "{} {}, ", kind.as_str(), names.join(" "))?,
+                n => write!(f, "{} {n} processes, ", kind.as_str())?,
+            }
+        }
+        write!(f, "{} unchanged", self.unchanged.len())
+    }
+}
+
+impl Display for ReloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = self.result.as_str();
+        write!(
+            f,
+            "generation {} {result} in {}: {}",
+            self.generation,
+            about(self.took),
+            self.plan
+        )?;
+        for step in &self.steps {
+            if let StepState::Failed { why, .. } | StepState::Held { why, .. } = &step.state {
+                write!(f, "; {}: {why}", step.instance)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Starting { attempt: 0 } => write!(f, "starting"),
+            What::Starting { attempt } => write!(f, "starting, restart {attempt}"),
+            What::Started { pid } => write!(f, "started as pid {pid}"),
+            What::Ready { after } => write!(f, "ready after {}", about(*after)),
+            What::SpawnFailed(error) => write!(f, "cannot start: {error}"),
+            What::StartTimedOut { limit, last_check } => {
+                write!(f, "not ready within {}", span(*limit))?;
+                match last_check {
+                    Some(detail) => write!(f, "; its last check said: {detail}"),
+                    None => Ok(()),
+                }
+            }
+            What::Exited { status, expected: true } => write!(f, "{status}, as asked"),
+            What::Exited { status, expected: false } => write!(f, "{status}"),
+            What::Stopping { why } => write!(f, "stopping: {why}"),
+            What::Killing { limit } => {
+                write!(f, "still there {} after it was asked to end; killing it", span(*limit))
+            }
+            What::Stopped => write!(f, "stopped; nothing of it is left"),
+            What::BackingOff { delay, attempt } => {
+                write!(f, "will be started again in {} (restart {attempt})", about(*delay))
+            }
+            What::GaveUp { why } => write!(f, "failed: {why}"),
+            What::Completed => write!(f, "completed"),
+            What::CheckFailed { detail, failures, threshold } => {
+                write!(f, "check failed ({failures} of {threshold}): {detail}")
+            }
+            What::Healthy => write!(f, "healthy"),
+            What::Unhealthy { detail } => write!(f, "unhealthy: {detail}"),
+            What::Waiting { on } => write!(f, "waiting for {}", joined(on)),
+            What::ReloadStarted { generation, plan } => {
+                write!(f, "applying generation {generation}: {plan}")
+            }
+            What::ReloadFinished(report) => write!(f, "{report}"),
+            What::ShuttingDown => write!(f, "shutting down"),
+            What::StillThere => write!(
+                f,
+                "still there after SIGKILL; the kernel may hold it in an uninterruptible wait"
+            ),
+        }
+    }
+}
+
+impl InstanceView {
+    /// Why it is not up and healthy, as one sentence; empty when it is, and when it is down because
+    /// nobody wants it otherwise and there is nothing to say.
+    #[must_use]
+    pub fn reason(&self, now: Mono) -> String {
+        match self.state {
+            State::Running => match (self.health, &self.health_detail) {
+                (HealthState::Unhealthy, Some(detail)) => format!("its check fails: {detail}"),
+                _ if self.needs_restart => "its spec changed; its restart is due".to_owned(),
+                _ => String::new(),
+            },
+            State::Starting => match &self.health_detail {
+                Some(detail) => format!("not ready yet; its check says: {detail}"),
+                None if self.sub_state == "checking" => "its check has not answered yet".to_owned(),
+                None => String::new(),
+            },
+            State::Waiting => format!("waits for {}", joined(&self.blockers)),
+            State::Stopping => match self.history.iter().rev().find_map(|note| match &note.what {
+                What::Stopping { why } => Some(why),
+                _ => None,
+            }) {
+                Some(why) => format!("{why}; {}", self.sub_state),
+                None => self.sub_state.to_owned(),
+            },
+            State::Backoff => {
+                let wait = self.next_start.map_or(Duration::ZERO, |at| at.since(now));
+                let end = self.end_text();
+                format!("{end}; next start in {} (restart {})", about(wait), self.attempt)
+            }
+            State::Completed => String::new(),
+            State::Failed => match self.history.iter().rev().find_map(|note| match &note.what {
+                What::GaveUp { why } => Some(why),
+                _ => None,
+            }) {
+                Some(why) => why.to_string(),
+                None => self.end_text(),
+            },
+            State::Down if !self.enabled => "disabled in the file".to_owned(),
+            State::Down if !self.wanted && self.last_end.is_none() => {
+                "not started: it waits for `provost start`".to_owned()
+            }
+            State::Down => match &self.last_end {
+                Some(RunEnd::Asked(reason)) => reason.to_string(),
+                _ if !self.wanted => StopReason::Requested.to_string(),
+                _ => String::new(),
+            },
+        }
+    }
+
+    fn end_text(&self) -> String {
+        self.last_end.as_ref().map_or_else(String::new, |end| format!("it {end}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_exact() {
+        for (millis, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (1_500, "1s500ms"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h"),
+            (90_061_007, "1d1h1m1s7ms"),
+            (60_250, "1m250ms"),
+        ] {
+            assert_eq!(span(Duration::from_millis(millis)), text);
+        }
+        assert_eq!(span(Duration::from_nanos(7)), "7ns");
+    }
+
+    #[test]
+    fn rough_durations_read_well() {
+        for (millis, text) in [
+            (3, "3 ms"),
+            (300, "0.3 s"),
+            (12_000, "12 s"),
+            (180_000, "3 min"),
+            (9_000_000, "2.5 h"),
+            (86_400_000 * 3, "3 days"),
+        ] {
+            assert_eq!(about(Duration::from_millis(millis)), text);
+        }
+    }
+}
