@@ -1,6 +1,7 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
-use crate::backend::native::{ConsoleOptions, NativeBackend, NativeOptions};
+use crate::backend::native::console::ConsoleOptions;
+use crate::backend::native::{NativeBackend, NativeOptions};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};

@@ -65,10 +65,76 @@ pub struct Diagnostic {
     pub related: Vec<(Place, String)>,
 }
 
+/// Every rule there is, sorted. Names are stable: scripts look for them.
+pub const CODES: &[&str] = &[
+    "args-with-shell",
+    "bad-address",
+    "bad-boolean",
+    "bad-cwd",
+    "bad-duration",
+    "bad-env-name",
+    "bad-interpolation",
+    "bad-number",
+    "bad-port",
+    "bad-process-id",
+    "bad-signal",
+    "bad-url",
+    "cannot-switch-user",
+    "command-and-shell",
+    "command-not-found",
+    "command-with-spaces",
+    "completed-restarts",
+    "dependency-cycle",
+    "duplicate-key",
+    "duplicate-process",
+    "empty-file",
+    "empty-processes",
+    "empty-value",
+    "env-file",
+    "env-file-syntax",
+    "healthy-without-check",
+    "ignored-file",
+    "misplaced-key",
+    "missing-command",
+    "missing-file",
+    "no-check",
+    "no-processes",
+    "not-executable",
+    "not-utf8",
+    "nul-byte",
+    "out-of-range",
+    "quoted-value",
+    "readiness-without-check",
+    "second-document",
+    "self-dependency",
+    "self-reference",
+    "shared-pid-file",
+    "tag",
+    "tilde",
+    "too-deep",
+    "too-large",
+    "too-long",
+    "too-many-problems",
+    "two-checks",
+    "unavailable",
+    "unclosed-quote",
+    "unknown-anchor",
+    "unknown-dependency",
+    "unknown-group",
+    "unknown-key",
+    "unknown-user",
+    "unknown-word",
+    "unreadable",
+    "unset-variable",
+    "wrong-type",
+    "yaml-syntax",
+];
+
 impl Diagnostic {
     /// An error.
     #[must_use]
     pub fn error(code: &'static str, place: Place, message: impl Into<String>) -> Diagnostic {
+        debug_assert!(CODES.binary_search(&code).is_ok(), "`{code}` is not among the rules");
         let message = message.into();
         Diagnostic {
             severity: Severity::Error,
@@ -147,12 +213,16 @@ impl Report {
 /// A text of the user as it may stand in a message: control characters escaped, not too long.
 pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 60;
-    let mut out = String::new();
-    for (n, c) in text.chars().enumerate() {
-        if n == LONGEST {
-            out.push('…');
-            break;
-        }
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => escaped(text),
+    }
+}
+
+/// A text with its control characters escaped, so that none reaches a terminal.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out

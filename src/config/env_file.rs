@@ -188,7 +188,7 @@ mod tests {
         let (values, faults) = parse(text);
         assert_eq!(values.len(), 0);
         let places: Vec<usize> = faults.iter().map(|fault| fault.bytes.start).collect();
-        assert_eq!(places, [0, 8, 30, 36]);
+        assert_eq!(places, [0, 8, 29, 35]);
         assert!(faults.iter().all(|fault| !fault.message.contains("hunter")));
     }
 

@@ -198,7 +198,7 @@ impl Driver {
                 self.backend.signal(&instance, run, signal, whom);
             }
             Effect::Probe { instance, run, probe, check, spec } => {
-                self.prober.probe(instance, run, probe, check, spec);
+                self.prober.probe(&instance, run, probe, check, &spec);
             }
             Effect::Answer { request, answer } => self.answer(request, answer),
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),

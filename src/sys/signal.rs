@@ -1,8 +1,10 @@
-//! Signals to exactly one process.
+//! Signals to exactly one process, and word of its end.
 
 use crate::core::spec::Signal;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Sends a signal through a pidfd: to that process or, when it is gone, to nobody.
 ///
@@ -41,4 +43,16 @@ pub fn open(pid: u32) -> io::Result<Option<OwnedFd>> {
         Err(rustix::io::Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns when the process has ended, reaped or not: a pidfd becomes readable then
+/// (pidfd_open(2)).
+///
+/// # Errors
+/// When the descriptor cannot be waited for.
+pub async fn gone(pidfd: OwnedFd) -> io::Result<()> {
+    // SAFETY: an OwnedFd is open, and stays the same, for as long as it is owned.
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    let _guard = pidfd.readable().await?;
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! From the bytes a process writes to lines that can be shown.
 
+use std::io::BufRead;
+
 /// A line that is longer is cut: what journald does too (its `LineMax`).
 pub const MAX_LINE: usize = 48 * 1024;
 
@@ -26,23 +28,18 @@ impl Splitter {
     pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Line<'_>)) {
         while !bytes.is_empty() {
             let room = MAX_LINE - self.partial.len();
-            let window = &bytes[..bytes.len().min(room)];
-            match window.iter().position(|byte| *byte == b'\n') {
-                Some(end) => {
-                    self.partial.extend_from_slice(&bytes[..end]);
-                    emit(Line { bytes: &self.partial, cut: false });
-                    self.partial.clear();
-                    bytes = &bytes[end + 1..];
-                }
-                None => {
-                    self.partial.extend_from_slice(window);
-                    bytes = &bytes[window.len()..];
-                    if self.partial.len() == MAX_LINE {
-                        let end = whole_characters(&self.partial);
-                        emit(Line { bytes: &self.partial[..end], cut: true });
-                        self.partial.drain(..end);
-                    }
-                }
+            let mut window = &bytes[..bytes.len().min(room)];
+            // Reading from a slice cannot fail.
+            let Ok(taken) = window.read_until(b'\n', &mut self.partial) else { return };
+            bytes = &bytes[taken..];
+            if self.partial.last() == Some(&b'\n') {
+                self.partial.pop();
+                emit(Line { bytes: &self.partial, cut: false });
+                self.partial.clear();
+            } else if self.partial.len() == MAX_LINE {
+                let end = whole_characters(&self.partial);
+                emit(Line { bytes: &self.partial[..end], cut: true });
+                self.partial.drain(..end);
             }
         }
     }
@@ -76,19 +73,20 @@ pub fn append_shown(out: &mut Vec<u8>, line: Line<'_>, colours: bool) {
     let mut coloured = false;
     for chunk in bytes.utf8_chunks() {
         let mut rest = chunk.valid();
-        while let Some(c) = rest.chars().next() {
+        while !rest.is_empty() {
+            let plain = rest.bytes().position(|b| !matches!(b, b' '..=b'~')).unwrap_or(rest.len());
+            out.extend_from_slice(&rest.as_bytes()[..plain]);
+            rest = &rest[plain..];
+            let Some(c) = rest.chars().next() else { break };
             let colour = if colours { colour_sequence(rest) } else { None };
-            let taken = match colour {
-                Some(len) => {
+            let taken = colour.unwrap_or(c.len_utf8());
+            match colour {
+                Some(_) => {
                     coloured = true;
-                    out.extend_from_slice(&rest.as_bytes()[..len]);
-                    len
+                    out.extend_from_slice(&rest.as_bytes()[..taken]);
                 }
-                None => {
-                    append_character(out, c);
-                    c.len_utf8()
-                }
-            };
+                None => append_character(out, c),
+            }
             rest = &rest[taken..];
         }
         for byte in chunk.invalid() {

@@ -4,12 +4,11 @@ use super::census::{self, Census, Process, TreeId};
 use super::cgroup::Cgroup;
 use crate::backend::Usage;
 use crate::core::spec::Signal;
-use crate::sys::signal::send;
+use crate::sys::signal::{gone, send};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 
 const STOP: Signal = Signal(19);
 
@@ -183,11 +182,9 @@ fn send_all(processes: &[Process], signal: Signal) -> io::Result<()> {
     processes.iter().map(send_to).fold(Ok(()), Result::and)
 }
 
-/// A pidfd becomes readable when its process has ended (pidfd_open(2)).
 async fn all_gone(pidfds: Vec<OwnedFd>) -> io::Result<()> {
     for pidfd in pidfds {
-        let pidfd = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?;
-        let _guard = pidfd.readable().await?;
+        gone(pidfd).await?;
     }
     Ok(())
 }

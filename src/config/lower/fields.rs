@@ -171,11 +171,11 @@ impl<'s> File<'_, 's> {
             match (&value.value().kind, &known.kind) {
                 (Kind::Null { .. }, Wanted::Later) => {}
                 (_, Wanted::Later) => self.unavailable(&key, &format!("`{full}`")),
-                (Kind::Null { written: true }, _) => fields.nulls.push(known.name),
-                // Half a file is no wish for an empty set; the file itself says it better.
-                (Kind::Null { written: false }, Wanted::Processes) => {
+                // Half a file is no wish for an empty set; whoever reads it says it better.
+                (Kind::Null { .. }, Wanted::Processes) => {
                     fields.fields.push(Field { known, name: full, key, value });
                 }
+                (Kind::Null { written: true }, _) => fields.nulls.push(known.name),
                 (Kind::Null { written: false }, _) => self.empty(&key, &full, known),
                 (Kind::Broken, _) => {}
                 _ => fields.fields.push(Field { known, name: full, key, value }),

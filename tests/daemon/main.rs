@@ -1,0 +1,10 @@
+//! The real `provostd`, with real processes, from the outside.
+#![allow(missing_docs)]
+
+mod graph;
+mod hostile;
+mod manager;
+mod promises;
+mod seed;
+mod stopping;
+mod support;

@@ -1,0 +1,256 @@
+//! A daemon of one's own in a directory of one's own.
+
+use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take that must happen: long enough for a busy machine, and only ever
+/// reached by a test that fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running daemon. Ends, with all it runs, when it is dropped.
+pub struct Daemon {
+    pub dir: TempDir,
+    child: Child,
+    notify: UnixDatagram,
+}
+
+pub type Status = BTreeMap<String, ProcessStatus>;
+
+impl Daemon {
+    /// A daemon for this `processes.yaml`, in which `@DIR@` stands for its directory.
+    pub fn start(yaml: &str) -> Daemon {
+        Daemon::prepare(|_| {}).with(yaml)
+    }
+
+    /// A daemon whose directory is filled by `fill` first.
+    pub fn prepare(fill: impl FnOnce(&Path)) -> Prepared {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        Prepared { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.path().join("processes.yaml")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Saves the file as editors do: written beside, renamed over.
+    pub fn save(&self, yaml: &str) {
+        save(self.path(), yaml);
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&Target::Socket(self.path().join("private"))).await.unwrap()
+    }
+
+    pub async fn reload(&self) -> ReloadSummary {
+        self.client().await.reload(&ReloadOptions::default()).await.unwrap()
+    }
+
+    pub async fn status(&self) -> Status {
+        status(&self.client().await).await
+    }
+
+    /// Waits until the status is as `wanted` says, and returns it.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let client = self.client().await;
+        let mut watch = client.watch().await.unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let now = status(&client).await;
+            if wanted(&now) {
+                return now;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if tokio::time::timeout(left, watch.changed()).await.is_err() {
+                panic!("never {what}: {now:#?}\n{}", self.log());
+            }
+        }
+    }
+
+    /// Waits until all of these are running.
+    pub async fn until_running(&self, names: &[&str]) -> Status {
+        self.until(&format!("running: {names:?}"), |status| {
+            names.iter().all(|name| status.get(*name).is_some_and(|p| p.state == "running"))
+        })
+        .await
+    }
+
+    /// Waits until the generation is this one and it is applied or failed.
+    pub async fn until_generation(&self, generation: u64) {
+        let client = self.client().await;
+        let mut watch = client.watch().await.unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let manager = client.manager().await.unwrap();
+            if manager.generation >= generation && manager.config_state != "applying" {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let changed = tokio::time::timeout(left, watch.changed()).await;
+            assert!(changed.is_ok(), "never generation {generation}: {manager:?}\n{}", self.log());
+        }
+    }
+
+    /// What the daemon wrote.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path().join("daemon.log")).unwrap()).into_owned()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for a message to the service manager that has this line.
+    pub fn notified(&self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.notify.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
+            let length = self
+                .notify
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("never told {line:?} ({error})\n{}", self.log()));
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message.lines().any(|l| l.starts_with(line)) {
+                return message;
+            }
+        }
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .unwrap();
+        wait_readable(&pidfd, "the daemon's end");
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            // A second one kills what does not end by itself; a test that failed must not hang.
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- daemon.log\n{}", self.log());
+        }
+    }
+}
+
+/// A directory for a daemon.
+pub struct Prepared {
+    pub dir: TempDir,
+}
+
+impl Prepared {
+    pub fn with(self, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        self.run()
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn run(self) -> Daemon {
+        let dir = self.dir;
+        let socket = dir.path().join("notify");
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        let log = File::create(dir.path().join("daemon.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_provostd"))
+            .args(["--user", "--bus", "none", "--config"])
+            .arg(dir.path().join("processes.yaml"))
+            .arg("--socket")
+            .arg(dir.path().join("private"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", dir.path())
+            .env("NOTIFY_SOCKET", &socket)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Daemon { dir, child, notify };
+        daemon.notified("READY=1");
+        daemon
+    }
+}
+
+pub async fn status(client: &Client) -> Status {
+    let all = client.status(&[]).await.unwrap();
+    all.into_iter().map(|process| (process.id.clone(), process)).collect()
+}
+
+fn save(dir: &Path, yaml: &str) {
+    let temporary = dir.join(".processes.yaml.new");
+    fs::write(&temporary, yaml.replace("@DIR@", dir.to_str().unwrap())).unwrap();
+    fs::rename(temporary, dir.join("processes.yaml")).unwrap();
+}
+
+/// Waits until a descriptor is readable.
+pub fn wait_readable(fd: &impl std::os::fd::AsFd, what: &str) {
+    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut polled, Some(&limit)).unwrap();
+    assert!(ready > 0, "never: {what}");
+}
+
+/// Processes whose command line has this text, the test's own aside.
+pub fn processes_with(text: &str) -> Vec<u32> {
+    let own = std::process::id();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(text)
+        })
+        .collect()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How a process ended, for messages.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+/// PIDs by instance, of those that run.
+pub fn pids(status: &Status) -> BTreeMap<String, u32> {
+    status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?))).collect()
+}

@@ -1,0 +1,15 @@
+//! The native backend and the prober, with real processes.
+
+#[path = "native/world.rs"]
+mod world;
+
+#[path = "native/context.rs"]
+mod context;
+#[path = "native/life.rs"]
+mod life;
+#[path = "native/output.rs"]
+mod output;
+#[path = "native/probes.rs"]
+mod probes;
+#[path = "native/trees.rs"]
+mod trees;
