@@ -19,7 +19,11 @@ pub(crate) fn secrets(text: &str, kind: SourceKind) -> Vec<Range<usize>> {
     {
         let mut seen = Vec::new();
         by_tree(&root, &mut seen);
-        found.extend(seen.into_iter().map(Span::range));
+        found.extend(seen.into_iter().map(|span| {
+            // The text of a block ends with its line break.
+            let value = text[span.range()].trim_end();
+            span.range().start..span.range().start + value.len()
+        }));
     }
     found.sort_by_key(|range| (range.start, range.end));
     let mut merged: Vec<Range<usize>> = Vec::new();

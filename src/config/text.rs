@@ -2,6 +2,7 @@
 
 use super::diagnostic::Place;
 use super::yaml::Span;
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +18,16 @@ pub(crate) struct SourceText<'a> {
     pub(crate) text: &'a str,
     /// Where each line begins, in bytes.
     lines: Vec<usize>,
+    /// The last offset asked for and the characters before it in its line: problems come mostly in
+    /// order, and a line may be the whole of a large file.
+    last: Cell<(usize, usize)>,
 }
 
 impl<'a> SourceText<'a> {
     pub(crate) fn new(path: Arc<PathBuf>, text: &'a str) -> SourceText<'a> {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(n, _)| n + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        SourceText { path, text, lines }
+        SourceText { path, text, lines, last: Cell::default() }
     }
 
     /// The place of some bytes.
@@ -58,7 +62,12 @@ impl<'a> SourceText<'a> {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let before = self.text[start..offset].chars().filter(|c| *c != BOM).count();
+        let (from, known) = match self.last.get() {
+            (from, known) if (start..=offset).contains(&from) => (from, known),
+            _ => (start, 0),
+        };
+        let before = known + self.text[from..offset].chars().filter(|c| *c != BOM).count();
+        self.last.set((offset, before));
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         (number(index + 1), number(before + 1))
     }

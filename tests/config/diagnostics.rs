@@ -33,7 +33,7 @@ const YAML: &[Case] = &[
     case(
         "a quote within quotes",
         "processes:\n  a:\n    command: x\n    args: ['it's']\n",
-        &["4:15 unclosed-quote"],
+        &["4:16 unclosed-quote"],
         &["write ''"],
     ),
     case("NUL", "processes:\n  a:\n    command: a\0b\n", &["3:15 nul-byte"], &["NUL"]),
@@ -106,13 +106,13 @@ const YAML: &[Case] = &[
     case(
         "bracket not closed",
         "processes:\n  a:\n    command: [x, y\n",
-        &["4:1 yaml-syntax"],
+        &["3:14 yaml-syntax"],
         &["`[`"],
     ),
     case(
         "wrong bracket",
         "processes:\n  a:\n    command: [x, y}\n",
-        &["3:19 yaml-syntax"],
+        &["3:14 yaml-syntax"],
         &["`}`", "`[`"],
     ),
     case("an at sign", "processes:\n  a:\n    command: @x\n", &["3:14 yaml-syntax"], &["quotes"]),
@@ -171,7 +171,7 @@ const KEYS: &[Case] = &[
             "9:65 unknown-word",
             "10:17 unknown-dependency",
             "11:25 bad-port",
-            "11:60 bad-duration",
+            "11:62 bad-duration",
             "12:18 duplicate-key",
             "13:3 duplicate-process",
         ],
@@ -305,8 +305,8 @@ const KEYS: &[Case] = &[
             "4:19 bad-duration",
             "5:21 bad-duration",
             "6:43 out-of-range",
-            "7:40 out-of-range",
-            "7:55 out-of-range",
+            "7:41 out-of-range",
+            "7:56 out-of-range",
         ],
         &["`2m30s`"],
     ),
@@ -355,7 +355,7 @@ const KEYS: &[Case] = &[
     case(
         "interpolation",
         "processes:\n  a:\n    command: x\n    args: [\"-p\", \"${PORT}\", \"${A:-b}\", \"$HOME $${HOME}\"]\n    cwd: ~/app\n    shell: ~\n",
-        &["4:20 unset-variable", "4:31 bad-interpolation", "5:10 tilde"],
+        &["4:19 unset-variable", "4:30 bad-interpolation", "5:10 tilde"],
         &["`${PORT}` in `args` is not set", "write `$PORT`"],
     ),
     case(
@@ -436,7 +436,7 @@ const GRAPH: &[Case] = &[
             "4:34 unknown-word",
             "5:53 unknown-key",
             "6:34 duplicate-key",
-            "7:34 empty-value",
+            "7:32 empty-value",
         ],
         &["write `[a]`"],
     ),
@@ -550,7 +550,7 @@ fn the_daemons_environment_is_for_users_only() {
     let files = || Files::new().with("processes.yaml", text).variable("TOKEN", "t");
     assert!(!refused(&files().load("processes.yaml")));
     let system = files().mode(Mode::System).load("processes.yaml");
-    assert_eq!(places(&system.diagnostics), ["2:26 unset-variable"]);
+    assert_eq!(places(&system.diagnostics), ["2:27 unset-variable"]);
 }
 
 /// The tables above, the tests of other files and this list together reach every code there is.

@@ -49,7 +49,7 @@ fn ten_thousand_whole_processes_are_fine() {
     }
     // All of them in one ring: the longest path there is.
     let loaded = load_text(&text);
-    assert_eq!(places(&loaded.diagnostics), ["6:17 dependency-cycle"]);
+    assert_eq!(places(&loaded.diagnostics), ["7:17 dependency-cycle"]);
     let open = text.replace("dependsOn: [p9999]", "dependsOn: []");
     assert_eq!(good(&load_text(open)).processes.len(), 10_000);
 }

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod diagnostics;
+mod edit;
 mod files;
 mod hostile;
 mod machine;

@@ -24,7 +24,7 @@ use super::yaml::{Span, Value};
 use crate::core::ids::ProcessId;
 use crate::core::spec::{Dependency, ProcessSpec, Secret, Text};
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -122,11 +122,20 @@ impl<'w, 's> File<'w, 's> {
     }
 }
 
-/// A path as text: relative ones below `base`, without `./`.
+/// A path as text: relative ones below `base`, without `./`, and without `..` where that cannot
+/// lead elsewhere.
 fn absolute(base: &Path, text: &str) -> String {
-    let joined = base.join(text);
-    // Components leave `.` and doubled slashes out, and keep `..`, which may lead over a symlink.
-    let clean: PathBuf = joined.components().collect();
+    let mut clean = PathBuf::new();
+    // Components leave `.` and doubled slashes out.
+    for component in base.join(text).components() {
+        match component {
+            // What is above a symlink's target is not what is above the symlink.
+            Component::ParentDir if !clean.is_symlink() => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
     clean.to_string_lossy().into_owned()
 }
 
@@ -138,8 +147,11 @@ mod tests {
     fn relative_paths_are_below_the_base() {
         let base = Path::new("/etc/provost");
         assert_eq!(absolute(base, "./logs/a.log"), "/etc/provost/logs/a.log");
-        assert_eq!(absolute(base, "../x/./y//z/"), "/etc/provost/../x/y/z");
+        assert_eq!(absolute(base, "../x/./y//z/"), "/etc/x/y/z");
+        assert_eq!(absolute(base, "../../../.."), "/");
         assert_eq!(absolute(base, "/srv/app"), "/srv/app");
         assert_eq!(absolute(base, "."), "/etc/provost");
+        // A symlink on every Linux.
+        assert_eq!(absolute(base, "/proc/self/../x"), "/proc/self/../x");
     }
 }

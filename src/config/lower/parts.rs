@@ -13,6 +13,7 @@ use crate::core::spec::{
     StopSpec, Text,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<'s> File<'_, 's> {
@@ -93,10 +94,10 @@ impl<'s> File<'_, 's> {
             Some(field) => self.boolean(field),
             None => Some(true),
         };
-        let Some(check) = self.check(whole, &fields, variables, instances, enabled) else {
-            return (None, enabled == Some(false));
-        };
-        let mut health = HealthCheck::new(check);
+        let check = self.check(whole, &fields, variables, instances, enabled);
+        // Without a check the schedule is read all the same: it may be wrong too.
+        let readable = check.is_some();
+        let mut health = HealthCheck::new(check.unwrap_or(Check::Exec(Arc::default())));
         health.interval = self.whole.settings.interval.unwrap_or(health.interval);
         self.set_duration(&fields, "interval", &mut health.interval);
         self.set_duration(&fields, "timeout", &mut health.timeout);
@@ -110,9 +111,9 @@ impl<'s> File<'_, 's> {
                 _ => OnFailure::Restart,
             };
         match enabled {
-            Some(true) => (Some(health), true),
+            Some(true) if readable => (Some(health), true),
             Some(false) => (None, true),
-            None => (None, false),
+            _ => (None, false),
         }
     }
 
@@ -125,8 +126,9 @@ impl<'s> File<'_, 's> {
         instances: u32,
         enabled: Option<bool>,
     ) -> Option<Check> {
-        let ways: Vec<_> =
+        let mut ways: Vec<_> =
             ["url", "tcp", "exec"].iter().filter_map(|name| fields.get(name)).collect();
+        ways.sort_by_key(|way| way.key.span());
         match ways[..] {
             [] => {
                 let later = whole.value.node.get("notify").is_some();
