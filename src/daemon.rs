@@ -80,11 +80,7 @@ async fn serve(options: DaemonOptions, verbosity: journal::Verbosity) -> Result<
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
     let prober = Prober::new(sender, backend.clone());
     let location = Location { main: config, mode: options.mode, environment };
-    let driver = driver::Options {
-        location,
-        ends_by_itself: options.foreground,
-        seed: seed(),
-    };
+    let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
     let notifier = Notifier::from_environment();
     let (driver, handle) = Driver::new(driver, backend, prober, facts, notifier);
     listen(&options, &handle, verbosity).await?;

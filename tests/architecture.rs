@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("cli", &["client", "config", "daemon"]),
     ("sys", &[]),
-    ("daemon", &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "sys"]),
+    (
+        "daemon",
+        &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "sys"],
+    ),
 ];
 
 /// Inside an allowed module, only these parts: what a module may see of the one it uses.
@@ -154,7 +157,9 @@ fn unsafe_code_is_in_one_place() {
             let text = fs::read_to_string(src.join(file)).unwrap();
             text.lines().any(|line| {
                 let code = line.split("//").next().unwrap_or_default();
-                code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
+                code.contains("unsafe {")
+                    || code.contains("unsafe fn")
+                    || code.contains("unsafe impl")
             })
         })
         .map(|file| file.display().to_string())

@@ -21,8 +21,10 @@ use zbus::message::Message;
 use zbus::object_server::Interface;
 use zbus::{Connection, DynamicType, OwnedObjectPath};
 
-/// How long one turn may take to be sent. A peer that reads nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one turn may take to be sent to a peer. One that reads nothing for so long is given up,
+/// so that it does not keep its place. A bus that does not read is waited for: giving up would not
+/// give the name free, and it reads again when the client that holds it up has gone.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why no more signals can be sent on a connection.
 #[derive(Debug, thiserror::Error)]
@@ -83,17 +85,23 @@ impl Emitter {
     }
 
     /// Tells what changes, until that is not possible any more.
-    pub async fn run(mut self, connection: Connection) -> EmitError {
+    pub async fn run(mut self, connection: Connection, patience: Option<Duration>) -> EmitError {
         loop {
             let turn = match self.turns.recv().await {
                 Ok(turn) => turn,
                 Err(RecvError::Lagged(_)) => Arc::new(self.everything().await),
                 Err(RecvError::Closed) => return EmitError::DriverGone,
             };
-            match tokio::time::timeout(PATIENCE, self.tell(&turn, &connection)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.into(),
-                Err(_) => return EmitError::Stuck,
+            let told = self.tell(&turn, &connection);
+            let told = match patience {
+                None => told.await,
+                Some(patience) => match tokio::time::timeout(patience, told).await {
+                    Ok(told) => told,
+                    Err(_) => return EmitError::Stuck,
+                },
+            };
+            if let Err(error) = told {
+                return error.into();
             }
         }
     }

@@ -95,9 +95,7 @@ pub fn event(line: &EventLine) -> EventRow {
 pub fn history(view: &InstanceView, clock: &Clock) -> Vec<HistoryRow> {
     view.history
         .iter()
-        .map(|note| {
-            (clock.usec(Some(note.at)), note.what.kind().to_owned(), text::what(&note.what))
-        })
+        .map(|note| (clock.usec(Some(note.at)), note.what.kind().to_owned(), note.what.to_string()))
         .collect()
 }
 

@@ -61,7 +61,7 @@ pub async fn on_bus(
                 tracing::info!(?bus, "serving {NAME}");
                 (wait, begun, told) = (RETRY.0, true, false);
                 serving.send_replace(true);
-                let why = until_lost(connection, emitter).await;
+                let why = until_lost(connection, emitter, None).await;
                 serving.send_replace(false);
                 if matches!(why, Some(EmitError::DriverGone)) {
                     return Ok(());
@@ -117,8 +117,12 @@ pub(super) fn serve_fixed<'a>(builder: Builder<'a>, context: &Arc<Context>) -> B
 }
 
 /// Emits until the connection is lost; None when the other end closed it.
-pub(super) async fn until_lost(connection: Connection, emitter: Emitter) -> Option<EmitError> {
-    let emitting = emitter.run(connection.clone());
+pub(super) async fn until_lost(
+    connection: Connection,
+    emitter: Emitter,
+    patience: Option<Duration>,
+) -> Option<EmitError> {
+    let emitting = emitter.run(connection.clone(), patience);
     tokio::select! {
         () = connection.closed() => None,
         why = emitting => Some(why),

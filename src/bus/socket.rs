@@ -4,7 +4,7 @@
 //! away in the middle of a call, disturbs nobody else.
 
 use super::auth::Access;
-use super::emit::Emitter;
+use super::emit::{Emitter, PATIENCE};
 use super::serve::{ServeError, serve_fixed, until_lost};
 use super::{Context, Service};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -127,7 +127,7 @@ async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
     let Ok(closer) = stream.try_clone() else { return };
     match tokio::time::timeout(HELLO, greet(stream, context, guid)).await {
         Ok(Ok((connection, emitter))) => {
-            if let Some(why) = until_lost(connection, emitter).await {
+            if let Some(why) = until_lost(connection, emitter, Some(PATIENCE)).await {
                 tracing::debug!("a peer is disconnected: {why}");
             }
         }

@@ -1,37 +1,13 @@
 //! Sentences for people that go over the bus.
 
 use crate::config::diagnostic::Diagnostic;
-use crate::core::event::{Blocker, What};
 use crate::core::ids::InstanceId;
-use crate::core::time::Mono;
-use crate::core::view::{InstanceView, State};
 use crate::driver::handle::Trigger;
 
-/// One sentence why an instance is not up; empty when it is.
-pub fn reason(view: &InstanceView, _now: Mono) -> String {
-    match view.state {
-        State::Running => String::new(),
-        _ => view.history.last().map_or_else(String::new, |note| what(&note.what)),
-    }
-}
-
-/// What happened, in one line.
-pub fn what(what: &What) -> String {
-    what.kind().replace('-', " ")
-}
-
-/// What keeps an instance from starting.
-pub fn blocker(blocker: &Blocker) -> String {
-    match blocker {
-        Blocker::Reload => "a reload".to_owned(),
-        Blocker::Dependency { on, .. } => on.to_string(),
-    }
-}
-
-/// How to see a log that is in the journal.
+/// How to see a log that is in the journal, where the identifier of a line is the process.
 pub fn journal_command(instance: &InstanceId, follow: bool) -> String {
     let follow = if follow { " --follow" } else { "" };
-    format!("journalctl --identifier={instance}{follow}")
+    format!("journalctl --identifier={}{follow}", instance.process)
 }
 
 /// A diagnostic without anything of the file but what its message says: everybody may read it.

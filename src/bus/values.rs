@@ -3,7 +3,6 @@
 //! Both are made from one table for each interface, so that a property cannot be shown one way and
 //! announced another.
 
-use super::text;
 use crate::core::event::{ExitStatus, RunEnd};
 use crate::core::spec::LogTarget;
 use crate::core::time::Mono;
@@ -211,7 +210,7 @@ pub fn restarts(view: &InstanceView) -> u32 {
 
 /// What keeps it from starting.
 pub fn waiting_for(view: &InstanceView) -> Vec<String> {
-    view.blockers.iter().map(text::blocker).collect()
+    view.blockers.iter().map(ToString::to_string).collect()
 }
 
 /// The names of its environment variables, never their values.

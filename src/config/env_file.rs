@@ -150,9 +150,9 @@ impl<'a> Reader<'a> {
 }
 
 fn unquoted(line: &str) -> &str {
-    let comment = line.char_indices().find(|(n, c)| {
-        *c == '#' && (*n == 0 || line[..*n].ends_with([' ', '\t']))
-    });
+    let comment = line
+        .char_indices()
+        .find(|(n, c)| *c == '#' && (*n == 0 || line[..*n].ends_with([' ', '\t'])));
     line[..comment.map_or(line.len(), |(n, _)| n)].trim_end()
 }
 

@@ -170,13 +170,22 @@ mod tests {
     #[test]
     fn values_are_masked_and_names_are_not() {
         for (text, wanted) in [
-            ("p:\n  env:\n    A: s1\n    B: \"s2\"\n  cwd: x\n", "p:\n  env:\n    A:*\n    B:*\n  cwd: x\n"),
+            (
+                "p:\n  env:\n    A: s1\n    B: \"s2\"\n  cwd: x\n",
+                "p:\n  env:\n    A:*\n    B:*\n  cwd: x\n",
+            ),
             ("p: {command: x, env: {A: s1}}\n", "p: {command: x, env:*\n"),
             ("env: {A: s1,\nB: s2}\ncwd: x", "env:*\n*\ncwd: x"),
             ("a: &e {A: s1}\nb: {env: *e}\nc: 1", "a: &e {A: *}\nb: {env:*\nc: 1"),
             ("a: &e {A: s1}\nb:\n  env:\n    <<: *e\n", "a: &e {A: *}\nb:\n  env:\n    <<:*\n"),
-            ("  env:\n    A: \"s1\n      s2\n  cwd: \"x\n", "  env:\n    A:*\n      *\n  cwd: \"x\n"),
-            ("env: |\n  s1\n\"env\" : s2\nenvFile: x\nmyenv: y", "env:*\n  *\n\"env\" :*\nenvFile: x\nmyenv: y"),
+            (
+                "  env:\n    A: \"s1\n      s2\n  cwd: \"x\n",
+                "  env:\n    A:*\n      *\n  cwd: \"x\n",
+            ),
+            (
+                "env: |\n  s1\n\"env\" : s2\nenvFile: x\nmyenv: y",
+                "env:*\n  *\n\"env\" :*\nenvFile: x\nmyenv: y",
+            ),
         ] {
             assert_eq!(masked(text, SourceKind::Main), wanted, "{text}");
         }

@@ -93,7 +93,12 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    fn new(text: &str, line: Range<usize>, mark: Range<usize>, secrets: &[Range<usize>]) -> Excerpt {
+    fn new(
+        text: &str,
+        line: Range<usize>,
+        mark: Range<usize>,
+        secrets: &[Range<usize>],
+    ) -> Excerpt {
         // Around the mark, when the line is long.
         let mut window = line.clone();
         if line.len() > LONGEST_LINE {
@@ -202,9 +207,8 @@ fn shown_place<'a>(
     let mut shown = vec![Shown::Place(origin)];
     if let Some(excerpt) = files.excerpt(place) {
         let annotation = kind.span(excerpt.mark).label(word);
-        let snippet = Snippet::source(excerpt.shown)
-            .line_start(place.line as usize)
-            .annotation(annotation);
+        let snippet =
+            Snippet::source(excerpt.shown).line_start(place.line as usize).annotation(annotation);
         shown.push(Shown::Lines(snippet));
     }
     shown

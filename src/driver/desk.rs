@@ -445,12 +445,7 @@ impl Driver {
     }
 }
 
-fn checked(
-    location: &Location,
-    loaded: &Loaded,
-    config: &Config,
-    plan: &Plan,
-) -> Vec<Diagnostic> {
+fn checked(location: &Location, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {
     if !loaded.daemon.validate {
         return Vec::new();
     }
@@ -626,10 +621,7 @@ impl Watch {
     }
 }
 
-async fn watch(
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    work: mpsc::UnboundedSender<Work>,
-) {
+async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::UnboundedSender<Work>) {
     let mut watcher = Watcher::new(crate::config::load::DaemonSettings::default().debounce);
     loop {
         let order = match &mut watcher {

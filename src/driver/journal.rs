@@ -20,7 +20,14 @@ impl Driver {
             job: note.job,
             message: message.clone(),
         });
-        tell(level(&note.what), note.what.kind(), note.instance.as_ref(), note.job, note.run, &message);
+        tell(
+            level(&note.what),
+            note.what.kind(),
+            note.instance.as_ref(),
+            note.job,
+            note.run,
+            &message,
+        );
     }
 
     /// Something about the whole that is no note of the machine.

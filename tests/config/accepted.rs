@@ -66,9 +66,8 @@ fn three_servers() -> String {
 
 #[test]
 fn three_servers_of_a_proxy() {
-    let files = Files::new()
-        .with("proxy.yaml", MANAGEMENT)
-        .with("config/processes.yaml", three_servers());
+    let files =
+        Files::new().with("proxy.yaml", MANAGEMENT).with("config/processes.yaml", three_servers());
     let loaded = files.load("proxy.yaml");
     let spec = process(&loaded, "example-server-2");
     assert_eq!(good(&loaded).processes.len(), 3);
@@ -195,10 +194,7 @@ processes:
     assert_eq!(spec.instances, 2);
     let edges: Vec<_> =
         spec.depends_on.iter().map(|d| (d.on.as_str(), d.condition, d.restart)).collect();
-    assert_eq!(
-        edges,
-        [("db", Condition::Healthy, true), ("migrate", Condition::Completed, false)]
-    );
+    assert_eq!(edges, [("db", Condition::Healthy, true), ("migrate", Condition::Completed, false)]);
     assert_eq!(spec.readiness, Readiness::Started);
     assert_eq!(spec.start_timeout, seconds(60));
     assert_eq!(spec.restart.condition, RestartCondition::OnFailure);
@@ -273,7 +269,9 @@ fn scalars_keep_their_text() {
 
 #[test]
 fn ids_are_words() {
-    let config = good(&load_text("processes:\n  1: {command: x}\n  true: {command: x}\n  null: {command: x}\n  1.10: {command: x}\n"));
+    let config = good(&load_text(
+        "processes:\n  1: {command: x}\n  true: {command: x}\n  null: {command: x}\n  1.10: {command: x}\n",
+    ));
     let ids: Vec<_> = config.processes.keys().map(ProcessId::as_str).collect();
     assert_eq!(ids, ["1", "1.10", "null", "true"]);
 }
@@ -302,7 +300,10 @@ processes:
     assert_eq!(get("c").exec.cwd, Text::new("/more"));
     assert_eq!(get("c").exec.env["B"].0, Text::new("3"));
     assert_eq!(get("c").exec.env["A"].0, Text::new("1"));
-    assert_eq!((get("d").exec.nice, get("e").exec.nice, get("f").exec.nice), (Some(4), Some(4), None));
+    assert_eq!(
+        (get("d").exec.nice, get("e").exec.nice, get("f").exec.nice),
+        (Some(4), Some(4), None)
+    );
     assert_eq!(argv(&get("e")), ["/bin/sh", "-c", "echo $HOME"]);
     assert!(Arc::ptr_eq(&get("a").exec.env, &get("b").exec.env), "one anchor, one environment");
 }
@@ -315,7 +316,8 @@ fn a_merge_in_quotes_is_a_key() {
 
 #[test]
 fn byte_order_mark_and_crlf() {
-    let text = "\u{feff}processes:\r\n  été-free:\r\n".replace("été-free", "a") + "    command: x\r\n    description: |\r\n      one\r\n      two\r\n";
+    let text = "\u{feff}processes:\r\n  été-free:\r\n".replace("été-free", "a")
+        + "    command: x\r\n    description: |\r\n      one\r\n      two\r\n";
     let spec = process(&load_text(text), "a");
     assert_eq!(spec.description.as_deref(), Some("one\ntwo\n"));
 }

@@ -61,12 +61,7 @@ const YAML: &[Case] = &[
         &["4:1 second-document"],
         &["one document"],
     ),
-    case(
-        "self reference",
-        "processes: &p\n  a: *p\n",
-        &["2:6 self-reference"],
-        &["`*p`"],
-    ),
+    case("self reference", "processes: &p\n  a: *p\n", &["2:6 self-reference"], &["`*p`"]),
     case(
         "unknown anchors, all of them",
         "processes:\n  a: *x\n  b:\n    command: c\n    args: *y\n",
@@ -134,7 +129,12 @@ const YAML: &[Case] = &[
         &["4:5 unknown-key"],
         &["`cwd`"],
     ),
-    case("byte order mark, first line", "\u{feff}procesess: {}\n", &["1:1 unknown-key", "1:1 no-processes"], &["`processes`"]),
+    case(
+        "byte order mark, first line",
+        "\u{feff}procesess: {}\n",
+        &["1:1 unknown-key", "1:1 no-processes"],
+        &["`processes`"],
+    ),
 ];
 
 #[test]
@@ -331,12 +331,7 @@ const KEYS: &[Case] = &[
     case(
         "merges",
         "x-a: &a {command: x, cwdd: 1}\nx-b: &b {enabled: maybe}\nx-c: &c [1]\nprocesses:\n  a:\n    <<: [*a, *b]\n  b:\n    <<: *a\n    <<: *b\n  c:\n    <<: *c\n    command: x\n",
-        &[
-            "1:22 unknown-key",
-            "2:19 bad-boolean",
-            "3:10 wrong-type",
-            "9:5 duplicate-key",
-        ],
+        &["1:22 unknown-key", "2:19 bad-boolean", "3:10 wrong-type", "9:5 duplicate-key"],
         &["`cwd`"],
     ),
     case(
@@ -419,7 +414,11 @@ const GRAPH: &[Case] = &[
     case(
         "healthy of one without a check",
         "processes:\n  a: {command: x}\n  b: {command: x, healthCheck: {enabled: false, tcp: 'x:1'}}\n  c: {command: x, healthCheck: {tcp: 'x:1'}}\n  d:\n    command: x\n    dependsOn: {a: healthy, b: healthy, c: healthy}\n    readiness: health\n",
-        &["7:17 healthy-without-check", "7:29 healthy-without-check", "8:16 readiness-without-check"],
+        &[
+            "7:17 healthy-without-check",
+            "7:29 healthy-without-check",
+            "8:16 readiness-without-check",
+        ],
         &["never `healthy`"],
     ),
     case(
@@ -494,7 +493,9 @@ fn a_feature_of_a_later_version_is_refused_by_name() {
         assert!(message.contains(name), "{key}: {message}");
         assert!(message.ends_with("is not available in this version"), "{message}");
     }
-    for key in ["rollback: auto", "verdictTimeout: 5s", "settle: 5s", "history: 50", "backend: systemd"] {
+    for key in
+        ["rollback: auto", "verdictTimeout: 5s", "settle: 5s", "history: 50", "backend: systemd"]
+    {
         let loaded = load_text(format!("processManagement: {{{key}}}\nprocesses: {{}}\n"));
         let codes: Vec<_> = loaded.diagnostics.iter().map(|d| d.code).collect();
         assert_eq!(codes, ["unavailable"], "{key}");

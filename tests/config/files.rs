@@ -87,7 +87,10 @@ fn base_dir_moves_the_relative_paths_of_its_file() {
             "baseDir: ..\nprocessManagement: {processConfigFile: config/processes.yaml}\n",
         )
         .with("config/processes.yaml", "processes:\n  a: {command: x}\n")
-        .with("config/processes.d/b.yaml", "baseDir: ../../srv\nprocesses:\n  b: {command: x, logFile: l}\n");
+        .with(
+            "config/processes.d/b.yaml",
+            "baseDir: ../../srv\nprocesses:\n  b: {command: x, logFile: l}\n",
+        );
     let loaded = files.load("config/provost.yaml");
     let cwd = |id| crate::process(&loaded, id).exec.cwd.to_string();
     assert_eq!(cwd("a"), files.path("config").to_str().unwrap());
@@ -113,8 +116,10 @@ fn a_missing_file_is_an_empty_set_with_a_warning() {
 
 #[test]
 fn a_missing_second_file_is_named_where_it_stands() {
-    let files = Files::new()
-        .with("config/proxy.yaml", "processManagement:\n  processConfigFile: \"config/processes.yaml\"\n");
+    let files = Files::new().with(
+        "config/proxy.yaml",
+        "processManagement:\n  processConfigFile: \"config/processes.yaml\"\n",
+    );
     let loaded = files.load("config/proxy.yaml");
     assert!(loaded.missing);
     assert_eq!(places(&loaded.diagnostics), ["2:22 missing-file"]);

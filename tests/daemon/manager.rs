@@ -25,14 +25,18 @@ async fn a_reload_is_told_with_its_time_and_followed_by_ready() {
 
 #[tokio::test]
 async fn the_status_line_is_for_people() {
-    let daemon = Daemon::start("processes: { a: { shell: exec sleep 1000 }, b: { shell: 'exit 3', restartPolicy: { condition: no } } }");
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 1000 }, b: { shell: 'exit 3', restartPolicy: { condition: no } } }",
+    );
     let line = daemon.notified("STATUS=1 of 2 running, 1 failed; generation 1");
     assert!(line.contains("not all of it came up") || line.contains("being applied"), "{line}");
 }
 
 #[tokio::test]
 async fn hangup_reloads() {
-    let daemon = Daemon::start("processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 } }");
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 } }",
+    );
     let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
     std::fs::write(daemon.path().join("processes.yaml.tmp"), ONE).unwrap();
     std::fs::rename(daemon.path().join("processes.yaml.tmp"), daemon.file()).unwrap();

@@ -48,13 +48,19 @@ async fn exactly_what_changed_moves() {
 
 #[tokio::test]
 async fn the_result_of_a_reload_names_what_it_did() {
-    let daemon = Daemon::start("processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 }, c: { shell: exec sleep 1000 } }");
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 }, c: { shell: exec sleep 1000 } }",
+    );
     daemon.until_running(&["a@0", "b@0", "c@0"]).await;
     daemon.save("processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 2000 }, d: { shell: exec sleep 1000 } }");
     let result = daemon.reload().await;
     // The watch may have been first; then there was nothing left to do, and the log has it.
     if result.result == "unchanged" {
-        assert!(daemon.log().contains("added d, removed c, modified b, 1 unchanged"), "{}", daemon.log());
+        assert!(
+            daemon.log().contains("added d, removed c, modified b, 1 unchanged"),
+            "{}",
+            daemon.log()
+        );
     } else {
         assert_eq!(result.result, "applied");
         assert_eq!((result.added, result.removed), (vec!["d".into()], vec!["c".into()]));
@@ -133,7 +139,9 @@ async fn a_stop_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn what_an_operator_stopped_stays_down_over_a_reload() {
-    let daemon = Daemon::start("processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 } }");
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000 } }",
+    );
     daemon.until_running(&["a@0", "b@0"]).await;
     let client = daemon.client().await;
     client.stop(&["a".into()], |_| {}).await.unwrap();

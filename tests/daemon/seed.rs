@@ -129,7 +129,8 @@ async fn the_three_servers_run_and_are_checked() {
         assert_eq!(process.display_name, format!("Example Server {}", n + 1));
         let answer = get(*port);
         assert!(answer.contains(&format!("{port} --config")), "{answer}");
-        let file = |kind: &str| daemon.path().join(format!("{kind}s/example-server-{}.{kind}", n + 1));
+        let file =
+            |kind: &str| daemon.path().join(format!("{kind}s/example-server-{}.{kind}", n + 1));
         let pid = fs::read_to_string(file("pid")).unwrap();
         assert_eq!(pid.trim().parse(), Ok(process.pid.unwrap()));
         assert!(fs::read_to_string(file("log")).unwrap().contains("listening"));

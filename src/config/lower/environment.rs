@@ -1,9 +1,9 @@
 //! Environment files, variables, and texts with `${NAME}`.
 
 use super::File;
+use super::absolute;
 use super::at::At;
 use super::fields::{Field, Fields};
-use super::absolute;
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::env_file;
 use crate::config::interpolate::{self, Fault, LONGEST, is_name};
@@ -61,8 +61,11 @@ impl<'s> File<'_, 's> {
         let values = match outcome {
             Ok(content) => self.env_content(file, &content, at),
             Err(error) => {
-                let mut problem =
-                    self.problem("env-file", at, format!("cannot read {}: {error}", path.display()));
+                let mut problem = self.problem(
+                    "env-file",
+                    at,
+                    format!("cannot read {}: {error}", path.display()),
+                );
                 if matches!(error, ReadError::Missing) {
                     problem.help = Some("relative paths are relative to this file".into());
                 }
@@ -113,7 +116,9 @@ impl<'s> File<'_, 's> {
         let shared = field
             .map(|field| field.value.value())
             .filter(|value| value.anchored && variables.files.is_empty());
-        if let Some(known) = shared.and_then(|value| self.environments.get(&std::ptr::from_ref(value))) {
+        if let Some(known) =
+            shared.and_then(|value| self.environments.get(&std::ptr::from_ref(value)))
+        {
             return Arc::clone(known);
         }
         let mut all = BTreeMap::new();
@@ -142,7 +147,8 @@ impl<'s> File<'_, 's> {
         all: &mut BTreeMap<String, Secret>,
     ) {
         if let Kind::Sequence(_) = field.value.value().kind {
-            let problem = self.problem("wrong-type", &field.value, "`env` must be a mapping, not a list");
+            let problem =
+                self.problem("wrong-type", &field.value, "`env` must be a mapping, not a list");
             self.add(problem.help("write `NAME: value` lines"));
             return;
         }
@@ -155,8 +161,11 @@ impl<'s> File<'_, 's> {
             }
             let name = format!("env.{}", entry.name);
             if let Kind::Null { .. } = entry.value.value().kind {
-                let problem = self.problem("empty-value", &entry.key, format!("`{name}` has no value"));
-                self.add(problem.help(format!("write `{}: \"\"` for an empty one", shown(entry.name))));
+                let problem =
+                    self.problem("empty-value", &entry.key, format!("`{name}` has no value"));
+                self.add(
+                    problem.help(format!("write `{}: \"\"` for an empty one", shown(entry.name))),
+                );
                 continue;
             }
             let Some(value) = self.filled(&entry.value, &name, variables) else { continue };
@@ -254,7 +263,12 @@ impl<'s> File<'_, 's> {
     }
 
     /// A list of texts, made once where it stands behind an anchor and is the same for everybody.
-    pub(super) fn texts(&mut self, at: &At<'_, 's>, name: &str, variables: &Variables) -> Arc<[Text]> {
+    pub(super) fn texts(
+        &mut self,
+        at: &At<'_, 's>,
+        name: &str,
+        variables: &Variables,
+    ) -> Arc<[Text]> {
         let value = at.value();
         if let Some(known) = self.texts.get(&std::ptr::from_ref(value)) {
             return Arc::clone(known);

@@ -87,8 +87,7 @@ impl<'s> File<'_, 's> {
         // Templates for `<<` stand where they are no process.
         entries.retain(|entry| !entry.name.starts_with("x-"));
         let has = |name| entries.iter().any(|entry| entry.name == name);
-        let found =
-            Found { processes: has("processes"), management: has("processManagement") };
+        let found = Found { processes: has("processes"), management: has("processManagement") };
         let stray: Vec<_> = entries
             .iter()
             .filter(|entry| FILE.key(entry.name).is_none() && looks_like_process(&entry.value))
@@ -129,10 +128,8 @@ impl<'s> File<'_, 's> {
         let names: Vec<String> =
             stray.iter().take(3).map(|(name, _)| format!("`{}`", shown(name))).collect();
         let more = if stray.len() > 3 { " and the others" } else { "" };
-        let problem =
-            self.problem("no-processes", &stray[0].1, "the file has no `processes:`");
-        let help =
-            format!("put {}{more} below a line `processes:`, indented", names.join(", "));
+        let problem = self.problem("no-processes", &stray[0].1, "the file has no `processes:`");
+        let help = format!("put {}{more} below a line `processes:`, indented", names.join(", "));
         self.add(problem.help(help));
     }
 
@@ -159,8 +156,7 @@ impl<'s> File<'_, 's> {
         boolean("watchConfig", &mut settings.daemon.watch);
         boolean("validateOnReload", &mut settings.daemon.validate);
         if let Some(field) = fields.get("reloadDebounceMs") {
-            settings.daemon.debounce =
-                self.duration(field).unwrap_or(settings.daemon.debounce);
+            settings.daemon.debounce = self.duration(field).unwrap_or(settings.daemon.debounce);
         }
         if let Some(field) = fields.get("healthCheckInterval") {
             settings.interval = self.duration(field);
@@ -201,8 +197,11 @@ impl<'s> File<'_, 's> {
             return;
         }
         if let Kind::Sequence(_) = field.value.value().kind {
-            let problem =
-                self.problem("wrong-type", &field.value, "`processes` must be a mapping, not a list");
+            let problem = self.problem(
+                "wrong-type",
+                &field.value,
+                "`processes` must be a mapping, not a list",
+            );
             self.add(problem.help("write the id of each process as its key: `api: {…}`"));
             return;
         }
@@ -224,9 +223,8 @@ impl<'s> File<'_, 's> {
             .collect();
         better = better.trim_matches(['-', '.', '_']).to_owned();
         if ProcessId::new(&better).is_ok() {
-            problem = problem.help(format!(
-                "for example `{better}`; what people read goes into `name:`"
-            ));
+            problem =
+                problem.help(format!("for example `{better}`; what people read goes into `name:`"));
         }
         self.add(problem);
     }

@@ -41,7 +41,8 @@ fn never_met(condition: Condition, on: &Lowered) -> Option<Diagnostic> {
     let error = |code, message: String, help: &str| {
         Some(Diagnostic::error(code, on.place.clone(), message).help(help))
     };
-    let ends = matches!(on.spec.restart.condition, RestartCondition::No | RestartCondition::OnFailure);
+    let ends =
+        matches!(on.spec.restart.condition, RestartCondition::No | RestartCondition::OnFailure);
     match condition {
         Condition::Completed if !ends && on.restart_is_sure => error(
             "completed-restarts",

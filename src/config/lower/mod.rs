@@ -109,7 +109,12 @@ impl<'w, 's> File<'w, 's> {
     }
 
     /// An error at a value, with the aliases that use it.
-    fn problem(&self, code: &'static str, at: &At<'_, 's>, message: impl Into<String>) -> Diagnostic {
+    fn problem(
+        &self,
+        code: &'static str,
+        at: &At<'_, 's>,
+        message: impl Into<String>,
+    ) -> Diagnostic {
         let mut diagnostic = Diagnostic::error(code, self.source.at(at.span()), message);
         for at in at.uses() {
             diagnostic = diagnostic.related(self.source.at(at), "used here");

@@ -104,12 +104,11 @@ impl<'s> File<'_, 's> {
         self.set_duration(&fields, "startPeriod", &mut health.start_period);
         self.set_count(&fields, "failureThreshold", &mut health.failure_threshold);
         self.set_count(&fields, "successThreshold", &mut health.success_threshold);
-        health.on_failure =
-            match fields.get("onFailure").and_then(|field| self.word(field)) {
-                Some("none") => OnFailure::None,
-                Some("stop") => OnFailure::Stop,
-                _ => OnFailure::Restart,
-            };
+        health.on_failure = match fields.get("onFailure").and_then(|field| self.word(field)) {
+            Some("none") => OnFailure::None,
+            Some("stop") => OnFailure::Stop,
+            _ => OnFailure::Restart,
+        };
         match enabled {
             Some(true) if readable => (Some(health), true),
             Some(false) => (None, true),
@@ -155,7 +154,12 @@ impl<'s> File<'_, 's> {
         }
     }
 
-    fn url(&mut self, field: &Field<'_, 's>, variables: &Variables, instances: u32) -> Option<Check> {
+    fn url(
+        &mut self,
+        field: &Field<'_, 's>,
+        variables: &Variables,
+        instances: u32,
+    ) -> Option<Check> {
         self.text(field)?;
         let text = self.filled(&field.value, &field.name, variables)?;
         for index in [0, instances - 1] {
@@ -173,7 +177,12 @@ impl<'s> File<'_, 's> {
         Some(Check::Http(text))
     }
 
-    fn tcp(&mut self, field: &Field<'_, 's>, variables: &Variables, instances: u32) -> Option<Check> {
+    fn tcp(
+        &mut self,
+        field: &Field<'_, 's>,
+        variables: &Variables,
+        instances: u32,
+    ) -> Option<Check> {
         self.text(field)?;
         let text = self.filled(&field.value, &field.name, variables)?;
         for index in [0, instances - 1] {
@@ -194,7 +203,8 @@ impl<'s> File<'_, 's> {
             return None;
         }
         let command = self.texts(&field.value, &field.name, variables);
-        let nothing = matches!(&field.value.value().kind, Kind::Sequence(items) if items.is_empty());
+        let nothing =
+            matches!(&field.value.value().kind, Kind::Sequence(items) if items.is_empty());
         if nothing || command.first() == Some(&Text::new("")) {
             let message = "`healthCheck.exec` names no program";
             self.add(self.problem("empty-value", &field.value, message));
@@ -356,8 +366,7 @@ fn good_address(text: &str) -> Result<(), Bad> {
     let good = match inner {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            !host.is_empty()
-                && !host.contains(|c: char| c.is_whitespace() || ":/[]@".contains(c))
+            !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || ":/[]@".contains(c))
         }
     };
     if good { good_port("healthCheck.tcp", port) } else { bad() }
@@ -368,10 +377,8 @@ fn good_port(name: &str, text: &str) -> Result<(), Bad> {
     match text.parse::<u16>() {
         Ok(1..) if digits => Ok(()),
         _ => {
-            let message = format!(
-                "the port in `{name}` must be between 1 and 65535, not `{}`",
-                shown(text)
-            );
+            let message =
+                format!("the port in `{name}` must be between 1 and 65535, not `{}`", shown(text));
             Err(("bad-port", message))
         }
     }

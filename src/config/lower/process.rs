@@ -161,8 +161,7 @@ impl<'s> File<'_, 's> {
             }
             Kind::Scalar { .. } => {
                 let text = self.text(field);
-                let filled =
-                    text.and_then(|_| self.filled(&field.value, &field.name, variables));
+                let filled = text.and_then(|_| self.filled(&field.value, &field.name, variables));
                 filled.into_iter().collect()
             }
             _ => {
@@ -182,8 +181,7 @@ impl<'s> File<'_, 's> {
         spec: &ProcessSpec,
         health_is_sure: bool,
     ) -> Readiness {
-        let default =
-            if spec.health.is_some() { Readiness::Health } else { Readiness::Started };
+        let default = if spec.health.is_some() { Readiness::Health } else { Readiness::Started };
         let Some(field) = fields.get("readiness") else { return default };
         if field.value.node.get("log").is_some() {
             self.unavailable(&field.value, "`readiness: { log: … }`");

@@ -92,9 +92,8 @@ impl<'s> File<'_, 's> {
                 let message =
                     format!("`{}` must be `true` or `false`, not `{}`", field.name, shown(text));
                 let mut problem = self.problem("bad-boolean", &field.value, message);
-                problem.help = help
-                    .map(str::to_owned)
-                    .or_else(|| did_you_mean(text, ["true", "false"]));
+                problem.help =
+                    help.map(str::to_owned).or_else(|| did_you_mean(text, ["true", "false"]));
                 self.add(problem);
                 None
             }
@@ -192,9 +191,11 @@ impl<'s> File<'_, 's> {
         let Some(milliseconds) = milliseconds(text) else {
             let message = format!("{name} must be a duration, not `{}`", shown(text));
             let problem = self.problem("bad-duration", &field.value, message);
-            self.add(problem.help(
-                "a number is milliseconds; with units: `500ms`, `5s`, `2m30s`, `1h`, `1d`",
-            ));
+            self.add(
+                problem.help(
+                    "a number is milliseconds; with units: `500ms`, `5s`, `2m30s`, `1h`, `1d`",
+                ),
+            );
             return None;
         };
         if !(min..=max).contains(&milliseconds) {

@@ -1,8 +1,8 @@
 //! Events of the parser to the tree, with a stack of its own.
 
+use super::Problem;
 use super::syntax;
 use super::tree::{Kind, Node, Span, Style, Value};
-use super::Problem;
 use granit_parser::{Event, Options, Parser, ScalarStyle, StructureStyle};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -119,8 +119,14 @@ impl<'a> Builder<'a> {
             Event::SequenceEnd | Event::MappingEnd => self.close(at),
             Event::Alias(id) => self.alias(id, at, source),
             Event::UnresolvedAlias(name) => {
-                let message = format!("there is no anchor `&{}`", super::super::diagnostic::shown(&name));
-                self.problem("unknown-anchor", at, message, Some("an anchor stands before its use"));
+                let message =
+                    format!("there is no anchor `&{}`", super::super::diagnostic::shown(&name));
+                self.problem(
+                    "unknown-anchor",
+                    at,
+                    message,
+                    Some("an anchor stands before its use"),
+                );
                 self.finish(Kind::Broken, at, 0, 1, 1)
             }
             _ => Flow::Continue(()),
@@ -141,14 +147,23 @@ impl<'a> Builder<'a> {
     fn refuse_tag(&mut self, at: Span, source: &str) {
         let span = self.tag.unwrap_or(at);
         let tag = source.get(span.range()).unwrap_or("!");
-        let message = format!("tags such as `{}` are not supported", super::super::diagnostic::shown(tag));
-        self.problem("tag", span, message, Some("remove the tag; text that begins with `!` needs quotes"));
+        let message =
+            format!("tags such as `{}` are not supported", super::super::diagnostic::shown(tag));
+        self.problem(
+            "tag",
+            span,
+            message,
+            Some("remove the tag; text that begins with `!` needs quotes"),
+        );
     }
 
     fn alias(&mut self, id: usize, at: Span, source: &str) -> Flow {
         let Some(value) = self.anchors.get(&id).map(Rc::clone) else {
             let name = source.get(at.range()).unwrap_or("*");
-            let message = format!("`{}` stands inside of what it refers to", super::super::diagnostic::shown(name));
+            let message = format!(
+                "`{}` stands inside of what it refers to",
+                super::super::diagnostic::shown(name)
+            );
             self.problem("self-reference", at, message, None);
             return self.finish(Kind::Broken, at, 0, 1, 1);
         };
@@ -188,7 +203,14 @@ impl<'a> Builder<'a> {
         self.finish(kind, span, open.anchor, open.size, open.depth + 1)
     }
 
-    fn finish(&mut self, kind: Kind<'a>, span: Span, anchor: usize, size: u64, depth: usize) -> Flow {
+    fn finish(
+        &mut self,
+        kind: Kind<'a>,
+        span: Span,
+        anchor: usize,
+        size: u64,
+        depth: usize,
+    ) -> Flow {
         let value = Rc::new(Value { span, anchored: anchor != 0, size, depth, kind });
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&value));

@@ -8,8 +8,7 @@ pub(super) fn problem(error: &ScanError, text: &str, reached: usize) -> Problem 
     let at = error.marker().byte_offset().unwrap_or(reached).min(text.len());
     let span = one_character(text, at);
     let (code, message, help) = words(error.kind());
-    let mut problem =
-        Problem { code, span, message, help: help.map(str::to_owned), related: None };
+    let mut problem = Problem { code, span, message, help: help.map(str::to_owned), related: None };
     match error.kind() {
         kind if concerns_quotes(kind) => {
             if let Some(open) = opening_quote(text, reached, at) {
@@ -104,7 +103,8 @@ fn words(kind: &ErrorKind) -> (&'static str, String, Option<&'static str>) {
             say("nul-byte", "a NUL byte", Some("remove it; is this a text file?"))
         }
         ErrorKind::UnexpectedCharacter { character } => {
-            let message = format!("the character `{}` cannot stand here", character.escape_default());
+            let message =
+                format!("the character `{}` cannot stand here", character.escape_default());
             let help = match character {
                 '@' | '`' => Some("put the text into quotes"),
                 c if c.is_control() => Some("remove it, or write it as an escape within \"…\""),
