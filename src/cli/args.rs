@@ -32,11 +32,13 @@ pub struct Global {
     /// Talk to the daemon that listens on this socket
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// How to print data
+    /// Print data as table, wide (more columns) or json
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[arg(hide_possible_values = true)]
     pub output: Format,
-    /// When to use colour; NO_COLOR turns it off too
+    /// Use colour auto (on a terminal, without NO_COLOR), always or never
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(hide_possible_values = true)]
     pub color: When,
     /// Print nothing but errors and asked-for data
     #[arg(short, long, global = true)]
@@ -244,8 +246,8 @@ pub struct Signal {
     /// The signal, where it is not the first argument
     #[arg(short, long, value_name = "SIGNAL", hide = true)]
     pub signal: Option<String>,
-    /// Send it to the main process, or to all of its descendants too
-    #[arg(long, value_name = "WHOM", default_value = "main")]
+    /// Send it to the main process only, or to all of its descendants too (all)
+    #[arg(long, value_name = "WHOM", default_value = "main", hide_possible_values = true)]
     pub whom: Whom,
     /// HUP, SIGHUP or a number; and then processes, instances, globs, or `tag:TAG`
     #[arg(required = true, value_names = ["SIGNAL", "NAME"], num_args = 1..)]
@@ -332,9 +334,9 @@ pub struct Wait {
     /// For what
     #[command(flatten)]
     pub on: Names,
-    /// Until they are: a state, `healthy`, or `up` (running, healthy where there is a check, or
-    /// completed)
-    #[arg(long = "for", value_name = "STATE", default_value = "up")]
+    /// Until they are running, healthy, down, completed, failed, or up: completed, or running and
+    /// healthy where there is a check
+    #[arg(long = "for", value_name = "STATE", default_value = "up", hide_possible_values = true)]
     pub state: Goal,
     /// At most so long
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
