@@ -24,9 +24,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
-/// How often one request may be read again because the set of files itself changed.
-const READS: usize = 3;
-
 /// What other threads and tasks come back with.
 pub(super) enum Work {
     /// A configuration was read.
@@ -149,9 +146,6 @@ impl Driver {
         reply: Option<Reply<ReloadTicket>>,
         options: ReloadOptions,
     ) {
-        if self.desk.state != "applying" {
-            self.notifier.reloading();
-        }
         self.desk.queue.push(Waiter { trigger, options, reply });
         self.read_next();
     }
@@ -239,6 +233,7 @@ impl Driver {
             self.same_again(applying, waiters);
             return;
         }
+        self.notifier.reloading();
         let generation = Generation(self.machine.generation().0 + 1);
         self.desk.handover = Some(Handover { waiters, applying, digest });
         let request = self.request(Asked::Config);
@@ -266,6 +261,7 @@ impl Driver {
         timings: Vec<(&'static str, u64)>,
         waiters: Vec<Waiter>,
     ) {
+        self.notifier.reloading();
         self.desk.state = "rejected";
         let text = rendered.join("\n");
         self.remark(
@@ -303,7 +299,10 @@ impl Driver {
         if self.desk.state == "rejected" {
             self.desk.state = "applied";
         }
-        self.unchanged(applying, waiters);
+        // A file that was only touched is not worth a word.
+        if waiters.iter().any(|waiter| waiter.reply.is_some()) {
+            self.unchanged(applying, waiters);
+        }
     }
 
     fn unchanged(&mut self, mut applying: Applying, waiters: Vec<Waiter>) {
@@ -468,29 +467,14 @@ struct Read {
 
 impl Read {
     async fn run(self) -> ReadResult {
-        let main = vec![self.location.main.clone()];
-        let mut files = self.watch.files().unwrap_or((main, PathBuf::new()));
-        // Watch first and read then: the other order loses a change in between. When the files that
-        // were read are others than those that are watched, that is once more the other order.
-        let mut reads = 0;
-        let mut result = loop {
-            let unwatched = self.watch.set(files.clone()).await.err();
-            let mut result = self.read().await;
-            let seen = watched(&result.loaded);
-            reads += 1;
-            if seen == files || unwatched.is_some() || reads == READS {
-                result.unwatched = unwatched;
-                break result;
-            }
-            files = seen;
-        };
-        if result.loaded.config.is_some() && !result.loaded.daemon.watch {
-            self.watch.stop();
-            result.unwatched = None;
-        } else {
-            self.watch.settle(result.loaded.daemon.debounce);
-            result.watching = result.unwatched.is_none();
-        }
+        let mut result = self.read().await;
+        // What is not watched yet counts as changed once it is: nothing between the read and the
+        // watch is lost.
+        let wanted = result.loaded.config.is_none() || result.loaded.daemon.watch;
+        let files = if wanted { watched(&result.loaded) } else { Watched::default() };
+        let told = self.watch.set(files, result.loaded.daemon.debounce).await;
+        result.watching = wanted && told.is_ok();
+        result.unwatched = told.err();
         result
     }
 
@@ -523,7 +507,7 @@ impl Read {
 }
 
 /// What is to be watched for a configuration.
-fn watched(loaded: &Loaded) -> (Vec<PathBuf>, PathBuf) {
+fn watched(loaded: &Loaded) -> Watched {
     let files = loaded.sources.files.iter().map(|source| PathBuf::clone(&source.path));
     (files.collect(), loaded.sources.drop_ins.clone())
 }
@@ -578,54 +562,38 @@ impl Edit {
 /// What is watched: the files read, and the directory of drop-ins.
 type Watched = (Vec<PathBuf>, PathBuf);
 
-enum Order {
-    Watch(Watched, oneshot::Sender<Result<(), String>>),
-    Settle(Duration),
+struct Order {
+    files: Watched,
+    debounce: Duration,
+    reply: oneshot::Sender<Result<(), String>>,
 }
 
 /// The task that watches files, seen from outside.
 #[derive(Clone)]
-struct Watch {
-    orders: mpsc::UnboundedSender<Order>,
-    files: Arc<std::sync::Mutex<Option<Watched>>>,
-}
+struct Watch(mpsc::UnboundedSender<Order>);
 
 impl Watch {
     fn new(work: &mpsc::UnboundedSender<Work>) -> Watch {
         let (orders, receiver) = mpsc::unbounded_channel();
         tokio::spawn(watch(receiver, work.clone()));
-        Watch { orders, files: Arc::default() }
+        Watch(orders)
     }
 
-    fn files(&self) -> Option<Watched> {
-        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    /// Watches these from now on.
-    async fn set(&self, files: Watched) -> Result<(), String> {
-        *self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(files.clone());
-        let (sender, answer) = oneshot::channel();
+    /// Watches these from now on, and nothing else.
+    async fn set(&self, files: Watched, debounce: Duration) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
         let gone = || "the watcher has ended".to_owned();
-        self.orders.send(Order::Watch(files, sender)).map_err(|_| gone())?;
+        self.0.send(Order { files, debounce, reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
-    }
-
-    fn settle(&self, debounce: Duration) {
-        let _ = self.orders.send(Order::Settle(debounce));
-    }
-
-    /// Watches nothing, until the next read.
-    fn stop(&self) {
-        let (sender, _) = oneshot::channel();
-        let _ = self.orders.send(Order::Watch((Vec::new(), PathBuf::new()), sender));
     }
 }
 
 async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::UnboundedSender<Work>) {
-    let mut watcher = Watcher::new(crate::config::load::DaemonSettings::default().debounce);
+    let mut watcher: Option<Watcher> = None;
     loop {
         let order = match &mut watcher {
-            Ok(watcher) => tokio::select! {
+            None => orders.recv().await,
+            Some(watcher) => tokio::select! {
                 biased;
                 order = orders.recv() => order,
                 () = watcher.changed() => {
@@ -635,24 +603,39 @@ async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::Unbounded
                     continue;
                 }
             },
-            Err(_) => orders.recv().await,
         };
-        match (order, &mut watcher) {
-            (None, _) => return,
-            (Some(Order::Settle(debounce)), Ok(watcher)) => watcher.set_debounce(debounce),
-            (Some(Order::Settle(_)), Err(_)) => {}
-            (Some(Order::Watch((files, drop_ins), reply)), Ok(watcher)) => {
-                let result = watcher.rewatch(&files, &drop_ins);
-                let told = result.map_err(|error| not_watching(&error));
-                let _ = reply.send(told);
-            }
-            (Some(Order::Watch(_, reply)), Err(error)) => {
-                let _ = reply.send(Err(not_watching(error)));
-            }
-        }
+        let Some(Order { files: (files, drop_ins), debounce, reply }) = order else { return };
+        let told = if files.is_empty() {
+            watcher = None;
+            Ok(())
+        } else {
+            follow(&mut watcher, &files, &drop_ins, debounce)
+        };
+        // Whoever asked may have given up.
+        let _ = reply.send(told);
     }
 }
 
-fn not_watching(error: &std::io::Error) -> String {
-    format!("changes of the files are not noticed by themselves ({error}); use `provost reload`")
+fn follow(
+    watcher: &mut Option<Watcher>,
+    files: &[PathBuf],
+    drop_ins: &std::path::Path,
+    debounce: Duration,
+) -> Result<(), String> {
+    let advice = "changes of the files are not noticed by themselves";
+    let watcher = match watcher {
+        Some(watcher) => {
+            watcher.set_debounce(debounce);
+            watcher.rewatch(files, drop_ins);
+            watcher
+        }
+        None => match Watcher::new(files, drop_ins, debounce) {
+            Ok(new) => watcher.insert(new),
+            Err(error) => return Err(format!("{advice} ({error}); use `provost reload`")),
+        },
+    };
+    match watcher.unwatched() {
+        [] => Ok(()),
+        some => Err(format!("{advice} everywhere: {}", some.join("; "))),
+    }
 }
