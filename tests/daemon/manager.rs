@@ -61,3 +61,18 @@ async fn a_signal_reaches_the_process() {
     }
     assert_eq!(pids(&daemon.status().await), before);
 }
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_read_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("deaf");
+    let _deaf = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    let daemon = Daemon::prepare(|_| {}).told(&socket, ONE);
+    // Each changes the line of the status.
+    for _ in 0..300 {
+        let client = daemon.client().await;
+        client.stop(&["a".into()], |_| {}).await.unwrap();
+        client.start(&["a".into()], false, |_| {}).await.unwrap();
+    }
+    daemon.until_running(&["a@0"]).await;
+}

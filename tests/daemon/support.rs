@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -18,7 +19,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Daemon {
     pub dir: TempDir,
     child: Child,
-    notify: UnixDatagram,
+    notified: Receiver<String>,
 }
 
 pub type Status = BTreeMap<String, ProcessStatus>;
@@ -118,16 +119,13 @@ impl Daemon {
 
     /// Waits for a message to the service manager that has this line.
     pub fn notified(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.notify.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
-            let length = self
-                .notify
-                .recv(&mut buffer)
+            let message = self
+                .notified
+                .recv_timeout(left)
                 .unwrap_or_else(|error| panic!("never told {line:?} ({error})\n{}", self.log()));
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if message.lines().any(|l| l.starts_with(line)) {
                 return message;
             }
@@ -179,9 +177,27 @@ impl Prepared {
 
     /// Starts the daemon and waits until it says that it is ready.
     pub fn run(self) -> Daemon {
+        let socket = self.dir.path().join("notify");
+        let notified = service_manager(&socket);
+        let daemon = self.spawn(&socket, notified);
+        daemon.notified("READY=1");
+        daemon
+    }
+
+    /// Starts the daemon with somebody else for a service manager, and waits for its socket.
+    pub fn told(self, socket: &Path, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        let daemon = self.spawn(socket, channel().1);
+        let deadline = Instant::now() + DEADLINE;
+        while !daemon.path().join("private").exists() {
+            assert!(Instant::now() < deadline, "{}", daemon.log());
+            std::thread::yield_now();
+        }
+        daemon
+    }
+
+    fn spawn(self, socket: &Path, notified: Receiver<String>) -> Daemon {
         let dir = self.dir;
-        let socket = dir.path().join("notify");
-        let notify = UnixDatagram::bind(&socket).unwrap();
         let log = File::create(dir.path().join("daemon.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_provostd"))
             .args(["--user", "--bus", "none", "--config"])
@@ -191,16 +207,30 @@ impl Prepared {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir.path())
-            .env("NOTIFY_SOCKET", &socket)
+            .env("NOTIFY_SOCKET", socket)
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Daemon { dir, child, notify };
-        daemon.notified("READY=1");
-        daemon
+        Daemon { dir, child, notified }
     }
+}
+
+/// Takes what a service manager is told, as one does.
+fn service_manager(socket: &Path) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let socket = UnixDatagram::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if sender.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 pub async fn status(client: &Client) -> Status {
