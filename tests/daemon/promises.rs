@@ -86,8 +86,7 @@ async fn a_bad_file_moves_nothing() {
     ] {
         daemon.save(bad);
         match client.reload(&provost::client::ReloadOptions::default()).await {
-            Err(ClientError::Refused { name, text }) => {
-                assert_eq!(name, "ConfigInvalid", "{bad}: {text}");
+            Err(ClientError::ConfigInvalid(text)) => {
                 assert!(text.contains("processes.yaml"), "{bad}: {text}");
             }
             other => panic!("{bad}: {other:?}"),

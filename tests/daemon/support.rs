@@ -261,7 +261,7 @@ pub fn processes_with(text: &str) -> Vec<u32> {
         .filter(|pid| *pid != own)
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(text)
+            String::from_utf8_lossy(&line).replace(char::from(0), " ").contains(text)
         })
         .collect()
 }
