@@ -102,8 +102,6 @@ mod tests {
 
     #[test]
     fn the_place_of_an_invalid_byte() {
-        let bytes = b"a: 1\nb: \xc3\xa9\xff";
-        let error = std::str::from_utf8(bytes).unwrap_err();
-        assert_eq!(invalid_utf8_at(bytes, error.valid_up_to()), (2, 5));
+        assert_eq!(invalid_utf8_at(b"a: 1\nb: \xc3\xa9\xff", 10), (2, 5));
     }
 }
