@@ -1,8 +1,8 @@
 //! Which bytes of a file must not be shown: the values of variables.
 //!
-//! Two ways together. The tree knows exactly, behind anchors and merges too, but a file that is no
-//! YAML has none; then the lines tell: what stands to the right of an `env:` and what is indented
-//! below it. Both at once, since an excerpt too many masked is no harm.
+//! The tree knows exactly, behind anchors and merges too. A text that is not good YAML has no tree,
+//! or one to be doubted; then the lines tell as well: what stands to the right of an `env:` and what
+//! is indented below it. That masks too much rather than too little.
 
 use super::load::SourceKind;
 use super::yaml::{self, Kind, Node, Span};
@@ -10,15 +10,18 @@ use std::ops::Range;
 
 /// The bytes to be masked, sorted, without overlap.
 pub(crate) fn secrets(text: &str, kind: SourceKind) -> Vec<Range<usize>> {
-    let mut found = match kind {
-        SourceKind::Env => env_file(text),
-        _ => by_lines(text),
-    };
-    if kind != SourceKind::Env
-        && let Some(root) = yaml::parse(text).root
-    {
+    let mut found = Vec::new();
+    if kind == SourceKind::Env {
+        found = env_file(text);
+    } else {
+        let parsed = yaml::parse(text);
+        if !parsed.problems.is_empty() {
+            found = by_lines(text);
+        }
         let mut seen = Vec::new();
-        by_tree(&root, &mut seen);
+        if let Some(root) = &parsed.root {
+            by_tree(root, &mut seen);
+        }
         found.extend(seen.into_iter().map(|span| {
             // The text of a block ends with its line break.
             let value = text[span.range()].trim_end();
@@ -135,20 +138,17 @@ fn by_tree(node: &Node<'_>, found: &mut Vec<Span>) {
     }
 }
 
-/// What stands as a value in an environment, wherever an alias led.
+/// Every value of an environment as a whole, wherever an alias or a merge led.
 fn values(node: &Node<'_>, found: &mut Vec<Span>) {
-    match &node.value.kind {
-        Kind::Mapping { entries, .. } => {
-            for (_, value) in entries {
-                values(value, found);
+    let Some(entries) = node.entries() else { return found.push(node.value.span) };
+    for (key, value) in entries {
+        match &value.value.kind {
+            Kind::Sequence(items) if key.is_merge() => {
+                items.iter().for_each(|item| values(item, found));
             }
+            Kind::Mapping { .. } if key.is_merge() => values(value, found),
+            _ => found.push(value.value.span),
         }
-        Kind::Sequence(items) => {
-            for item in items {
-                values(item, found);
-            }
-        }
-        _ => found.push(node.value.span),
     }
 }
 
@@ -172,20 +172,23 @@ mod tests {
         for (text, wanted) in [
             (
                 "p:\n  env:\n    A: s1\n    B: \"s2\"\n  cwd: x\n",
-                "p:\n  env:\n    A:*\n    B:*\n  cwd: x\n",
+                "p:\n  env:\n    A: *\n    B: *\n  cwd: x\n",
             ),
-            ("p: {command: x, env: {A: s1}}\n", "p: {command: x, env:*\n"),
-            ("env: {A: s1,\nB: s2}\ncwd: x", "env:*\n*\ncwd: x"),
-            ("a: &e {A: s1}\nb: {env: *e}\nc: 1", "a: &e {A: *}\nb: {env:*\nc: 1"),
-            ("a: &e {A: s1}\nb:\n  env:\n    <<: *e\n", "a: &e {A: *}\nb:\n  env:\n    <<:*\n"),
+            ("p: {command: x, env: {A: s1, B: s2}}\n", "p: {command: x, env: {A: *, B: *}}\n"),
+            ("env: {A: s1,\n  B: s2}\ncwd: x", "env: {A: *,\n  B: *}\ncwd: x"),
+            ("a: &e {A: s1}\nb: {env: *e}\nc: 1", "a: &e {A: *}\nb: {env: *e}\nc: 1"),
+            ("a: &e {A: s1}\nenv:\n  <<: *e\n", "a: &e {A: *}\nenv:\n  <<: *e\n"),
+            ("env: |\n  s1\n\"env\" : s2\nenvFile: x\n", "env: |\n  *\n\"env\" : *\nenvFile: x\n"),
+            ("env: [A=s1, {B: [s2]}]\n", "env: *\n"),
+            // From here on it is no YAML.
             (
                 "  env:\n    A: \"s1\n      s2\n  cwd: \"x\n",
                 "  env:\n    A:*\n      *\n  cwd: \"x\n",
             ),
-            (
-                "env: |\n  s1\n\"env\" : s2\nenvFile: x\nmyenv: y",
-                "env:*\n  *\n\"env\" :*\nenvFile: x\nmyenv: y",
-            ),
+            ("p: {command: [x, env: {A: s1}\n", "p: {command: [x, env:*\n"),
+            ("env: {A: s1,\nB: s2}\ncwd: [", "env:*\n*\ncwd: ["),
+            ("env: |\n  s1\n\"env\" : s2\nmyenv: [", "env:*\n  *\n\"env\" :*\nmyenv: ["),
+            ("env: !t {A: s1}\ncwd: x\n", "env:*\ncwd: x\n"),
         ] {
             assert_eq!(masked(text, SourceKind::Main), wanted, "{text}");
         }

@@ -17,7 +17,7 @@ const LONGEST_LINE: usize = 160;
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> Vec<String> {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let files = Files::new(sources, diagnostics);
-    diagnostics.iter().map(|diagnostic| renderer.render(&report(diagnostic, &files))).collect()
+    diagnostics.iter().map(|diagnostic| report(diagnostic, &files, &renderer)).collect()
 }
 
 /// A diagnostic in one line: `FILE:LINE:COL: error: MESSAGE (help)`.
@@ -153,63 +153,69 @@ impl Excerpt {
     }
 }
 
-fn report<'a>(diagnostic: &'a Diagnostic, files: &Files<'_>) -> Vec<Group<'a>> {
+/// A snippet, and the column it will show where the line is masked or cut.
+struct Shown<'a> {
+    snippet: Option<Snippet<'a, Annotation<'a>>>,
+    origin: Option<Origin<'a>>,
+    /// What the renderer will say, and what is true.
+    columns: Option<(String, String)>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(place: &Place, word: Option<&'a str>, kind: AnnotationKind, files: &Files<'_>) -> Self {
+        let path = place.file.to_string_lossy().into_owned();
+        let nothing = Shown { snippet: None, origin: None, columns: None };
+        if path.is_empty() {
+            return nothing;
+        }
+        let Some(Excerpt { shown, mark }) = files.excerpt(place) else {
+            let mut origin = Origin::path(path);
+            if place.line > 0 {
+                origin = origin.line(place.line as usize).char_column(place.column as usize);
+            }
+            return Shown { origin: Some(origin), ..nothing };
+        };
+        let column = shown[..mark.start].chars().count() + 1;
+        let said = |column: usize| format!("{path}:{}:{column}", place.line);
+        let columns = (said(column), said(place.column as usize));
+        let snippet = Snippet::source(shown)
+            .path(path)
+            .line_start(place.line as usize)
+            .annotation(kind.span(mark).label(word));
+        let columns = (columns.0 != columns.1).then_some(columns);
+        Shown { snippet: Some(snippet), columns, ..nothing }
+    }
+}
+
+fn report(diagnostic: &Diagnostic, files: &Files<'_>, renderer: &Renderer) -> String {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
+    let first = Shown::new(&diagnostic.place, None, AnnotationKind::Primary, files);
+    let others = diagnostic
+        .related
+        .iter()
+        .map(|(place, word)| Shown::new(place, Some(word), AnnotationKind::Context, files));
     let title = level.primary_title(&diagnostic.message).id(diagnostic.code);
     let mut group = Group::with_title(title);
-    for element in shown_place(&diagnostic.place, None, AnnotationKind::Primary, files) {
-        group = element.add_to(group);
-    }
-    for (place, word) in &diagnostic.related {
-        let kind = AnnotationKind::Context;
-        for element in shown_place(place, Some(word), kind, files) {
-            group = element.add_to(group);
+    let mut columns = Vec::new();
+    for shown in std::iter::once(first).chain(others) {
+        if let Some(snippet) = shown.snippet {
+            group = group.element(snippet);
         }
+        if let Some(origin) = shown.origin {
+            group = group.element(origin);
+        }
+        columns.extend(shown.columns);
     }
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(escaped(help)));
     }
-    vec![group]
-}
-
-enum Shown<'a> {
-    Place(Origin<'a>),
-    Lines(Snippet<'a, Annotation<'a>>),
-}
-
-impl<'a> Shown<'a> {
-    fn add_to(self, group: Group<'a>) -> Group<'a> {
-        match self {
-            Shown::Place(origin) => group.element(origin),
-            Shown::Lines(snippet) => group.element(snippet),
-        }
+    let mut text = renderer.render(&[group]);
+    for (said, meant) in columns {
+        // The renderer counts columns in the line as it is shown.
+        text = text.replacen(&said, &meant, 1);
     }
-}
-
-/// The place in words, since a masked line has other columns; then the line.
-fn shown_place<'a>(
-    place: &Place,
-    word: Option<&'a str>,
-    kind: AnnotationKind,
-    files: &Files<'_>,
-) -> Vec<Shown<'a>> {
-    let path = place.file.to_string_lossy().into_owned();
-    if path.is_empty() {
-        return Vec::new();
-    }
-    let mut origin = Origin::path(path);
-    if place.line > 0 {
-        origin = origin.line(place.line as usize).char_column(place.column as usize);
-    }
-    let mut shown = vec![Shown::Place(origin)];
-    if let Some(excerpt) = files.excerpt(place) {
-        let annotation = kind.span(excerpt.mark).label(word);
-        let snippet =
-            Snippet::source(excerpt.shown).line_start(place.line as usize).annotation(annotation);
-        shown.push(Shown::Lines(snippet));
-    }
-    shown
+    text
 }

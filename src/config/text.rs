@@ -2,7 +2,6 @@
 
 use super::diagnostic::Place;
 use super::yaml::Span;
-use std::cell::Cell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,16 +17,37 @@ pub(crate) struct SourceText<'a> {
     pub(crate) text: &'a str,
     /// Where each line begins, in bytes.
     lines: Vec<usize>,
-    /// The last offset asked for and the characters before it in its line: problems come mostly in
-    /// order, and a line may be the whole of a large file.
-    last: Cell<(usize, usize)>,
+    /// How many characters there are before each block of [`BLOCK`] bytes. A line may be the whole
+    /// of a large file, with a problem at every other byte.
+    characters: Vec<usize>,
 }
+
+const BLOCK: usize = 256;
 
 impl<'a> SourceText<'a> {
     pub(crate) fn new(path: Arc<PathBuf>, text: &'a str) -> SourceText<'a> {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(n, _)| n + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        SourceText { path, text, lines, last: Cell::default() }
+        let mut before = 0;
+        let blocks = text.as_bytes().chunks(BLOCK).map(|block| {
+            let start = before;
+            before += characters(block);
+            start
+        });
+        let characters = blocks.collect();
+        SourceText { path, text, lines, characters }
+    }
+
+    /// How many characters there are before an offset.
+    fn characters_before(&self, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        let known = self.characters.get(block).copied();
+        let (known, start) = match known {
+            Some(known) => (known, block * BLOCK),
+            // The end of a text of whole blocks.
+            None => (0, 0),
+        };
+        known + characters(&self.text.as_bytes()[start..offset])
     }
 
     /// The place of some bytes.
@@ -57,20 +77,18 @@ impl<'a> SourceText<'a> {
 
     /// Columns count characters, and the byte order mark is none.
     fn line_and_column(&self, offset: usize) -> (u32, u32) {
+        let offset = offset.min(self.text.len());
         let (index, start) = self.line_of(offset);
-        let mut offset = offset.clamp(start, self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let (from, known) = match self.last.get() {
-            (from, known) if (start..=offset).contains(&from) => (from, known),
-            _ => (start, 0),
-        };
-        let before = known + self.text[from..offset].chars().filter(|c| *c != BOM).count();
-        self.last.set((offset, before));
+        let mark = index == 0 && self.text.starts_with(BOM) && offset > 0;
+        let column = self.characters_before(offset) - self.characters_before(start);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        (number(index + 1), number(before + 1))
+        (number(index + 1), number(column + 1 - usize::from(mark)))
     }
+}
+
+/// Every character has one byte that does not continue another.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
 /// Where the first invalid byte is, as line and column counted from 1.
@@ -101,9 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_a_long_line() {
+        for length in [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            let line = format!("a\n{}", "é".repeat(length));
+            let text = SourceText::new(Arc::default(), &line);
+            for offset in [2, 2 + length, 2 * length, 2 + 2 * length] {
+                let place = text.place(offset..offset);
+                let column = line[2..offset.next_multiple_of(2)].chars().count() + 1;
+                assert_eq!((place.line, place.column as usize), (2, column), "{length} {offset}");
+            }
+        }
+    }
+
+    #[test]
     fn the_place_of_an_invalid_byte() {
-        let bytes = b"a: 1\nb: \xc3\xa9\xff";
-        let error = std::str::from_utf8(bytes).unwrap_err();
-        assert_eq!(invalid_utf8_at(bytes, error.valid_up_to()), (2, 5));
+        assert_eq!(invalid_utf8_at(b"a: 1\nb: \xc3\xa9\xff", 10), (2, 5));
     }
 }

@@ -1,6 +1,9 @@
 //! Input that was made to hurt: bounded time and memory, no panic, a good answer.
 
 use crate::{good, load_text, places, refused};
+use provost::config::edit::set_enabled;
+use provost::config::load::load_with;
+use provost::core::ids::ProcessId;
 use std::time::{Duration, Instant};
 
 /// Generous for a debug build on a busy machine; what goes wrong here takes minutes or for ever.
@@ -101,4 +104,86 @@ fn half_a_file_never_panics() {
         assert_eq!(shown.len(), loaded.diagnostics.len());
     }
     assert!(refusals > text.len() / 2);
+}
+
+#[test]
+fn many_duplicates_in_one_line() {
+    let text = format!("processes:\n  a: {{command: x, env: {{{}}}}}\n", "A: 1, ".repeat(200_000));
+    assert_eq!(codes(&text).len(), 1_001);
+}
+
+#[test]
+fn many_dependencies_on_nothing() {
+    let mut text = String::from("processes:\n");
+    for n in 0..10_000 {
+        text += &format!("  p{n}: {{command: x, dependsOn: [q{n}]}}\n");
+    }
+    assert_eq!(codes(&text).len(), 1_001);
+}
+
+#[test]
+fn everything_depends_on_everything() {
+    let ids: Vec<String> = (0..600).map(|n| format!("p{n}")).collect();
+    let mut text = String::from("processes:\n");
+    for id in &ids {
+        let others: Vec<&str> = ids.iter().filter(|o| *o != id).map(String::as_str).collect();
+        text += &format!("  {id}: {{command: x, dependsOn: [{}]}}\n", others.join(", "));
+    }
+    let codes = codes(&text);
+    assert!(codes.len() == 50 && codes.iter().all(|code| *code == "dependency-cycle"));
+}
+
+/// Bytes of a good file changed at random: never a panic, and an edit that is made is one that
+/// loads.
+#[test]
+fn mutations_never_panic() {
+    const TEXT: &str = "\u{feff}processManagement: {restartAttempts: 3, watchConfig: true}\nx-t: &t\n  env: &e {A: \"1\", B: 'é'}\n  nice: 1\nprocesses:\n  a: &a # c\n    <<: *t\n    command: [x, \"${INSTANCE}\"]\n    healthCheck: {url: 'http://h:1/', interval: 5s}\n  b:\n    <<: [*t, {nice: 2}]\n    shell: |\n      echo $X\n    dependsOn: {a: {condition: healthy, restart: true}}\n    stop: {signal: TERM}\n    env: {<<: *e, C: x}\n";
+    const BITS: &[&str] = &[
+        "*a", "&a", "<<", ": ", "- ", "\n", "\n  ", "{", "}", "[", "]", "'", "\"", "#", "${", "~",
+        "!", "|", ">", "\u{0}", "é", "%", "?", "\t", "---\n", "no", "5s", "env:",
+    ];
+    let location = crate::Files::new().with("none", "").location("processes.yaml");
+    // A generator of our own, so that a failure can be had again.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let mut edits = 0;
+    for round in 0..3_000 {
+        let mut bytes = TEXT.as_bytes().to_vec();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes[at] = u8::try_from(next(256)).unwrap(),
+                2 => {
+                    let bit = BITS[next(BITS.len())];
+                    bytes.splice(at..at, bit.bytes());
+                }
+                _ => {
+                    let end = (at + next(40)).min(bytes.len());
+                    let piece = bytes[at..end].to_vec();
+                    let to = next(bytes.len());
+                    bytes.splice(to..to, piece);
+                }
+            }
+        }
+        let loaded = load_with(&location, Some(bytes.clone()));
+        let shown = provost::config::render::render(&loaded.diagnostics, &loaded.sources, false);
+        assert_eq!(shown.len(), loaded.diagnostics.len(), "round {round}");
+        let (Ok(text), Some(before)) = (String::from_utf8(bytes), &loaded.config) else { continue };
+        let id = ProcessId::new("b").unwrap();
+        let Ok(edited) = set_enabled(&text, std::slice::from_ref(&id), false) else { continue };
+        let after = load_with(&location, Some(edited.clone().into_bytes())).config;
+        let Some(after) = after else { panic!("round {round}: {text:?} became {edited:?}") };
+        let mut wanted = (**before).clone();
+        let spec = wanted.processes.get_mut(&id).unwrap();
+        std::sync::Arc::make_mut(spec).enabled = false;
+        assert_eq!(*after, wanted, "round {round}: {text:?} became {edited:?}");
+        edits += 1;
+    }
+    assert!(edits > 50, "too few of them were good: {edits}");
 }

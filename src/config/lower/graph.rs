@@ -11,14 +11,19 @@ impl Whole {
     /// Checks the edges and the graph as a whole.
     pub(crate) fn check_graph(&mut self) {
         let mut found = Vec::new();
+        // Each search looks at every id; after so many of them, nobody reads the suggestions.
+        let mut searches = 100;
         for lowered in self.processes.values() {
             for (edge, place) in &lowered.edges {
                 let Some(on) = self.processes.get(&edge.on) else {
                     let message = format!("there is no process `{}`", edge.on);
                     let mut problem =
                         Diagnostic::error("unknown-dependency", place.clone(), message);
-                    let ids = self.processes.keys().filter(|id| **id != lowered.spec.id);
-                    problem.help = did_you_mean(edge.on.as_str(), ids.map(ProcessId::as_str));
+                    if searches > 0 {
+                        searches -= 1;
+                        let ids = self.processes.keys().filter(|id| **id != lowered.spec.id);
+                        problem.help = did_you_mean(edge.on.as_str(), ids.map(ProcessId::as_str));
+                    }
                     found.push(problem);
                     continue;
                 };
@@ -58,8 +63,10 @@ fn never_met(condition: Condition, on: &Lowered) -> Option<Diagnostic> {
     }
 }
 
-/// Every cycle once, as its path. Without recursion: a chain may be ten thousand long.
+/// Every cycle once, as its path, up to a number that is enough to see what is wrong. Without
+/// recursion: a chain may be ten thousand long.
 fn cycles(processes: &BTreeMap<ProcessId, Lowered>) -> Vec<Diagnostic> {
+    const ENOUGH: usize = 50;
     let mut found = Vec::new();
     let mut done: BTreeSet<&ProcessId> = BTreeSet::new();
     for start in processes.keys() {
@@ -82,6 +89,9 @@ fn cycles(processes: &BTreeMap<ProcessId, Lowered>) -> Vec<Diagnostic> {
             let Some((on, _)) = processes.get_key_value(&edge.on) else { continue };
             if let Some(begin) = on_path.get(on) {
                 found.push(cycle(processes, &path[*begin..]));
+                if found.len() == ENOUGH {
+                    return found;
+                }
             } else if !done.contains(on) {
                 on_path.insert(on, path.len());
                 path.push((on, 0));
