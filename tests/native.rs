@@ -1,5 +1,7 @@
 //! The native backend and the prober, with real processes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "native/world.rs"]
 mod world;
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 /// What to start.
 pub struct Program<'a> {
-    /// An open executable that is no script.
+    /// An open executable that is no script. Its descriptor need not be out of the way of `fds`.
     pub file: BorrowedFd<'a>,
     /// The argument vector.
     pub argv: &'a [CString],
@@ -68,6 +68,7 @@ const STACK: usize = 64 * 1024;
 /// # Errors
 /// As [`StartError`] says. The zombie of a process that could not execute is left for the reaper.
 pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
+    let file = lift(program.file).map_err(StartError::Clone)?;
     let mut lifted = Vec::with_capacity(program.fds.len());
     for (from, _) in program.fds {
         lifted.push(lift(*from).map_err(StartError::Clone)?);
@@ -77,7 +78,7 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
     let (argv, env) = (pointers(program.argv), pointers(program.env));
     let plan = Plan {
         fds: &fds,
-        file: program.file.as_raw_fd(),
+        file: file.as_raw_fd(),
         argv: argv.as_ptr(),
         env: env.as_ptr(),
         error: AtomicI32::new(0),
@@ -207,10 +208,10 @@ extern "C" fn child(plan: &Plan<'_>) -> ! {
 
 fn place_and_execute(plan: &Plan<'_>) -> Errno {
     for (from, to) in plan.fds {
+        let args = [*from as usize, *to as usize, 0, 0, 0];
         // SAFETY: changes the descriptor table of this process only, which is a copy.
-        if let Err(errno) =
-            unsafe { kernel::call(nr::DUP3, [*from as usize, *to as usize, 0, 0, 0]) }
-        {
+        let placed = unsafe { kernel::call(nr::DUP3, args) };
+        if let Err(errno) = placed {
             return errno;
         }
     }
@@ -257,4 +258,37 @@ fn set_mask(mask: u64) -> u64 {
     // SAFETY: both masks are as large as the call is told. It cannot fail with these arguments.
     let _ = unsafe { kernel::call(nr::RT_SIGPROCMASK, args) };
     old
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    #[test]
+    fn a_target_may_be_the_number_of_the_program_or_of_a_source() {
+        let open = |path| std::fs::File::open(path).unwrap();
+        let (file, null) = (open("/bin/cat"), open("/dev/null"));
+        let numbers = [file.as_raw_fd(), null.as_raw_fd()];
+        let fds = [(null.as_fd(), numbers[0]), (file.as_fd(), numbers[1]), (null.as_fd(), 0)];
+        let argv = [c"cat".to_owned()];
+        let program =
+            Program { file: file.as_fd(), argv: &argv, env: &[], fds: &fds, cgroup: None };
+        let started = start(&program).unwrap();
+        assert!(started.pid > 1);
+        let status = waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED);
+        assert_eq!(status.unwrap().unwrap().exit_status(), Some(0));
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_told_at_once() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let program = Program { file: file.as_fd(), argv: &[], env: &[], fds: &[], cgroup: None };
+        match start(&program) {
+            Err(StartError::Exec(error)) => {
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -88,6 +88,26 @@ async fn a_chain_is_killed_in_its_group() {
     }
 }
 
+/// The moment at which the main process ends is the one at which its descendants change parents.
+#[tokio::test]
+async fn none_is_overlooked_while_others_come_and_go() {
+    let mut world = World::new();
+    let noise = world.start(shell("while :; do /bin/true; done"));
+    world.spawned().await;
+    for _ in 0..20 {
+        let run = world.start(shell(&format!("{RUNAWAY}; exit 0")));
+        world.spawned().await;
+        assert_eq!(world.exited().await, ExitStatus::Code(0));
+        let pid = world.screen.pid("runaway").await;
+        world.screen.take();
+        // Had the run been found empty before, nothing would be killed.
+        world.kill(run);
+        world.emptied().await;
+        gone(pid).await;
+    }
+    world.end(noise).await;
+}
+
 async fn two_runs_are_kept_apart(mut world: World) {
     let first = world.start(shell(&format!("{RUNAWAY}; exit 0")));
     world.spawned().await;

@@ -20,7 +20,7 @@
 //!
 //! A census is one walk over `/proc` and is shared by all who asked before it began.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -46,7 +46,7 @@ pub struct Process {
     pub ticks: u64,
     /// Resident memory, in pages.
     pub pages: u64,
-    /// Its mark, where it has one that could be ours.
+    /// Its mark; some number where it has none, None where it was not read.
     pub mark: Option<u64>,
 }
 
@@ -199,56 +199,109 @@ pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
     Ok(same.then_some(pidfd))
 }
 
-/// Walks `/proc`. New processes get higher numbers than old ones, and the walk goes upwards, so a
-/// process that was forked by one that was seen is seen too.
+/// Walks `/proc` until nothing can have been missed.
+///
+/// A process that was listed, forked, and ended before it was read has a child that was not listed.
+/// So when anything listed had ended by the time it was read, the list is taken again for what is
+/// new in it, which is little and quick. What is read as alive is no such case: the tree it belongs
+/// to is not empty then, and whoever asked asks again.
+///
+/// On a machine where something ends all the time this would never be done. It ends after some
+/// rounds: what is missed then has changed its process in each of them.
 fn take() -> io::Result<Snapshot> {
+    const ENOUGH: usize = 10;
     let mut buffer = Vec::new();
     let mut all = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if let Some(process) = read_process(pid, &mut buffer) {
-            all.insert(pid, process);
+    let mut seen = HashSet::new();
+    let mut processes = Vec::new();
+    for _ in 0..ENOUGH {
+        let mut all_lived = true;
+        for pid in list()? {
+            if !seen.insert(pid) {
+                continue;
+            }
+            let process = read_process(pid, &mut buffer);
+            all_lived &= process.as_ref().is_some_and(|process| !process.ended);
+            all.extend(process.map(|process| (pid, process)));
         }
-    }
-    mend_broken_links(&mut all, &mut buffer);
-    let mut processes = descendants(std::process::id(), all);
-    for process in &mut processes {
-        process.mark = read_mark(process.pid, &mut buffer);
+        all_lived &= mend_broken_links(&mut all, &mut buffer);
+        processes = descendants(std::process::id(), &all);
+        for process in processes.iter_mut().filter(|process| !process.ended) {
+            let mark = read_mark(process.pid, &mut buffer);
+            all_lived &= mark.is_some();
+            process.mark = mark;
+        }
+        if all_lived {
+            break;
+        }
     }
     Ok(Snapshot { processes })
 }
 
+/// All processes there are at one moment. Numbers go upwards and so does the list, but they start
+/// over at the end: where that has happened, and the kernel gave out numbers during the list, some
+/// of them may have been passed already, and the list is taken again.
+fn list() -> io::Result<Vec<u32>> {
+    const ENOUGH: usize = 10;
+    let mut pids = Vec::new();
+    let mut last = last_number();
+    for _ in 0..ENOUGH {
+        pids.clear();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        let now = last_number();
+        if now == last || pids.iter().max() <= last.as_ref() {
+            break;
+        }
+        last = now;
+    }
+    Ok(pids)
+}
+
+/// The number given out last (proc_loadavg(5)).
+fn last_number() -> Option<u32> {
+    let line = fs::read_to_string("/proc/loadavg").ok()?;
+    line.split_ascii_whitespace().nth(4)?.parse().ok()
+}
+
 /// A process whose parent ended between the reading of the one and of the other has a new parent.
-fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) {
-    const ATTEMPTS: usize = 4;
-    for _ in 0..ATTEMPTS {
+/// Whether all of them still lived.
+fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) -> bool {
+    const ENOUGH: usize = 10;
+    let mut all_lived = true;
+    for _ in 0..ENOUGH {
         let broken = |p: &&Process| p.parent != 0 && !all.contains_key(&p.parent);
         let lost: Vec<u32> = all.values().filter(broken).map(|p| p.pid).collect();
         if lost.is_empty() {
-            return;
+            break;
         }
         for pid in lost {
             match read_process(pid, buffer) {
                 Some(process) => all.insert(pid, process),
-                None => all.remove(&pid),
+                None => {
+                    all_lived = false;
+                    all.remove(&pid)
+                }
             };
         }
     }
+    all_lived
 }
 
 /// All that descends from `root`, without it, parents first.
-fn descendants(root: u32, mut all: BTreeMap<u32, Process>) -> Vec<Process> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+fn descendants(root: u32, all: &BTreeMap<u32, Process>) -> Vec<Process> {
+    let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
     for process in all.values() {
-        children.entry(process.parent).or_default().push(process.pid);
+        children.entry(process.parent).or_default().push(process);
     }
     let mut found = Vec::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
-        for pid in children.remove(&parent).unwrap_or_default() {
-            found.extend(all.remove(&pid));
-            parents.push(pid);
+        for process in children.remove(&parent).unwrap_or_default() {
+            found.push(process.clone());
+            parents.push(process.pid);
         }
     }
     found
@@ -292,12 +345,14 @@ fn parse_stat(pid: u32, rest: &str) -> Option<Process> {
     })
 }
 
+/// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
+/// process's to change. None when the process is gone.
 fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
     read_into(&format!("/proc/{pid}/limits"), buffer)?;
     let text = std::str::from_utf8(buffer).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max resident set"))?;
-    // The hard limit: the soft one is the process's to change.
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
+    let hard = line.split_ascii_whitespace().nth(1)?;
+    Some(hard.parse().unwrap_or(u64::MAX))
 }
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
@@ -412,7 +467,7 @@ mod tests {
     #[test]
     fn descendants_come_after_their_parents() {
         let all = [process(9, 5, 0, None), process(5, 8, 0, None), process(7, 2, 0, None)];
-        let found = descendants(8, all.into_iter().map(|p| (p.pid, p)).collect());
+        let found = descendants(8, &all.into_iter().map(|p| (p.pid, p)).collect());
         assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [5, 9]);
     }
 }

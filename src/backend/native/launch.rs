@@ -186,7 +186,7 @@ impl Launcher {
     fn limits(&self, recipe: &Recipe) -> Vec<Limit> {
         let files = match recipe.max_files {
             None => Limit {
-                resource: libc::RLIMIT_NOFILE as u32,
+                resource: libc::RLIMIT_NOFILE,
                 soft: USUAL_FILES.min(self.files),
                 hard: self.files,
             },
@@ -195,14 +195,11 @@ impl Launcher {
                 // not to run.
                 let root = rustix::process::geteuid().is_root();
                 let files = if root { wanted } else { wanted.min(self.files) };
-                Limit { resource: libc::RLIMIT_NOFILE as u32, soft: files, hard: files }
+                Limit { resource: libc::RLIMIT_NOFILE, soft: files, hard: files }
             }
         };
-        let mark = recipe.mark.map(|mark| Limit {
-            resource: libc::RLIMIT_RSS as u32,
-            soft: mark,
-            hard: mark,
-        });
+        let mark =
+            recipe.mark.map(|mark| Limit { resource: libc::RLIMIT_RSS, soft: mark, hard: mark });
         std::iter::once(files).chain(mark).collect()
     }
 }
@@ -283,7 +280,7 @@ impl Recipe {
 
     fn limit_text(&self, resource: u32) -> String {
         match self.max_files {
-            Some(files) if resource == libc::RLIMIT_NOFILE as u32 => format!("files: {files}"),
+            Some(files) if resource == libc::RLIMIT_NOFILE => format!("files: {files}"),
             _ => String::new(),
         }
     }

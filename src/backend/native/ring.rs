@@ -66,9 +66,13 @@ impl Ring {
         let mut written = self.written.subscribe();
         let (mut position, bytes) = self.beginning();
         reader.write_all(&bytes).await?;
-        while follow {
+        if !follow {
+            return Ok(());
+        }
+        loop {
             tokio::select! {
-                changed = written.changed() => if changed.is_err() { break },
+                // The other end is ours.
+                changed = written.changed() => if changed.is_err() { return Ok(()) },
                 // Nobody writes to us: it becomes readable when the other side is closed.
                 closed = reader.readable() => return closed,
             }
@@ -80,7 +84,6 @@ impl Ring {
             }
             reader.write_all(&bytes).await?;
         }
-        Ok(())
     }
 
     /// What is kept, from the first whole line on, and the position after it.
