@@ -118,7 +118,7 @@ async fn listen(
             Ok(Err(error)) => Err(error.to_string()),
             _ => Ok(()),
         },
-        _ = is_serving.changed() => Ok(()),
+        Ok(()) = is_serving.changed() => Ok(()),
         () = tokio::time::sleep(BUS_PATIENCE) => Ok(()),
     }
 }
