@@ -167,7 +167,7 @@ impl TestDaemon {
 pub fn provostd(directory: &Path, address: &str, socket: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
     command
-        .args(["--bus", "session", "--socket"])
+        .args(["--user", "--bus", "session", "--socket"])
         .arg(socket)
         .arg("-c")
         .arg(directory.join("processes.yaml"))
