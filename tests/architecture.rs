@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bus", &["core", "config", "driver"]),
     ("client", &[]),
     ("cli", &["client", "config", "daemon"]),
-    ("sys", &[]),
+    ("sys", &["core"]),
     (
         "daemon",
         &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "sys"],
