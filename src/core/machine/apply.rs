@@ -126,6 +126,8 @@ impl Machine {
             self.retarget(process, now, &mut steps, out);
         }
         self.dependents = self.all_dependents();
+        // Whoever waited for another along an edge that is no more.
+        self.moves.extend(self.instances.keys().cloned());
         self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
@@ -167,12 +169,13 @@ impl Machine {
         })));
     }
 
-    /// All edges that order stops: those of the file, and those of what it has no more and that is
-    /// not down yet. The latter cannot close a cycle: what the file has does not depend on them.
+    /// All edges that order stops: those of the file, and those that it last had for what it has no
+    /// more and that is not down yet. The latter cannot close a cycle: what the file has does not
+    /// depend on them, nor does what the file lost later than them.
     fn all_dependents(&self) -> Dependents {
         let mut all = Config::clone(&self.config);
         for (id, inst) in self.instances.iter().filter(|(_, inst)| inst.removed) {
-            all.processes.entry(id.process.clone()).or_insert_with(|| inst.spec.clone());
+            all.processes.entry(id.process.clone()).or_insert_with(|| inst.file_spec().clone());
         }
         Dependents::of(&all)
     }
@@ -258,21 +261,20 @@ impl Machine {
             inst.spec = spec.clone();
             inst.generation = generation;
         }
+        let mut reset = false;
         let kind = match (wished, live) {
             (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
                 StepKind::Restart
             }
             (true, true) => StepKind::Live,
             (true, false) if changed || !was_up => {
-                inst.reset();
                 inst.gated = true;
+                reset = true;
                 StepKind::Start
             }
             (true, false) => {
                 // A policy that would now go on need not wait for a hand.
-                if matches!(inst.phase, Phase::Failed) && old.restart != spec.restart {
-                    inst.reset();
-                }
+                reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
             (false, true) if was_up => StepKind::Stop,
@@ -280,6 +282,9 @@ impl Machine {
         };
         if kind != StepKind::Start {
             inst.gated = false;
+        }
+        if reset {
+            self.reset(id, now);
         }
         self.intents.insert(id.clone());
         self.touch(id);

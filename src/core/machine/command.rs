@@ -51,7 +51,7 @@ impl Machine {
         }
         self.give_jobs(request, instances, JobKind::Start, now, out);
         for id in instances {
-            self.want(id, once);
+            self.want(id, once, now);
         }
     }
 
@@ -74,15 +74,15 @@ impl Machine {
                 self.ripple(id);
                 self.restart_dependents(&id.process);
             }
-            self.want(id, false);
+            self.want(id, false, now);
         }
     }
 
-    fn want(&mut self, id: &InstanceId, once: bool) {
+    fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.wanted = true;
         inst.once |= once && !inst.file_spec().enabled;
-        inst.reset();
+        self.reset(id, now);
         self.intents.insert(id.clone());
         self.touch(id);
     }
@@ -174,6 +174,7 @@ impl Machine {
         &mut self,
         request: Request,
         instances: &[InstanceId],
+        now: Mono,
         out: &mut Vec<Effect>,
     ) {
         if let Some(refusal) = instances.iter().find_map(|id| self.existing(id).err()) {
@@ -182,10 +183,10 @@ impl Machine {
         }
         out.push(Effect::Answer { request, answer: Ok(Vec::new()) });
         for id in instances {
-            let Some(inst) = self.instances.get_mut(id) else { continue };
+            let Some(inst) = self.instances.get(id) else { continue };
             // A one-shot that completed has not failed.
             if !matches!(inst.phase, Phase::Completed) {
-                inst.reset();
+                self.reset(id, now);
             }
             self.intents.insert(id.clone());
             self.touch(id);

@@ -4,7 +4,7 @@ use super::Machine;
 use crate::event::{Blocker, DependencyState, Effect, RunEnd, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
-use crate::process::{Instance, Phase, Timer};
+use crate::process::{Instance, Phase};
 use crate::spec::{Condition, Dependency};
 use crate::time::Mono;
 use crate::view::HealthState;
@@ -78,10 +78,8 @@ impl Machine {
     fn rest(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
         if self.is_wished(inst) {
-            self.timers.disarm(&(id.clone(), Timer::Backoff));
             self.start_or_wait(id, now, out);
         } else if !matches!(inst.phase, Phase::Down) {
-            self.timers.disarm(&(id.clone(), Timer::Backoff));
             self.set_phase(id, Phase::Down, now);
         }
     }
@@ -208,12 +206,10 @@ impl Machine {
 
     /// Drops an instance that is down and that the file has no more.
     fn forget(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let done = if self.ending { JobResult::Canceled } else { JobResult::Done };
-        self.end_job(id, &[JobKind::Stop], done, None, out);
+        self.end_job(id, &[JobKind::Stop], JobResult::Done, None, out);
         let gone = Some(StopReason::Removed.to_string());
         self.end_job(id, UP, JobResult::Canceled, gone, out);
-        self.disarm_all(id);
-        self.ripple(id);
+        self.set_phase(id, Phase::Down, now);
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());
         }

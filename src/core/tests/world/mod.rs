@@ -75,7 +75,7 @@ impl World {
     /// Tells the machine one event and looks at what it does about it.
     pub fn feed(&mut self, event: Event) -> Verdict {
         if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{:>12.6}  {}", seconds(self.now), brief(&event));
+            let _ = writeln!(trace, "{:>12.6}  {}", seconds(self.now), told(&event));
         }
         if let Some(told) = &mut self.told {
             told.push((self.now, Some(event.clone())));
@@ -114,7 +114,7 @@ impl World {
     fn turn(&mut self, out: Vec<Effect>, timeout: bool) -> Verdict {
         if let Some(trace) = &mut self.trace {
             for effect in &out {
-                let _ = writeln!(trace, "              → {}", brief(effect));
+                let _ = writeln!(trace, "              → {}", done(effect));
             }
         }
         let mut verdict = Ok(());
@@ -155,28 +155,57 @@ impl World {
     }
 }
 
-/// A short text for a trace.
-pub fn brief(value: &impl std::fmt::Debug) -> String {
-    let mut text = format!("{value:?}");
-    for (from, to) in [
-        (", spec: ProcessSpec {", "#"),
-        ("spec: ProcessSpec {", "#"),
-        ("config: Config {", "#"),
-        ("ConfigAccepted", "ConfigAccepted"),
-    ] {
-        if to == "#"
-            && let Some(at) = text.find(from)
-        {
-            text.truncate(at);
-            text.push_str(" …");
+/// An event in a trace.
+fn told(event: &Event) -> String {
+    match event {
+        Event::ConfigAccepted { generation, config, .. } => {
+            let processes: Vec<String> = config.processes.values().map(|s| brief_spec(s)).collect();
+            let settings = &config.settings;
+            format!(
+                "ConfigAccepted {generation}, enabled {}, autoStart {}\n                  {}",
+                settings.enabled,
+                settings.auto_start,
+                processes.join("\n                  ")
+            )
         }
+        other => format!("{other:?}"),
     }
-    if text.len() > 600 {
-        let end = (0..=600).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
+}
+
+/// A process in a trace.
+pub fn brief_spec(spec: &provost_core::spec::ProcessSpec) -> String {
+    let edges: Vec<String> = spec
+        .depends_on
+        .iter()
+        .map(|e| format!("{} {}{}", e.on, e.condition, if e.restart { " restart" } else { "" }))
+        .collect();
+    format!(
+        "{} x{}{} {:?} on [{}] {:?}{}{}",
+        spec.id,
+        spec.instances,
+        if spec.enabled { "" } else { " disabled" },
+        spec.exec.command,
+        edges.join(", "),
+        spec.restart.condition,
+        if spec.health.is_some() { " checked" } else { "" },
+        if spec.essential { " essential" } else { "" },
+    )
+}
+
+/// An effect in a trace.
+fn done(effect: &Effect) -> String {
+    match effect {
+        Effect::Note(note) => match &note.instance {
+            Some(id) => format!("  {id}: {}", note.what),
+            None => format!("  {}", note.what),
+        },
+        Effect::Spawn { instance, run, spec } => {
+            format!("Spawn {instance} run {run} {:?}", spec.exec.command)
+        }
+        Effect::Probe { instance, probe, .. } => format!("Probe {instance} {probe}"),
+        Effect::ReloadFinished(report) => format!("ReloadFinished {}", report.result.as_str()),
+        other => format!("{other:?}"),
     }
-    text
 }
 
 #[allow(clippy::cast_precision_loss)]

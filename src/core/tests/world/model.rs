@@ -188,6 +188,8 @@ pub struct Model {
     pub exits: Vec<(InstanceId, Run, ExitStatus)>,
     /// Instances with a run, before this turn.
     pub(super) over_now: Option<InstanceId>,
+    /// A reload was under way before this turn.
+    pub(super) reloading: bool,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
     pub(super) wished_before: BTreeSet<InstanceId>,
@@ -199,6 +201,7 @@ impl Model {
         self.answered = false;
         self.over_now = None;
         self.changed.clear();
+        self.reloading = self.reload.is_some();
         for facts in self.instances.values_mut() {
             facts.before = facts.view.state;
             facts.next_before = facts.view.next_start;
@@ -474,7 +477,8 @@ impl Model {
             }
         }
         for id in old.processes.keys().chain(config.processes.keys()) {
-            if old.processes.get(id) != config.processes.get(id) {
+            let managed = old.settings.enabled == config.settings.enabled;
+            if old.processes.get(id) != config.processes.get(id) || !managed {
                 self.changed.insert(id.clone());
                 self.disturbed.insert(id.clone(), now);
             }
@@ -497,14 +501,13 @@ impl Model {
         for (id, facts) in &mut self.instances {
             facts.once = false;
             let Some(spec) = config.processes.get(&id.process) else { continue };
-            if id.index >= spec.instances || !self.changed.contains(&id.process) {
-                continue;
-            }
-            if old.processes.get(&id.process).is_none_or(|was| was.restart != spec.restart || was.enabled != spec.enabled)
-                || self.reload.is_some()
-                || facts.run.is_none()
-            {
+            let changed = self.changed.contains(&id.process);
+            if changed || self.reloading {
+                // Whether it is tried anew depends on how far the reload before was.
                 facts.attempt = None;
+            }
+            if id.index >= spec.instances || !changed {
+                continue;
             }
             if let Some(run) = &mut facts.run
                 && !needs_restart(&run.spec, spec)
