@@ -347,6 +347,9 @@ impl Machine {
         if matches!(inst.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
             self.set_phase(id, Phase::Down, now);
         }
+        // Also of a run that is ending, what follows may be something else now.
+        self.touch(id);
+        self.ripple(id);
     }
 
     /// Has an instance looked at again, and its view published.

@@ -43,6 +43,7 @@ use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
 use crate::health::Health;
 use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, Run};
 use crate::job::Job;
+use crate::restart::{self, Next};
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
 use crate::view::{HealthState, State};
@@ -228,6 +229,20 @@ impl Instance {
             Phase::Stopping(..) => true,
             _ => false,
         }
+    }
+
+    /// What its policy says follows a run that ended, or is ending, like this. None where the
+    /// policy has no say: the run was to end, or another is due in any case.
+    pub fn follow_up(&self, end: &RunEnd, give_up: Option<&FailReason>) -> Option<Next> {
+        let settled = !self.up
+            || matches!(end, RunEnd::Asked(_))
+            || self.next.is_some()
+            || self.restart_due.is_some();
+        let next = || match give_up {
+            Some(why) => Next::Fail(why.clone()),
+            None => restart::next(&self.spec.restart, end, self.attempt),
+        };
+        (!settled).then(next)
     }
 
     pub fn state(&self) -> State {

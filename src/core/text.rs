@@ -77,6 +77,7 @@ impl Display for DependencyState {
             DependencyState::Restarting => "failing and tried again",
             DependencyState::NotHealthy => "not healthy",
             DependencyState::NotCompleted => "not completed",
+            DependencyState::Over => "completed, and so not healthy any more",
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Machine;
 use super::gate::UP;
-use crate::event::{Effect, Refusal, StopReason, What, Whom};
+use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
 use crate::ids::{InstanceId, JobId, Request};
 use crate::job::{Job, JobKind, JobResult};
 use crate::process::{Instance, Phase};
@@ -82,9 +82,12 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.wanted = true;
         inst.once |= once && !inst.file_spec().enabled;
+        // What is ending by itself will be no answer to this; a new run is, and at once.
+        if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
+            inst.restart_due = Some(StopReason::Restart);
+        }
         self.reset(id, now);
         self.intents.insert(id.clone());
-        self.touch(id);
     }
 
     pub(super) fn stop_requested(
@@ -189,7 +192,6 @@ impl Machine {
                 self.reset(id, now);
             }
             self.intents.insert(id.clone());
-            self.touch(id);
         }
     }
 

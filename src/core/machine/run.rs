@@ -183,6 +183,7 @@ impl Machine {
             Phase::Stopping(_, ending) => (ending.end.clone(), ending.give_up.clone()),
             _ => (seen, None),
         };
+        let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
         let due = inst.restart_due.take();
         let changed = match inst.next.take() {
@@ -197,15 +198,12 @@ impl Machine {
         if changed || matches!(due, Some(StopReason::Restart)) {
             inst.attempt = 0;
         }
-        let (up, policy, attempt) = (inst.up, inst.spec.restart.clone(), inst.attempt);
         if asked {
             self.note(id, What::Stopped, now, out);
         }
-        if !up || asked || changed || due.is_some() {
-            self.set_phase(id, Phase::Down, now);
-        } else {
-            let next = give_up.map_or_else(|| restart::next(&policy, &end, attempt), Next::Fail);
-            self.follow(id, next, &end, now, out);
+        match follow_up {
+            None => self.set_phase(id, Phase::Down, now),
+            Some(next) => self.follow(id, next, &end, now, out),
         }
         if !asked {
             self.restart_dependents(&id.process.clone());

@@ -395,8 +395,6 @@ impl Player {
                 let lasting = view.blockers.iter().any(|blocker| match blocker {
                     provost_core::event::Blocker::Dependency { because, .. } => {
                         because.is_final()
-                            || *because == provost_core::event::DependencyState::NotHealthy
-                            || *because == provost_core::event::DependencyState::Delayed
                     }
                     provost_core::event::Blocker::Reload => false,
                 });

@@ -182,8 +182,11 @@ impl Model {
             DependencyState::Stopping => state(State::Stopping) || held,
             DependencyState::Restarting => state(State::Backoff) || state(State::Stopping),
             DependencyState::NotHealthy => {
-                state(State::Completed)
-                    || any(&|facts| facts.run.as_ref().is_some_and(|run| run.health.ill))
+                any(&|facts| facts.run.as_ref().is_some_and(|run| run.health.ill))
+            }
+            DependencyState::Over => {
+                edge.condition == Condition::Healthy
+                    && any(&|facts| facts.completed || self.will_be(facts) == Some(State::Completed))
             }
             DependencyState::NotCompleted => {
                 edge.condition == Condition::Completed
