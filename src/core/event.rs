@@ -676,6 +676,8 @@ pub enum DependencyState {
     NotHealthy,
     /// It has not ended with success.
     NotCompleted,
+    /// It has ended with success, and what has ended is not healthy any more.
+    Over,
 }
 
 impl DependencyState {
@@ -688,6 +690,7 @@ impl DependencyState {
                 | DependencyState::Stopped
                 | DependencyState::Failed
                 | DependencyState::Stuck
+                | DependencyState::Over
         )
     }
 

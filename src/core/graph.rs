@@ -64,29 +64,39 @@ pub struct Dependent {
 
 /// The edges of a configuration the other way round.
 #[derive(Clone, Debug, Default)]
-pub struct Dependents(BTreeMap<ProcessId, Vec<Dependent>>);
+pub struct Dependents {
+    above: BTreeMap<ProcessId, Vec<Dependent>>,
+    below: BTreeMap<ProcessId, Vec<ProcessId>>,
+}
 
 impl Dependents {
     /// Turns all edges of `config` round.
     #[must_use]
     pub fn of(config: &Config) -> Dependents {
-        let mut map: BTreeMap<ProcessId, Vec<Dependent>> = BTreeMap::new();
+        let mut all = Dependents::default();
         for spec in config.processes.values() {
             for edge in &spec.depends_on {
-                map.entry(edge.on.clone()).or_default().push(Dependent {
+                all.below.entry(spec.id.clone()).or_default().push(edge.on.clone());
+                all.above.entry(edge.on.clone()).or_default().push(Dependent {
                     process: spec.id.clone(),
                     condition: edge.condition,
                     restart: edge.restart,
                 });
             }
         }
-        Dependents(map)
+        all
     }
 
     /// Who depends on `process` directly, in order.
     #[must_use]
     pub fn on(&self, process: &ProcessId) -> &[Dependent] {
-        self.0.get(process).map_or(&[], Vec::as_slice)
+        self.above.get(process).map_or(&[], Vec::as_slice)
+    }
+
+    /// What `process` depends on directly, in order.
+    #[must_use]
+    pub fn below(&self, process: &ProcessId) -> &[ProcessId] {
+        self.below.get(process).map_or(&[], Vec::as_slice)
     }
 
     /// Who depends on `process` through edges that `follow` accepts, near or far, in order.

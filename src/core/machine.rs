@@ -119,7 +119,7 @@ impl Machine {
                 self.signal_requested(request, &instance, signal, whom, out);
             }
             Event::ResetFailedRequested { request, instances } => {
-                self.reset_requested(request, &instances, out);
+                self.reset_requested(request, &instances, now, out);
             }
             Event::ShutdownRequested => self.shut_down(0, now, out),
             Event::KillRequested => self.kill_all(now, out),
@@ -131,7 +131,7 @@ impl Machine {
     pub fn handle_timeout(&mut self, now: Mono, out: &mut Vec<Effect>) {
         while let Some((id, timer)) = self.timers.pop_due(now) {
             match timer {
-                Timer::Backoff => self.backoff_over(&id),
+                Timer::Backoff => self.backoff_over(&id, now),
                 Timer::Start => self.start_timed_out(&id, now, out),
                 Timer::Stop => self.stop_timed_out(&id, now, out),
                 Timer::Kill => self.kill_again(&id, now, out),
@@ -258,7 +258,10 @@ impl Machine {
     // What the parts share.
 
     fn settle(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let mut turns = 0usize;
         loop {
+            turns += 1;
+            debug_assert!(turns < 100_000 + 1_000 * self.instances.len(), "it does not settle");
             if let Some(id) = self.intents.pop_first() {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
@@ -315,12 +318,16 @@ impl Machine {
         adjust(&mut self.summary.missing, old.missing, new.missing);
     }
 
-    /// Changes the phase of an instance, and has all looked at that this may concern.
+    /// Changes the phase of an instance, disarms what was armed for the old one, and has all looked
+    /// at that this may concern. The only place where a phase changes.
     fn set_phase(&mut self, id: &InstanceId, phase: Phase, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let was_live = inst.live().is_some();
         let before = inst.state();
-        inst.phase = phase;
+        let old = std::mem::replace(&mut inst.phase, phase);
+        for timer in old.timers() {
+            self.timers.disarm(&(id.clone(), *timer));
+        }
         if inst.state() != before {
             inst.since = now;
         }
@@ -333,6 +340,18 @@ impl Machine {
         self.ripple(id);
     }
 
+    /// Forgets earlier failures of an instance, which is then ready to start when it should.
+    fn reset(&mut self, id: &InstanceId, now: Mono) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.attempt = 0;
+        if matches!(inst.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
+            self.set_phase(id, Phase::Down, now);
+        }
+        // Also of a run that is ending, what follows may be something else now.
+        self.touch(id);
+        self.ripple(id);
+    }
+
     /// Has an instance looked at again, and its view published.
     fn touch(&mut self, id: &InstanceId) {
         self.moves.insert(id.clone());
@@ -341,16 +360,10 @@ impl Machine {
 
     /// Has those looked at that may start, or stop, because of a change of `id`.
     fn ripple(&mut self, id: &InstanceId) {
-        let mut concerned: Vec<ProcessId> =
-            self.dependents.on(&id.process).iter().map(|edge| edge.process.clone()).collect();
-        if let Some(inst) = self.instances.get(id) {
-            let edges = inst.spec.depends_on.iter().chain(&inst.file_spec().depends_on);
-            concerned.extend(edges.map(|edge| edge.on.clone()));
-        }
-        for process in concerned {
-            for other in self.ids_of(&process) {
-                self.moves.insert(other);
-            }
+        let above = self.dependents.on(&id.process).iter().map(|edge| &edge.process);
+        for process in above.chain(self.dependents.below(&id.process)) {
+            let all = process.instance(0)..=process.instance(u32::MAX);
+            self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
         }
     }
 
@@ -409,12 +422,6 @@ impl Machine {
                 result,
                 detail,
             });
-        }
-    }
-
-    fn disarm_all(&mut self, id: &InstanceId) {
-        for timer in Timer::ALL {
-            self.timers.disarm(&(id.clone(), timer));
         }
     }
 }

@@ -43,9 +43,10 @@ use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
 use crate::health::Health;
 use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, Run};
 use crate::job::Job;
+use crate::restart::{self, Next};
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
-use crate::view::State;
+use crate::view::{HealthState, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -85,13 +86,22 @@ pub(crate) struct Live {
     pub started: Option<Mono>,
     /// When it was ready.
     pub ready: Option<Mono>,
-    /// Since when it has been ready and not unhealthy.
+    /// Since when it has been ready, and healthy where it has a check.
     pub stable_since: Option<Mono>,
     pub health: Health,
     /// The check that is out.
     pub probe: Option<ProbeId>,
     /// How its main process ended, once it has.
     pub exit: Option<ExitStatus>,
+}
+
+impl Live {
+    /// Notes whether it is stable as it is now.
+    pub fn restamp(&mut self, checked: bool, now: Mono) {
+        let healthy = !checked || self.health.state() == HealthState::Healthy;
+        let stable = self.ready.is_some() && healthy;
+        self.stable_since = if stable { self.stable_since.or(Some(now)) } else { None };
+    }
 }
 
 /// How and why a run is being ended.
@@ -221,6 +231,20 @@ impl Instance {
         }
     }
 
+    /// What its policy says follows a run that ended, or is ending, like this. None where the
+    /// policy has no say: the run was to end, or another is due in any case.
+    pub fn follow_up(&self, end: &RunEnd, give_up: Option<&FailReason>) -> Option<Next> {
+        let settled = !self.up
+            || matches!(end, RunEnd::Asked(_))
+            || self.next.is_some()
+            || self.restart_due.is_some();
+        let next = || match give_up {
+            Some(why) => Next::Fail(why.clone()),
+            None => restart::next(&self.spec.restart, end, self.attempt),
+        };
+        (!settled).then(next)
+    }
+
     pub fn state(&self) -> State {
         match &self.phase {
             Phase::Down => State::Down,
@@ -247,13 +271,6 @@ impl Instance {
         }
     }
 
-    /// Forgets earlier failures, and is ready to start when it should.
-    pub fn reset(&mut self) {
-        self.attempt = 0;
-        if matches!(self.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
-            self.phase = Phase::Down;
-        }
-    }
 }
 
 /// What can be armed for an instance.
@@ -273,15 +290,16 @@ pub(crate) enum Timer {
     ProbeDeadline,
 }
 
-impl Timer {
-    pub const ALL: [Timer; 6] = [
-        Timer::Backoff,
-        Timer::Start,
-        Timer::Stop,
-        Timer::Kill,
-        Timer::Probe,
-        Timer::ProbeDeadline,
-    ];
+impl Phase {
+    /// What may be armed in this phase, and in no other.
+    pub fn timers(&self) -> &'static [Timer] {
+        match self {
+            Phase::Up(_) => &[Timer::Start, Timer::Probe, Timer::ProbeDeadline],
+            Phase::Stopping(..) => &[Timer::Stop, Timer::Kill],
+            Phase::Backoff { .. } => &[Timer::Backoff],
+            Phase::Down | Phase::Waiting(_) | Phase::Completed | Phase::Failed => &[],
+        }
+    }
 }
 
 /// Deadlines are armed for an instance and a purpose.

@@ -77,6 +77,7 @@ impl Display for DependencyState {
             DependencyState::Restarting => "failing and tried again",
             DependencyState::NotHealthy => "not healthy",
             DependencyState::NotCompleted => "not completed",
+            DependencyState::Over => "completed, and so not healthy any more",
         })
     }
 }
@@ -234,17 +235,22 @@ impl InstanceView {
             },
             State::Starting => match &self.health_detail {
                 Some(detail) => format!("not ready yet; its check says: {detail}"),
-                None if self.sub_state == "checking" => "its check has not answered yet".to_owned(),
-                None => String::new(),
+                None => match self.sub_state {
+                    "checking" => "its check has not answered yet".to_owned(),
+                    "held" => "it is to be ended once what depends on it is down".to_owned(),
+                    _ => "its command is being executed".to_owned(),
+                },
             },
             State::Waiting => format!("waits for {}", joined(&self.blockers)),
-            State::Stopping => match self.history.iter().rev().find_map(|note| match &note.what {
-                What::Stopping { why } => Some(why),
-                _ => None,
-            }) {
-                Some(why) => format!("{why}; {}", self.sub_state),
-                None => self.sub_state.to_owned(),
-            },
+            State::Stopping => {
+                let why = self.history.iter().rev().find_map(|note| match &note.what {
+                    // That of an earlier run is no reason.
+                    What::Stopping { why } if note.run == self.run => Some(why),
+                    _ => None,
+                });
+                let why = why.unwrap_or(&StopReason::Leftovers);
+                format!("{why}; {}", self.sub_state)
+            }
             State::Backoff => {
                 let wait = self.next_start.map_or(Duration::ZERO, |at| at.since(now));
                 let end = self.end_text();
@@ -265,7 +271,8 @@ impl InstanceView {
             State::Down => match &self.last_end {
                 Some(RunEnd::Asked(reason)) => reason.to_string(),
                 _ if !self.wanted => StopReason::Requested.to_string(),
-                _ => String::new(),
+                // Wanted and enabled, and still down: nothing else is left.
+                _ => StopReason::Shutdown.to_string(),
             },
         }
     }

@@ -112,6 +112,8 @@ impl Machine {
         let what = What::ReloadStarted { generation, plan: plan.clone() };
         self.note_all(Some(job), what, now, out);
 
+        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
+        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let from = std::mem::replace(&mut self.generation, generation);
         let management = self.config.settings.enabled != config.settings.enabled;
         self.config = config;
@@ -123,9 +125,11 @@ impl Machine {
         }
         let mut steps = Vec::new();
         for process in &concerned {
-            self.retarget(process, now, &mut steps, out);
+            self.retarget(process, &wished_before, now, &mut steps, out);
         }
         self.dependents = self.all_dependents();
+        // Whoever waited for another along an edge that is no more.
+        self.moves.extend(self.instances.keys().cloned());
         self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
@@ -167,12 +171,13 @@ impl Machine {
         })));
     }
 
-    /// All edges that order stops: those of the file, and those of what it has no more and that is
-    /// not down yet. The latter cannot close a cycle: what the file has does not depend on them.
+    /// All edges that order stops: those of the file, and those that it last had for what it has no
+    /// more and that is not down yet. The latter cannot close a cycle: what the file has does not
+    /// depend on them, nor does what the file lost later than them.
     fn all_dependents(&self) -> Dependents {
         let mut all = Config::clone(&self.config);
         for (id, inst) in self.instances.iter().filter(|(_, inst)| inst.removed) {
-            all.processes.entry(id.process.clone()).or_insert_with(|| inst.spec.clone());
+            all.processes.entry(id.process.clone()).or_insert_with(|| inst.file_spec().clone());
         }
         Dependents::of(&all)
     }
@@ -182,6 +187,7 @@ impl Machine {
     fn retarget(
         &mut self,
         process: &ProcessId,
+        wished_before: &BTreeSet<InstanceId>,
         now: Mono,
         steps: &mut Vec<Step>,
         out: &mut Vec<Effect>,
@@ -190,7 +196,9 @@ impl Machine {
         let count = spec.as_ref().map_or(0, |spec| spec.instances);
         for id in self.ids_of(process) {
             match &spec {
-                Some(spec) if id.index < count => self.retarget_one(&id, spec, now, steps, out),
+                Some(spec) if id.index < count => {
+                    self.retarget_one(&id, spec, wished_before, now, steps, out);
+                }
                 _ => self.remove(&id, steps),
             }
         }
@@ -228,20 +236,21 @@ impl Machine {
         &mut self,
         id: &InstanceId,
         spec: &Arc<ProcessSpec>,
+        wished_before: &BTreeSet<InstanceId>,
         now: Mono,
         steps: &mut Vec<Step>,
         out: &mut Vec<Effect>,
     ) {
         let managed = self.config.settings.enabled;
         let generation = self.generation;
+        let was_wished = wished_before.contains(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let old = inst.spec.clone();
-        let was_up = inst.up && !inst.gated;
-        if std::mem::take(&mut inst.removed) {
-            // Back before it was gone: a new life as far as the operator is concerned.
+        let back = std::mem::take(&mut inst.removed);
+        if back {
+            // Before it was gone: a new life as far as the operator is concerned.
             inst.wanted = self.config.settings.auto_start;
         }
-        inst.once = false;
         let wished = inst.wanted && managed && spec.enabled;
         let changed = fields::needs_restart(&old, spec);
         let live = inst.live().is_some();
@@ -258,28 +267,39 @@ impl Machine {
             inst.spec = spec.clone();
             inst.generation = generation;
         }
+        let mut reset = false;
         let kind = match (wished, live) {
             (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
                 StepKind::Restart
             }
             (true, true) => StepKind::Live,
-            (true, false) if changed || !was_up => {
-                inst.reset();
+            (true, false) if changed || !was_wished => {
+                inst.gated = true;
+                reset = true;
+                StepKind::Start
+            }
+            // What the reload before held back, or what waits for something that this one brings.
+            (true, false) if matches!(inst.phase, Phase::Waiting(_) | Phase::Down) => {
                 inst.gated = true;
                 StepKind::Start
             }
             (true, false) => {
                 // A policy that would now go on need not wait for a hand.
-                if matches!(inst.phase, Phase::Failed) && old.restart != spec.restart {
-                    inst.reset();
-                }
+                reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_up => StepKind::Stop,
+            (false, true) if was_wished => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if kind != StepKind::Start {
             inst.gated = false;
+        }
+        if reset {
+            self.reset(id, now);
+        }
+        if back {
+            let why = Some("it is back in the file".to_owned());
+            self.end_job(id, &[JobKind::Stop], JobResult::Canceled, why, out);
         }
         self.intents.insert(id.clone());
         self.touch(id);
@@ -379,7 +399,7 @@ impl Machine {
                 && inst.next.is_some()
                 && matches!(inst.phase, Phase::Up(_))
             {
-                inst.restart_due = Some(StopReason::Changed);
+                inst.restart_due.get_or_insert(StopReason::Changed);
                 self.ripple(&id);
                 self.restart_dependents(&id.process);
             }

@@ -5,7 +5,7 @@
 
 use super::Machine;
 use super::gate::UP;
-use crate::event::{Effect, Refusal, StopReason, What, Whom};
+use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
 use crate::ids::{InstanceId, JobId, Request};
 use crate::job::{Job, JobKind, JobResult};
 use crate::process::{Instance, Phase};
@@ -51,7 +51,7 @@ impl Machine {
         }
         self.give_jobs(request, instances, JobKind::Start, now, out);
         for id in instances {
-            self.want(id, once);
+            self.want(id, once, now);
         }
     }
 
@@ -74,17 +74,20 @@ impl Machine {
                 self.ripple(id);
                 self.restart_dependents(&id.process);
             }
-            self.want(id, false);
+            self.want(id, false, now);
         }
     }
 
-    fn want(&mut self, id: &InstanceId, once: bool) {
+    fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.wanted = true;
         inst.once |= once && !inst.file_spec().enabled;
-        inst.reset();
+        // What is ending by itself will be no answer to this; a new run is, and at once.
+        if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
+            inst.restart_due = Some(StopReason::Restart);
+        }
+        self.reset(id, now);
         self.intents.insert(id.clone());
-        self.touch(id);
     }
 
     pub(super) fn stop_requested(
@@ -174,6 +177,7 @@ impl Machine {
         &mut self,
         request: Request,
         instances: &[InstanceId],
+        now: Mono,
         out: &mut Vec<Effect>,
     ) {
         if let Some(refusal) = instances.iter().find_map(|id| self.existing(id).err()) {
@@ -182,13 +186,12 @@ impl Machine {
         }
         out.push(Effect::Answer { request, answer: Ok(Vec::new()) });
         for id in instances {
-            let Some(inst) = self.instances.get_mut(id) else { continue };
+            let Some(inst) = self.instances.get(id) else { continue };
             // A one-shot that completed has not failed.
             if !matches!(inst.phase, Phase::Completed) {
-                inst.reset();
+                self.reset(id, now);
             }
             self.intents.insert(id.clone());
-            self.touch(id);
         }
     }
 

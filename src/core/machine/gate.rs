@@ -4,7 +4,8 @@ use super::Machine;
 use crate::event::{Blocker, DependencyState, Effect, RunEnd, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
-use crate::process::{Instance, Phase, Timer};
+use crate::process::{Instance, Phase};
+use crate::restart::Next;
 use crate::spec::{Condition, Dependency};
 use crate::time::Mono;
 use crate::view::HealthState;
@@ -14,7 +15,7 @@ pub(super) const UP: &[JobKind] = &[JobKind::Start, JobKind::Restart];
 
 impl Machine {
     /// Whether file, operator and supervisor want it up, dependencies aside.
-    fn is_wished(&self, inst: &Instance) -> bool {
+    pub(super) fn is_wished(&self, inst: &Instance) -> bool {
         !self.ending
             && !inst.removed
             && inst.wanted
@@ -78,10 +79,8 @@ impl Machine {
     fn rest(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
         if self.is_wished(inst) {
-            self.timers.disarm(&(id.clone(), Timer::Backoff));
             self.start_or_wait(id, now, out);
         } else if !matches!(inst.phase, Phase::Down) {
-            self.timers.disarm(&(id.clone(), Timer::Backoff));
             self.set_phase(id, Phase::Down, now);
         }
     }
@@ -208,12 +207,10 @@ impl Machine {
 
     /// Drops an instance that is down and that the file has no more.
     fn forget(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let done = if self.ending { JobResult::Canceled } else { JobResult::Done };
-        self.end_job(id, &[JobKind::Stop], done, None, out);
+        self.end_job(id, &[JobKind::Stop], JobResult::Done, None, out);
         let gone = Some(StopReason::Removed.to_string());
         self.end_job(id, UP, JobResult::Canceled, gone, out);
-        self.disarm_all(id);
-        self.ripple(id);
+        self.set_phase(id, Phase::Down, now);
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());
         }
@@ -228,15 +225,21 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
         Phase::Failed => Some(DependencyState::Failed),
         Phase::Backoff { .. } => Some(DependencyState::Restarting),
         Phase::Waiting(blockers) => Some(behind(blockers)),
-        Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
-            Some(DependencyState::Restarting)
+        Phase::Stopping(_, ending) => {
+            Some(match inst.follow_up(&ending.end, ending.give_up.as_ref()) {
+                None => DependencyState::Stopping,
+                Some(Next::Restart) => DependencyState::Restarting,
+                Some(Next::Fail(_)) => DependencyState::Failed,
+                // Its work is done, but something of it is left.
+                Some(Next::Complete) if condition == Condition::Healthy => DependencyState::Over,
+                Some(Next::Complete) => DependencyState::NotCompleted,
+            })
         }
-        Phase::Stopping(..) => Some(DependencyState::Stopping),
         Phase::Down => Some(DependencyState::Starting),
         Phase::Up(_) if inst.restart_due.is_some() => Some(DependencyState::Stopping),
         // A one-shot that did its work was started and ready, but is not healthy any more.
         Phase::Completed => match condition {
-            Condition::Healthy => Some(DependencyState::NotHealthy),
+            Condition::Healthy => Some(DependencyState::Over),
             Condition::Started | Condition::Ready | Condition::Completed => None,
         },
         Phase::Up(live) => match condition {

@@ -6,10 +6,11 @@ use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReaso
 use crate::health::{Health, Turned};
 use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
 use crate::job::JobResult;
-use crate::process::{Ending, Live, Phase, Timer};
+use crate::process::{Ending, Instance, Live, Phase, Timer};
 use crate::restart::{self, Next};
 use crate::spec::{OnFailure, ProcessSpec, Readiness};
 use crate::time::Mono;
+use crate::view::HealthState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,14 +100,8 @@ impl Machine {
         let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return };
         live.exit = Some(status);
         let (generation, pid) = (live.generation, live.pid.unwrap_or(0));
-        // How long it was stable is settled now, however long its descendants linger.
-        let stable =
-            live.stable_since.is_some_and(|since| now.since(since) >= inst.spec.restart.min_uptime);
         inst.last_exit = Some(status);
         let going_on = matches!(inst.phase, Phase::Up(_));
-        if going_on && stable {
-            inst.attempt = 0;
-        }
         let stop = inst.spec.stop.clone();
         self.note(id, What::Exited { status, expected: !going_on }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
@@ -144,11 +139,15 @@ impl Machine {
         give_up: Option<FailReason>,
         now: Mono,
     ) {
-        for timer in [Timer::Start, Timer::Probe, Timer::ProbeDeadline] {
-            self.timers.disarm(&(id.clone(), timer));
-        }
         let Some(inst) = self.instances.get_mut(id) else { return };
         if let Phase::Up(live) = &mut inst.phase {
+            // How long it was stable is settled now, however long the rest of it lingers. A run
+            // that is ended by its check has no claim, however well it began.
+            let blamed = matches!(end, RunEnd::Unhealthy(_) | RunEnd::StartTimedOut);
+            let enough = inst.spec.restart.min_uptime;
+            if !blamed && live.stable_since.is_some_and(|since| now.since(since) >= enough) {
+                inst.attempt = 0;
+            }
             live.probe = None;
             let live = live.clone();
             let ending = Ending { end, give_up, killed: false };
@@ -179,12 +178,12 @@ impl Machine {
     ///
     /// `seen` is how it ended, unless it was being ended for another reason.
     fn run_over(&mut self, id: &InstanceId, seen: RunEnd, now: Mono, out: &mut Vec<Effect>) {
-        self.disarm_all(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let (end, give_up) = match &inst.phase {
             Phase::Stopping(_, ending) => (ending.end.clone(), ending.give_up.clone()),
             _ => (seen, None),
         };
+        let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
         let due = inst.restart_due.take();
         let changed = match inst.next.take() {
@@ -199,15 +198,12 @@ impl Machine {
         if changed || matches!(due, Some(StopReason::Restart)) {
             inst.attempt = 0;
         }
-        let (up, policy, attempt) = (inst.up, inst.spec.restart.clone(), inst.attempt);
         if asked {
             self.note(id, What::Stopped, now, out);
         }
-        if !up || asked || changed || due.is_some() {
-            self.set_phase(id, Phase::Down, now);
-        } else {
-            let next = give_up.map_or_else(|| restart::next(&policy, &end, attempt), Next::Fail);
-            self.follow(id, next, &end, now, out);
+        match follow_up {
+            None => self.set_phase(id, Phase::Down, now),
+            Some(next) => self.follow(id, next, &end, now, out),
         }
         if !asked {
             self.restart_dependents(&id.process.clone());
@@ -281,13 +277,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn backoff_over(&mut self, id: &InstanceId) {
-        if let Some(inst) = self.instances.get_mut(id)
-            && matches!(inst.phase, Phase::Backoff { .. })
-        {
-            inst.phase = Phase::Down;
-            self.touch(id);
-        }
+    pub(super) fn backoff_over(&mut self, id: &InstanceId, now: Mono) {
+        self.set_phase(id, Phase::Down, now);
     }
 
     pub(super) fn start_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
@@ -297,7 +288,12 @@ impl Machine {
         let last_check = live.health.detail().map(ToString::to_string);
         let what = What::StartTimedOut { limit, last_check };
         let detail = Some(what.to_string());
+        let going_down = inst.is_going_down();
         self.note(id, what, now, out);
+        if going_down {
+            // It ends anyway, in its turn, and its job is about another run.
+            return;
+        }
         self.end_job(id, UP, JobResult::Timeout, detail, out);
         self.begin_stop(id, RunEnd::StartTimedOut, None, StopReason::StartTimedOut, now, out);
     }
@@ -351,7 +347,7 @@ impl Machine {
         let Phase::Up(live) = &mut inst.phase else { return };
         let (Some(started), None) = (live.started, live.ready) else { return };
         live.ready = Some(now);
-        live.stable_since = Some(now);
+        live.restamp(inst.spec.health.is_some(), now);
         inst.since = now;
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
@@ -403,15 +399,14 @@ impl Machine {
         }
         live.probe = None;
         let age = live.started.map_or(Duration::ZERO, |started| now.since(started));
+        let failed = outcome.is_err();
         let detail = outcome.as_ref().err().cloned().unwrap_or_default();
+        let what = detail.clone();
         let turned = live.health.take(outcome, check, age, now);
         let (failures, pause) = (live.health.failures(), live.health.pause(check));
-        let ready = live.ready.is_some();
-        match turned {
-            Turned::Healthy if ready => live.stable_since = Some(now),
-            Turned::Unhealthy => live.stable_since = None,
-            _ => {}
-        }
+        live.restamp(true, now);
+        // Until it is ready, its start timeout decides: a slow start is no illness.
+        let ill = failed && live.ready.is_some() && live.health.state() == HealthState::Unhealthy;
         self.timers.disarm(&(id.clone(), Timer::ProbeDeadline));
         self.timers.arm((id.clone(), Timer::Probe), now.after(pause));
         self.touch(id);
@@ -428,13 +423,13 @@ impl Machine {
                 self.ripple(id);
             }
             Turned::Unhealthy => {
-                self.note(id, What::Unhealthy { detail: detail.clone() }, now, out);
+                self.note(id, What::Unhealthy { detail }, now, out);
                 self.ripple(id);
-                // Until it is ready, its start timeout decides: a slow start is no illness.
-                if ready {
-                    self.act_on_illness(id, check.on_failure, detail, now, out);
-                }
             }
+        }
+        // At each failure, since what it leads to may have changed while it was ill.
+        if ill {
+            self.act_on_illness(id, check.on_failure, what, now, out);
         }
     }
 
@@ -446,6 +441,10 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
+        if self.instances.get(id).is_some_and(Instance::is_going_down) {
+            // It ends anyway, in its turn: not before those that depend on it.
+            return;
+        }
         let give_up = match action {
             OnFailure::None => return,
             OnFailure::Restart => None,
@@ -482,9 +481,9 @@ impl Machine {
             live.probe = None;
             if spec.health.is_none() || old.health.is_none() {
                 live.health = Health::new(spec.health.is_some());
-                live.stable_since = live.ready.map(|_| now);
             }
         }
+        live.restamp(spec.health.is_some(), now);
         if spec.readiness == Readiness::Started {
             self.make_ready(id, now, out);
         }

@@ -1,0 +1,354 @@
+//! What holds between turns.
+
+use super::Verdict;
+use super::model::{Facts, Model, Over, RunFacts};
+use super::watch::pause;
+use crate::hold;
+use provost_core::Machine;
+use provost_core::event::{Blocker, DependencyState, RunEnd, StopReason};
+use provost_core::ids::InstanceId;
+use provost_core::spec::{Condition, OnFailure};
+use provost_core::time::Mono;
+use provost_core::view::{HealthState, State, Summary};
+use std::time::Duration;
+
+/// How long an answer to a check may be late.
+const GRACE: Duration = Duration::from_secs(2);
+const KILL_AGAIN: Duration = Duration::from_secs(10);
+
+impl Model {
+    /// After a turn; `timeout`: it was one in which all that is due was done.
+    pub(super) fn end(
+        &mut self,
+        machine: &Machine,
+        now: Mono,
+        timeout: bool,
+        deep: bool,
+    ) -> Verdict {
+        hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
+        let asked = !matches!(
+            self.cause,
+            super::model::Cause::Timeout
+                | super::model::Cause::Fact(_)
+                | super::model::Cause::Shutdown
+                | super::model::Cause::Kill
+        );
+        hold!(!asked || self.answered, "a request without an answer");
+        self.same_instances(machine)?;
+        if deep {
+            self.views_are_current(machine)?;
+        }
+        for (id, facts) in &self.instances {
+            self.check_one(id, facts, now, timeout)?;
+        }
+        self.check_summary(&machine.summary())?;
+        self.check_timers(machine, now, timeout)?;
+        let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
+        hold!(!over || self.finished == 1, "all is down and nobody was told");
+        hold!(machine.generation() == self.generation, "generation {}", machine.generation());
+        Ok(())
+    }
+
+    fn same_instances(&self, machine: &Machine) -> Verdict {
+        hold!(machine.instances().eq(self.instances.keys()), "other instances than there should be");
+        for (id, spec) in &self.config.processes {
+            for index in 0..spec.instances {
+                let there = self.instances.contains_key(&id.instance(index));
+                hold!(there, "{id}@{index} is in the file and not there");
+            }
+        }
+        Ok(())
+    }
+
+    /// What was not said to have changed has not.
+    fn views_are_current(&self, machine: &Machine) -> Verdict {
+        for (id, facts) in &self.instances {
+            let view = machine.view(id);
+            let same = view.as_ref() == Some(&facts.view);
+            hold!(same, "{id} changed without a word:\n{view:#?}\n{:#?}", facts.view);
+        }
+        Ok(())
+    }
+
+    fn check_one(&self, id: &InstanceId, facts: &Facts, now: Mono, timeout: bool) -> Verdict {
+        let view = &facts.view;
+        let file = self.config.processes.get(&id.process).filter(|spec| id.index < spec.instances);
+        hold!(view.wanted == facts.wanted || file.is_none(), "{id}: wanted {}", view.wanted);
+        hold!(view.once == facts.once || file.is_none(), "{id}: once {}", view.once);
+        let enabled = self.config.settings.enabled && file.is_some_and(|spec| spec.enabled);
+        hold!(view.enabled == enabled, "{id}: enabled {}", view.enabled);
+        if let Some(file) = file {
+            hold!(view.spec == *file, "{id} shows another spec than the file's");
+        }
+        hold!(view.job.map(|job| job.0) == facts.job.as_ref().map(|job| job.id), "{id}: job");
+        hold!(view.run == facts.run.as_ref().map(|run| run.run), "{id}: run {:?}", view.run);
+        hold!(view.last_exit == facts.last_exit, "{id}: last exit {:?}", view.last_exit);
+        if let Some(attempt) = facts.attempt {
+            hold!(view.attempt == attempt, "{id}: attempt {}, not {attempt}", view.attempt);
+        }
+        self.check_state(id, facts)?;
+        match &facts.run {
+            Some(run) => self.check_run(id, facts, run, now, timeout)?,
+            None => {
+                hold!(file.is_some(), "{id} is down and not in the file, and still there");
+                self.check_over(id, facts)?;
+                hold!(view.health == HealthState::None, "{id}: health of nothing");
+            }
+        }
+        if facts.wanted && view.state != State::Running && view.state != State::Completed {
+            hold!(!view.reason(now).is_empty(), "{id} is {:?} and nobody knows why", view.state);
+        }
+        Ok(())
+    }
+
+    /// What an instance does is what it should be doing.
+    fn check_state(&self, id: &InstanceId, facts: &Facts) -> Verdict {
+        let view = &facts.view;
+        let state = view.state;
+        let live = matches!(state, State::Starting | State::Running | State::Stopping);
+        hold!(live == facts.run.is_some(), "{id} is {state:?}, its run: {:?}", facts.run);
+        hold!((state == State::Backoff) == view.next_start.is_some(), "{id}: next start");
+        if live {
+            return Ok(());
+        }
+        let allowed: &[State] = match (facts.up, facts.wished) {
+            (true, _) => &[State::Waiting, State::Backoff, State::Completed, State::Failed],
+            (false, true) => &[State::Waiting, State::Completed, State::Failed],
+            (false, false) => &[State::Down, State::Completed],
+        };
+        hold!(allowed.contains(&state), "{id} is {state:?}, up {}, wished {}", facts.up, facts.wished);
+        if state == State::Waiting {
+            self.check_waiting(id, facts)?;
+        }
+        Ok(())
+    }
+
+    /// It waits for something, and that is so.
+    fn check_waiting(&self, id: &InstanceId, facts: &Facts) -> Verdict {
+        hold!(!facts.view.blockers.is_empty(), "{id} waits for nothing");
+        let Some(spec) = self.config.processes.get(&id.process) else { return Ok(()) };
+        let mut named = Vec::new();
+        for blocker in &facts.view.blockers {
+            match blocker {
+                Blocker::Reload => hold!(self.reload.is_some(), "{id} waits for no reload"),
+                Blocker::Dependency { on, condition, because } => {
+                    let edge = spec.depends_on.iter().find(|edge| edge.on == *on);
+                    let Some(edge) = edge.filter(|edge| edge.condition == *condition) else {
+                        return Err(format!("{id} does not depend on {on}"));
+                    };
+                    named.push(edge.on.clone());
+                    self.check_because(id, edge, *because)?;
+                }
+            }
+        }
+        for edge in &spec.depends_on {
+            let told = named.contains(&edge.on);
+            hold!(told || self.is_met(edge), "{id} does not say that it waits for {}", edge.on);
+        }
+        Ok(())
+    }
+
+    /// Why a dependency does not meet its condition is so.
+    fn check_because(
+        &self,
+        id: &InstanceId,
+        edge: &provost_core::spec::Dependency,
+        because: DependencyState,
+    ) -> Verdict {
+        let on = &edge.on;
+        let up = || self.instances_of(on).filter(|(_, facts)| facts.up);
+        let enabled = self.config.settings.enabled && self.config.processes[on].enabled;
+        let any = |wanted: &dyn Fn(&Facts) -> bool| up().any(|(_, facts)| wanted(facts));
+        let waits_for = |wanted: &dyn Fn(DependencyState) -> bool| {
+            any(&|facts| {
+                facts.view.state == State::Waiting
+                    && facts.view.blockers.iter().any(|blocker| {
+                        matches!(blocker, Blocker::Dependency { because, .. } if wanted(*because))
+                    })
+            })
+        };
+        let state = |state: State| any(&|facts| facts.view.state == state);
+        let held = any(&|facts| facts.view.sub_state == "held");
+        let ok = match because {
+            DependencyState::Disabled => up().next().is_none() && !enabled,
+            DependencyState::Stopped => up().next().is_none() && enabled,
+            DependencyState::Failed => any(&|facts| {
+                facts.view.state == State::Failed || self.will_be(facts) == Some(State::Failed)
+            }),
+            DependencyState::Waiting => state(State::Waiting),
+            DependencyState::Stuck => waits_for(&DependencyState::is_final),
+            DependencyState::Delayed => waits_for(&DependencyState::is_lasting),
+            DependencyState::Starting => state(State::Starting) || state(State::Running),
+            DependencyState::Stopping => state(State::Stopping) || held,
+            DependencyState::Restarting => state(State::Backoff) || state(State::Stopping),
+            DependencyState::NotHealthy => {
+                any(&|facts| facts.run.as_ref().is_some_and(|run| run.health.ill))
+            }
+            DependencyState::Over => {
+                edge.condition == Condition::Healthy
+                    && any(&|facts| facts.completed || self.will_be(facts) == Some(State::Completed))
+            }
+            DependencyState::NotCompleted => {
+                edge.condition == Condition::Completed
+                    || any(&|facts| self.will_be(facts) == Some(State::Completed))
+            }
+        };
+        hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
+        let unmet = !self.is_met(edge) || held;
+        hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
+        Ok(())
+    }
+
+    /// What follows the end of a run that is ending by itself.
+    fn will_be(&self, facts: &Facts) -> Option<State> {
+        let run = facts.run.as_ref()?;
+        let end = match (&run.why, run.exit) {
+            (None, Some(status)) => RunEnd::Exited(status),
+            (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
+            (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
+            _ => return None,
+        };
+        let ill = is_ill(&run.spec, &end);
+        Some(Model::verdict(&run.spec, &end, facts.view.attempt, ill))
+    }
+
+    fn check_run(
+        &self,
+        id: &InstanceId,
+        facts: &Facts,
+        run: &RunFacts,
+        now: Mono,
+        timeout: bool,
+    ) -> Verdict {
+        let view = &facts.view;
+        let expected = match (run.goes_on(), run.ready) {
+            (false, _) => State::Stopping,
+            (true, true) => State::Running,
+            (true, false) => State::Starting,
+        };
+        hold!(view.state == expected, "{id} is {:?}, not {expected:?}", view.state);
+        let health = match (&run.spec.health, run.health) {
+            (None, _) => HealthState::None,
+            (_, health) if health.healthy => HealthState::Healthy,
+            (_, health) if health.ill => HealthState::Unhealthy,
+            _ => HealthState::Starting,
+        };
+        // Of a run that is ending nothing is learned any more.
+        hold!(view.health == health || !run.goes_on(), "{id}: {:?}, not {health:?}", view.health);
+        hold!(view.pid.is_some() == (run.spawned.is_some() && run.exit.is_none()), "{id}: pid");
+        if run.goes_on() && !facts.up {
+            let waits = self.dependents_down(id);
+            hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
+        }
+        if !timeout {
+            return Ok(());
+        }
+        match (run.ending, run.killed) {
+            (Some(at), None) => {
+                hold!(now < at.after(run.patience), "{id} should have been killed");
+            }
+            (_, Some(at)) => hold!(now < at.after(KILL_AGAIN), "{id} should be killed again"),
+            (None, None) => {
+                let late = now >= run.asked.after(run.spec.start_timeout);
+                hold!(run.ready || run.overdue || !late, "{id} should have been ready");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all above an instance that are going down are down.
+    fn dependents_down(&self, id: &InstanceId) -> bool {
+        self.config.processes.values().chain(self.gone.values()).all(|spec| {
+            let depends = spec
+                .depends_on
+                .iter()
+                .any(|edge| edge.on == id.process && edge.condition != Condition::Completed);
+            !depends
+                || self.instances_of(&spec.id).all(|(_, facts)| {
+                    facts.run.is_none()
+                        || (facts.view.state != State::Stopping && facts.view.sub_state != "held")
+                })
+        })
+    }
+
+    /// What followed the last run is what its policy says.
+    fn check_over(&self, id: &InstanceId, facts: &Facts) -> Verdict {
+        if self.over_now.as_ref() != Some(id) {
+            return Ok(());
+        }
+        let Over::ByPolicy(end) = &facts.over else { return Ok(()) };
+        if self.ending {
+            return Ok(());
+        }
+        let Some(spec) = self.config.processes.get(&id.process) else { return Ok(()) };
+        let state = facts.view.state;
+        // A restart counts itself.
+        let attempt = facts.view.attempt - u32::from(state == State::Backoff);
+        let expected = Model::verdict(spec, end, attempt, is_ill(spec, end));
+        hold!(state == expected, "{id} {end}, and is {state:?}, not {expected:?}");
+        Ok(())
+    }
+
+    fn check_summary(&self, told: &Summary) -> Verdict {
+        let count = |wanted: &dyn Fn(&Facts) -> bool| {
+            u32::try_from(self.instances.values().filter(|facts| wanted(facts)).count()).unwrap()
+        };
+        let state = |facts: &Facts| facts.view.state;
+        let is = Summary {
+            total: count(&|_| true),
+            enabled: count(&|facts| facts.view.enabled),
+            running: count(&|facts| state(facts) == State::Running),
+            failed: count(&|facts| matches!(state(facts), State::Failed | State::Backoff)),
+            unhealthy: count(&|facts| facts.view.health == HealthState::Unhealthy),
+            jobs: count(&|facts| facts.job.is_some()) + u32::from(self.reload.is_some()),
+            missing: count(&|facts| {
+                facts.wanted
+                    && (facts.view.enabled || facts.once)
+                    && !matches!(state(facts), State::Running | State::Completed)
+            }),
+            shutting_down: self.ending,
+            reloading: self.reload.is_some(),
+            generation: self.generation,
+        };
+        hold!(*told == is, "the summary says {told:?}, it is {is:?}");
+        Ok(())
+    }
+
+    /// The machine wants to be woken for the next of what is due, and for nothing else.
+    fn check_timers(&self, machine: &Machine, now: Mono, timeout: bool) -> Verdict {
+        let armed = machine.poll_timeout();
+        let due = self.instances.values().filter_map(|facts| next_due(facts, now)).min();
+        hold!(armed == due, "the next deadline is {armed:?}, not {due:?}");
+        if timeout {
+            hold!(armed.is_none_or(|at| at > now), "a deadline is over and nothing was done");
+        }
+        Ok(())
+    }
+}
+
+fn is_ill(spec: &provost_core::spec::ProcessSpec, end: &RunEnd) -> bool {
+    let stop = spec.health.as_ref().is_some_and(|check| check.on_failure == OnFailure::Stop);
+    matches!(end, RunEnd::Unhealthy(_)) && stop
+}
+
+/// When something is to be done about an instance.
+fn next_due(facts: &Facts, now: Mono) -> Option<Mono> {
+    if let Some(at) = facts.view.next_start {
+        return Some(at);
+    }
+    let run = facts.run.as_ref()?;
+    match (run.ending, run.killed) {
+        (_, Some(at)) => return Some(at.after(KILL_AGAIN)),
+        (Some(at), None) => return Some(at.after(run.patience)),
+        (None, None) => {}
+    }
+    let start = (!run.ready && !run.overdue).then(|| run.asked.after(run.spec.start_timeout));
+    let check = run.spec.health.as_ref().filter(|_| run.spawned.is_some()).map(|check| {
+        match (run.probe, run.answered) {
+            (Some((_, at)), _) => at.after(check.timeout).after(GRACE),
+            (None, Some(at)) => at.after(pause(run)),
+            (None, None) => now,
+        }
+    });
+    [start, check].into_iter().flatten().min()
+}

@@ -1,0 +1,591 @@
+//! What one turn may contain: each effect is held against the model as it comes.
+
+use super::Verdict;
+use super::model::{Cause, Model, OpenJob, OpenReload, RunFacts, new_run};
+use crate::hold;
+use provost_core::event::{Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
+use provost_core::fields::needs_restart;
+use provost_core::ids::{InstanceId, JobId, Request, Run};
+use provost_core::job::{JobKind, JobResult};
+use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
+use provost_core::spec::{Condition, OnFailure, ProcessSpec, StopSpec};
+use provost_core::time::Mono;
+use provost_core::view::State;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A kill is repeated after so long.
+const KILL_AGAIN: Duration = Duration::from_secs(10);
+
+impl Model {
+    pub(super) fn watch(&mut self, effect: &Effect, now: Mono) -> Verdict {
+        match effect {
+            Effect::Spawn { instance, run, spec } => {
+                self.watch_spawn(instance, *run, spec, effect, now)
+            }
+            Effect::Terminate { instance, run, stop } => {
+                self.watch_terminate(instance, *run, stop, now)
+            }
+            Effect::Kill { instance, run } => self.watch_kill(instance, *run, now),
+            Effect::Signal { instance, run, .. } => {
+                let live = self.live(instance, *run)?;
+                hold!(live.spawned.is_some() && live.exit.is_none(), "a signal to nobody");
+                Ok(())
+            }
+            Effect::Probe { instance, run, probe, check, spec } => {
+                let live = self.live(instance, *run)?;
+                hold!(live.spawned.is_some() && live.goes_on(), "a check of what is not there");
+                hold!(live.probe.is_none(), "{instance} has a check out already");
+                hold!(live.spec == *spec, "{instance} is checked with another spec");
+                hold!(live.spec.health.as_ref() == Some(&**check), "{instance}: another check");
+                let pause = pause(live);
+                let since = live.answered.map(|at| now.since(at));
+                let early = since.is_some_and(|since| since < pause) && !live.eager;
+                hold!(!early, "{instance} is checked too early: {since:?} of {pause:?}");
+                live.probe = Some((*probe, now));
+                live.eager = false;
+                Ok(())
+            }
+            Effect::Answer { request, answer } => self.watch_answer(*request, answer, now),
+            Effect::JobNew { job, kind, instance } => {
+                hold!(self.promised.remove(job), "job {job} was promised to nobody");
+                hold!(*job > self.last_job, "job {job} is not new");
+                self.last_job = *job;
+                match instance {
+                    None => hold!(*kind == JobKind::Reload, "{kind} on nothing"),
+                    Some(id) => {
+                        let after = self.last_run;
+                        let Some(facts) = self.instances.get_mut(id) else {
+                            return Err(format!("a job on {id}, which is not there"));
+                        };
+                        hold!(facts.job.is_none(), "{id} has two jobs");
+                        facts.job = Some(OpenJob { id: *job, kind: *kind, after });
+                    }
+                }
+                Ok(())
+            }
+            Effect::JobRemoved { job, kind, instance, result, .. } => {
+                self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
+            }
+            Effect::RunExited { instance, run, status, .. } => {
+                let live = self.live(instance, *run)?;
+                hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                self.exits.push((instance.clone(), *run, *status));
+                Ok(())
+            }
+            Effect::ReloadFinished(report) => self.watch_reload_finished(report),
+            Effect::Note(note) => self.watch_note(note, now),
+            Effect::Finished { code } => {
+                self.finished += 1;
+                self.finish_code = Some(*code);
+                hold!(self.finished == 1, "finished twice");
+                hold!(self.ending, "finished without a reason");
+                let alive = self.instances.values().any(|facts| facts.run.is_some());
+                hold!(!alive, "finished with something alive");
+                let expected = self.essential.unwrap_or(0);
+                hold!(*code == expected, "finished with {code}, not {expected}");
+                Ok(())
+            }
+        }
+    }
+
+    fn live(&mut self, id: &InstanceId, run: Run) -> Result<&mut RunFacts, String> {
+        self.current(id, run).ok_or_else(|| format!("run {run} of {id} is not the current one"))
+    }
+
+    fn watch_spawn(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        spec: &Arc<ProcessSpec>,
+        effect: &Effect,
+        now: Mono,
+    ) -> Verdict {
+        hold!(run > self.last_run, "run {run} of {id} is not new");
+        self.last_run = run;
+        hold!(!self.ending, "{id} is started while all is being ended");
+        let file = self.config.processes.get(&id.process);
+        hold!(file == Some(spec), "{id} is started with another spec than the file's");
+        for edge in &spec.depends_on {
+            hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
+        }
+        let by_hand = self.is_named(id, true);
+        let by_file = matches!(self.cause, Cause::Config(..)) || self.reload.is_some();
+        let Some(facts) = self.instances.get_mut(id) else {
+            return Err(format!("{id} is started and not in the file"));
+        };
+        hold!(facts.run.is_none(), "{id} is started twice");
+        hold!(facts.up, "{id} is started and should not be up");
+        let early = facts.next_before.is_some_and(|at| now < at);
+        if facts.before == State::Backoff && early {
+            hold!(by_hand || by_file, "{id} is started before its delay is over");
+        }
+        if matches!(facts.before, State::Completed | State::Failed) {
+            hold!(by_hand || by_file, "{id} was over and is started again");
+        }
+        facts.run = new_run(effect, now);
+        facts.completed = false;
+        Ok(())
+    }
+
+    /// Whether this turn's request names an instance.
+    fn is_named(&self, id: &InstanceId, reset_counts: bool) -> bool {
+        match &self.cause {
+            Cause::Start(_, ids, _) | Cause::Restart(_, ids) => ids.contains(id),
+            Cause::Reset(_, ids) => reset_counts && ids.contains(id),
+            _ => false,
+        }
+    }
+
+    fn watch_terminate(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        stop: &StopSpec,
+        now: Mono,
+    ) -> Verdict {
+        let live = self.live(id, run)?;
+        hold!(live.spec.stop == *stop, "{id} is stopped in another way than its spec says");
+        if live.exit.is_some() {
+            // What it left behind is asked as well.
+            return Ok(());
+        }
+        hold!(live.goes_on(), "{id} is asked to end twice");
+        let Some(why) = live.why.clone() else {
+            return Err(format!("{id} is ended without a word"));
+        };
+        let blame = !matches!(why, StopReason::Unhealthy(_) | StopReason::StartTimedOut);
+        let stable = blame && live.was_stable(now);
+        live.ending = Some(now);
+        live.probe = None;
+        live.patience = stop.timeout;
+        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+        if stable {
+            facts.attempt = Some(0);
+        }
+        if blame && !matches!(self.cause, Cause::Kill) {
+            self.nobody_above(id)?;
+        }
+        Ok(())
+    }
+
+    /// All that depend on a process and are to go down too are down.
+    fn nobody_above(&self, id: &InstanceId) -> Verdict {
+        for (other, spec) in self.config.processes.iter().chain(&self.gone) {
+            let edges = spec.depends_on.iter().filter(|edge| edge.on == id.process);
+            for _ in edges.filter(|edge| edge.condition != Condition::Completed) {
+                for (other, facts) in self.instances_of(other) {
+                    let stays = facts.up || facts.run.is_none();
+                    hold!(stays, "{id} is ended before {other}, which depends on it");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_kill(&mut self, id: &InstanceId, run: Run, now: Mono) -> Verdict {
+        let asked = matches!(self.cause, Cause::Kill);
+        let live = self.live(id, run)?;
+        let Some(ending) = live.ending else {
+            return Err(format!("{id} is killed without having been asked"));
+        };
+        let due = match live.killed {
+            None => ending.after(live.patience),
+            Some(at) => at.after(KILL_AGAIN),
+        };
+        hold!(asked || now >= due, "{id} is killed too early");
+        live.killed = Some(now);
+        Ok(())
+    }
+
+    fn watch_answer(
+        &mut self,
+        request: Request,
+        answer: &Result<Vec<JobId>, Refusal>,
+        now: Mono,
+    ) -> Verdict {
+        hold!(!self.answered, "answered twice");
+        self.answered = true;
+        self.last_answer = Some(answer.clone());
+        let (asked, kind) = match &self.cause {
+            Cause::Start(r, ids, _) => (*r, Some((ids.clone(), JobKind::Start))),
+            Cause::Stop(r, ids) => (*r, Some((ids.clone(), JobKind::Stop))),
+            Cause::Restart(r, ids) => (*r, Some((ids.clone(), JobKind::Restart))),
+            Cause::Reset(r, _) | Cause::Signal(r, _) | Cause::Config(r, _, _) => (*r, None),
+            _ => return Err("an answer that nobody waits for".to_owned()),
+        };
+        hold!(asked == request, "the answer is for another");
+        self.right_answer(answer)?;
+        let Ok(jobs) = answer else { return Ok(()) };
+        if let Some((ids, kind)) = kind {
+            hold!(ids.len() == jobs.len(), "{} jobs for {} instances", jobs.len(), ids.len());
+            for (id, job) in ids.iter().zip(jobs) {
+                let open = self.instances.get(id).and_then(|facts| facts.job.as_ref());
+                match open {
+                    Some(open) => {
+                        hold!(open.kind == kind, "{id} has a job of another kind");
+                        hold!(open.id == *job, "the same verb on {id} is another job");
+                    }
+                    None => {
+                        self.promised.insert(*job);
+                    }
+                }
+            }
+        } else {
+            self.promised.extend(jobs.iter().copied());
+        }
+        self.granted(jobs, now);
+        Ok(())
+    }
+
+    /// Whether the answer is what the file and the state of the supervisor call for.
+    fn right_answer(&self, answer: &Result<Vec<JobId>, Refusal>) -> Verdict {
+        let there = |id: &InstanceId| {
+            self.config.processes.get(&id.process).is_some_and(|spec| id.index < spec.instances)
+        };
+        let refused = match &self.cause {
+            Cause::Start(_, ids, once) => self.refusal(ids, *once, &there),
+            Cause::Restart(_, ids) => self.refusal(ids, false, &there),
+            Cause::Stop(_, ids) | Cause::Reset(_, ids) => !ids.iter().all(there),
+            Cause::Signal(_, id) => {
+                let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                !there(id) || run.is_none_or(|r| r.spawned.is_none() || r.exit.is_some())
+            }
+            Cause::Config(..) => self.ending,
+            _ => false,
+        };
+        hold!(answer.is_err() == refused, "answered {answer:?}, refused should be {refused}");
+        Ok(())
+    }
+
+    fn refusal(&self, ids: &[InstanceId], once: bool, there: &dyn Fn(&InstanceId) -> bool) -> bool {
+        self.ending
+            || !ids.iter().all(|id| {
+                there(id)
+                    && self.config.settings.enabled
+                    && (once
+                        || self.config.processes[&id.process].enabled
+                        || self.instances.get(id).is_some_and(|facts| facts.once))
+            })
+    }
+
+    /// What was asked for was granted.
+    fn granted(&mut self, jobs: &[JobId], now: Mono) {
+        match self.cause.clone() {
+            Cause::Start(_, ids, once) => {
+                for id in ids {
+                    self.want(&id, once, false);
+                }
+            }
+            Cause::Restart(_, ids) => {
+                for id in ids {
+                    self.want(&id, false, true);
+                    self.disturbed.insert(id.process.clone(), now);
+                }
+            }
+            Cause::Stop(_, ids) => {
+                for id in ids {
+                    if let Some(facts) = self.instances.get_mut(&id) {
+                        (facts.wanted, facts.once, facts.renew) = (false, false, false);
+                    }
+                }
+            }
+            Cause::Reset(_, ids) => {
+                for id in ids {
+                    if let Some(facts) = self.instances.get_mut(&id)
+                        && facts.before != State::Completed
+                    {
+                        facts.attempt = Some(0);
+                    }
+                }
+            }
+            Cause::Config(_, config, generation) => {
+                self.adopt(&config, now);
+                if let Some(job) = jobs.first() {
+                    self.generation = generation;
+                    self.reload = Some(OpenReload { job: *job, generation, since: now });
+                } else if self.generation.0 == 0 {
+                    self.generation = generation;
+                }
+            }
+            _ => {}
+        }
+        self.refresh();
+    }
+
+    fn want(&mut self, id: &InstanceId, once: bool, anew: bool) {
+        let enabled = self.config.processes.get(&id.process).is_some_and(|spec| spec.enabled);
+        let Some(facts) = self.instances.get_mut(id) else { return };
+        facts.wanted = true;
+        facts.once |= once && !enabled;
+        facts.attempt = Some(0);
+        facts.completed = false;
+        let by_itself = |run: &RunFacts| {
+            !run.goes_on()
+                && matches!(
+                    run.why,
+                    None | Some(StopReason::Unhealthy(_) | StopReason::StartTimedOut)
+                )
+        };
+        facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
+    }
+
+    fn watch_job_removed(
+        &mut self,
+        job: JobId,
+        kind: JobKind,
+        instance: Option<&InstanceId>,
+        result: JobResult,
+    ) -> Verdict {
+        self.results.insert(job, result);
+        let Some(id) = instance else {
+            hold!(kind == JobKind::Reload, "{kind} of nothing");
+            let Some(reload) = self.reload.take() else {
+                return Err(format!("the reload {job} ended without having begun"));
+            };
+            hold!(reload.job == job, "another reload ended");
+            return Ok(());
+        };
+        let newer = match &self.cause {
+            Cause::Start(_, ids, _) | Cause::Restart(_, ids) | Cause::Stop(_, ids) => {
+                ids.contains(id) && !self.answered
+            }
+            _ => false,
+        };
+        let reload = matches!(self.cause, Cause::Config(..));
+        let Some(facts) = self.instances.get_mut(id) else {
+            return Err(format!("a job on {id}, which is not there"));
+        };
+        let Some(open) = facts.job.take() else { return Err(format!("{id} has no job")) };
+        hold!(open.id == job && open.kind == kind, "{id}: another job ended");
+        let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
+        let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
+        match (kind, result) {
+            (JobKind::Start, JobResult::Done) => {
+                hold!(facts.completed || up, "{id} is not up, its start is done");
+            }
+            (JobKind::Restart, JobResult::Done) => {
+                hold!(facts.completed || (up && new), "{id} is not up anew, its restart is done");
+            }
+            (JobKind::Stop, JobResult::Done) => {
+                hold!(facts.run.is_none() && !facts.wished, "{id} is not down, its stop is done");
+            }
+            (JobKind::Stop, JobResult::Canceled) => {
+                hold!(newer || reload, "the stop of {id} was canceled for nothing");
+            }
+            (_, JobResult::Canceled) => {
+                hold!(newer || !facts.wished, "the {kind} of {id} was canceled for nothing");
+            }
+            (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
+            (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
+                hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
+                hold!(!up, "the {kind} of {id} is {result} and it is up");
+            }
+            (_, JobResult::Skipped) | (JobKind::Reload, _) => {
+                return Err(format!("the {kind} of {id} is {result}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_reload_finished(&mut self, report: &Arc<ReloadReport>) -> Verdict {
+        self.reports.push(report.clone());
+        if report.result == ReloadResult::Unchanged {
+            hold!(report.steps.is_empty(), "steps of nothing");
+            return Ok(());
+        }
+        let Some(open) = &self.reload else { return Err("no reload to finish".to_owned()) };
+        hold!(open.generation == report.generation, "another generation was applied");
+        for step in &report.steps {
+            let superseded = step.state == StepState::Superseded;
+            hold!(step.state.is_final(), "{} has not ended: {:?}", step.instance, step.state);
+            if report.result == ReloadResult::Superseded {
+                continue;
+            }
+            hold!(!superseded, "{} was superseded by nothing", step.instance);
+            self.step_is_true(step.kind, &step.instance, &step.state)?;
+        }
+        if report.result == ReloadResult::Superseded {
+            return Ok(());
+        }
+        let failed = report.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));
+        hold!(failed == (report.result == ReloadResult::FailedKept), "{:?}", report.result);
+        self.what_runs_is_what_is_wanted()
+    }
+
+    /// A step that is done left what it was for.
+    fn step_is_true(&self, kind: StepKind, id: &InstanceId, state: &StepState) -> Verdict {
+        let Some(facts) = self.instances.get(id) else { return Ok(()) };
+        if !matches!(state, StepState::Done { .. }) {
+            return Ok(());
+        }
+        let live = facts.run.as_ref();
+        if kind == StepKind::Stop {
+            let back = matches!(live, Some(run) if facts.up && run.asked > Mono(0));
+            hold!(live.is_none() || back, "{id} is not down, its step is done");
+        }
+        Ok(())
+    }
+
+    /// After a reload every run that is to go on is of the configuration.
+    fn what_runs_is_what_is_wanted(&self) -> Verdict {
+        for (id, facts) in &self.instances {
+            let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
+            let Some(spec) = self.config.processes.get(&id.process) else { continue };
+            if facts.up {
+                hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
+        hold!(note.at == now, "a note of another time");
+        let Some(id) = &note.instance else {
+            if note.what == What::ShuttingDown && !self.ending {
+                // Only an essential process that ended for good may do this by itself.
+                let code = self.essential_end(now)?;
+                self.essential = Some(code);
+                self.end_all();
+            }
+            return Ok(());
+        };
+        match &note.what {
+            What::Stopping { why } => self.justified(id, why, now),
+            What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
+            What::Completed => {
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                facts.completed = true;
+                Ok(())
+            }
+            What::GaveUp { why } => {
+                let Some(facts) = self.instances.get(id) else { return Ok(()) };
+                let limit = self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
+                match why {
+                    FailReason::Attempts(n, _) => {
+                        hold!(limit == Some(*n), "{id} gave up after {n}, its limit is {limit:?}");
+                    }
+                    FailReason::Unhealthy(_) | FailReason::Policy(_) => {}
+                }
+                hold!(facts.run.is_none(), "{id} gave up while it runs");
+                Ok(())
+            }
+            What::StartTimedOut { limit, .. } => {
+                let Some(live) = self.instances.get_mut(id).and_then(|f| f.run.as_mut()) else {
+                    return Err(format!("{id} timed out without a run"));
+                };
+                let due = live.asked.after(live.spec.start_timeout);
+                hold!(!live.ready && live.goes_on() && now >= due, "{id} has not timed out");
+                hold!(*limit == live.spec.start_timeout, "another limit");
+                live.overdue = true;
+                Ok(())
+            }
+            What::Starting { attempt } => {
+                let Some(facts) = self.instances.get(id) else { return Ok(()) };
+                let right = facts.attempt.is_none_or(|n| n == *attempt);
+                hold!(right, "{id} starts attempt {attempt}, not {:?}", facts.attempt);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An essential instance that has just ended for good, and the code that this gives.
+    fn essential_end(&self, _now: Mono) -> Result<u8, String> {
+        for (id, facts) in &self.instances {
+            let essential = self.config.processes.get(&id.process).is_some_and(|s| s.essential);
+            let over = self.over_now.as_ref() == Some(id) && facts.run.is_none();
+            if essential && over && let super::model::Over::ByPolicy(end) = &facts.over {
+                return Ok(match (end, facts.last_exit) {
+                    (RunEnd::NotSpawned(_), _) => 1,
+                    (_, Some(provost_core::event::ExitStatus::Code(code))) => code,
+                    (_, Some(provost_core::event::ExitStatus::Signal { signal, .. })) => {
+                        128 + signal.0
+                    }
+                    _ => 1,
+                });
+            }
+        }
+        Err("all is being ended and nobody asked for it".to_owned())
+    }
+
+    /// Every stop has a reason, and it is true.
+    fn justified(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
+        let spec = self.config.processes.get(&id.process).filter(|s| id.index < s.instances);
+        let Some(facts) = self.instances.get(id) else {
+            return Err(format!("{id} is stopped and not there"));
+        };
+        let Some(run) = &facts.run else { return Err(format!("{id} is stopped and has no run")) };
+        let check = run.spec.health.as_ref();
+        let ok = match why {
+            StopReason::Requested => !facts.wanted,
+            StopReason::Restart => facts.renew,
+            StopReason::Disabled => {
+                !(self.config.settings.enabled
+                    && spec.is_some_and(|spec| spec.enabled || facts.once))
+            }
+            StopReason::Removed => spec.is_none(),
+            StopReason::Changed => {
+                spec.is_some_and(|spec| needs_restart(&run.spec, spec)) && self.reload.is_some()
+            }
+            StopReason::DependencyStopped(on) => {
+                facts.wished
+                    && !facts.up
+                    && !self.instances_of(on).any(|(_, facts)| facts.up)
+                    && spec.is_some_and(|spec| spec.depends_on.iter().any(|edge| edge.on == *on))
+            }
+            StopReason::DependencyRestarted(on) => {
+                self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
+            }
+            StopReason::Unhealthy(_) => {
+                run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
+            }
+            StopReason::StartTimedOut => run.overdue,
+            StopReason::Leftovers => false,
+            StopReason::Shutdown => self.ending,
+        };
+        hold!(ok, "{id} is stopped for a reason that is not so: {why}");
+        if let Some(facts) = self.instances.get_mut(id)
+            && let Some(run) = &mut facts.run
+        {
+            run.why = Some(why.clone());
+        }
+        let _ = now;
+        Ok(())
+    }
+
+    fn watch_delay(&mut self, id: &InstanceId, delay: Duration, attempt: u32) -> Verdict {
+        let Some(spec) = self.config.processes.get(&id.process) else {
+            return Err(format!("{id} is not there and will be started"));
+        };
+        let policy = spec.restart.clone();
+        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+        let expected = facts.attempt.map(|n| n + 1);
+        hold!(expected.is_none_or(|n| n == attempt), "{id}: restart {attempt}, not {expected:?}");
+        facts.attempt = Some(attempt);
+        hold!(policy.max_attempts.is_none_or(|max| attempt <= max), "{id}: one attempt too many");
+        hold!(delay <= policy.max_delay, "{id}: waits {delay:?}");
+        let n = attempt - 1;
+        let (base, factor, n) = match policy.delay {
+            Duration::ZERO if n == 0 => (0.0, 1.0, 0),
+            Duration::ZERO => (0.1, 2.0, n - 1),
+            base => (base.as_secs_f64(), policy.factor, n),
+        };
+        let mut grown = base;
+        for _ in 0..n {
+            grown = (grown * factor).min(policy.max_delay.as_secs_f64());
+        }
+        let grown = grown.min(policy.max_delay.as_secs_f64());
+        let (low, high) = (grown * (1.0 - policy.jitter), grown * (1.0 + policy.jitter));
+        let told = delay.as_secs_f64();
+        let within = told >= low - 1e-6 && told <= high + 1e-6;
+        hold!(within, "{id}: restart {attempt} after {told}, not {low} to {high}");
+        Ok(())
+    }
+}
+
+/// The least time from an answer to the next check.
+pub(super) fn pause(run: &RunFacts) -> Duration {
+    let interval = run.spec.health.as_ref().map_or(Duration::ZERO, |check| check.interval);
+    if run.health.proven { interval } else { interval.min(Duration::from_secs(1)) }
+}
