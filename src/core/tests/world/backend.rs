@@ -260,8 +260,13 @@ impl Backend {
         };
         let (spawn, life) = (behaviour.spawn.clone(), behaviour.life);
         let instance = instance.clone();
-        let running =
-            Running { behaviour, instance: instance.clone(), spawned: None, exit: None, empty: false };
+        let running = Running {
+            behaviour,
+            instance: instance.clone(),
+            spawned: None,
+            exit: None,
+            empty: false,
+        };
         self.runs.insert(run, running);
         match spawn {
             Spawning::Works(after) => self.execute(run, now.after(after), life),

@@ -259,9 +259,7 @@ impl Model {
             Event::StartRequested { request, instances, once } => {
                 Cause::Start(*request, instances.clone(), *once)
             }
-            Event::StopRequested { request, instances } => {
-                Cause::Stop(*request, instances.clone())
-            }
+            Event::StopRequested { request, instances } => Cause::Stop(*request, instances.clone()),
             Event::RestartRequested { request, instances } => {
                 Cause::Restart(*request, instances.clone())
             }

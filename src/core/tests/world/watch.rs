@@ -460,7 +460,8 @@ impl Model {
             }
             What::GaveUp { why } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
-                let limit = self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
+                let limit =
+                    self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
                 match why {
                     FailReason::Attempts(n, _) => {
                         hold!(limit == Some(*n), "{id} gave up after {n}, its limit is {limit:?}");
@@ -495,7 +496,10 @@ impl Model {
         for (id, facts) in &self.instances {
             let essential = self.config.processes.get(&id.process).is_some_and(|s| s.essential);
             let over = self.over_now.as_ref() == Some(id) && facts.run.is_none();
-            if essential && over && let super::model::Over::ByPolicy(end) = &facts.over {
+            if essential
+                && over
+                && let super::model::Over::ByPolicy(end) = &facts.over
+            {
                 return Ok(match (end, facts.last_exit) {
                     (RunEnd::NotSpawned(_), _) => 1,
                     (_, Some(provost_core::event::ExitStatus::Code(code))) => code,
