@@ -26,7 +26,7 @@ use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
 use crate::restart::Chance;
-use crate::spec::Config;
+use crate::spec::{Config, ProcessSpec};
 use crate::time::{Mono, Timers};
 use crate::view::{HealthState, InstanceView, State, Summary};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,8 @@ pub struct Machine {
     config: Arc<Config>,
     generation: Generation,
     instances: BTreeMap<InstanceId, Instance>,
+    /// What the file last said of processes that it has no more and that may not be down yet.
+    gone: BTreeMap<ProcessId, Arc<ProcessSpec>>,
     /// The edges of the configuration and of what it removed that is not down yet, turned round.
     dependents: Dependents,
     timers: Timers<TimerKey>,
@@ -70,6 +72,7 @@ impl Machine {
             config: Arc::default(),
             generation: Generation(0),
             instances: BTreeMap::new(),
+            gone: BTreeMap::new(),
             dependents: Dependents::default(),
             timers: Timers::default(),
             chance: Chance::new(seed),

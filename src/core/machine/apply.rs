@@ -57,6 +57,14 @@ impl Reload {
         &self.steps
     }
 
+    /// Whether a restart of an instance is still to come, or under way.
+    pub(super) fn will_restart(&self, id: &InstanceId) -> bool {
+        self.at.get(id).is_some_and(|at| {
+            let step = &self.steps[*at];
+            step.kind == StepKind::Restart && !step.state.is_final()
+        })
+    }
+
     /// Whether every restart that has not ended waits for something that starting others may bring,
     /// or queues behind one that does.
     fn only_waits(&self) -> bool {
@@ -116,7 +124,7 @@ impl Machine {
         let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let from = std::mem::replace(&mut self.generation, generation);
         let management = self.config.settings.enabled != config.settings.enabled;
-        self.config = config;
+        self.replace_config(config);
         let mut concerned: BTreeSet<ProcessId> =
             plan.changes.iter().map(|change| change.process.clone()).collect();
         concerned.extend(unfinished);
@@ -176,10 +184,18 @@ impl Machine {
     /// depend on them, nor does what the file lost later than them.
     fn all_dependents(&self) -> Dependents {
         let mut all = Config::clone(&self.config);
-        for (id, inst) in self.instances.iter().filter(|(_, inst)| inst.removed) {
-            all.processes.entry(id.process.clone()).or_insert_with(|| inst.file_spec().clone());
-        }
+        all.processes.extend(self.gone.clone());
         Dependents::of(&all)
+    }
+
+    /// Takes over a configuration, and remembers what it has no more for as long as that is there.
+    fn replace_config(&mut self, config: Arc<Config>) {
+        let mut gone = std::mem::replace(&mut self.config, config).processes.clone();
+        gone.append(&mut self.gone);
+        gone.retain(|id, _| {
+            !self.config.processes.contains_key(id) && self.instances_of(id).next().is_some()
+        });
+        self.gone = gone;
     }
 
     /// Gives the instances of a process what the configuration now says of it, and lists the steps

@@ -43,6 +43,10 @@ pub struct RunFacts {
     pub eager: bool,
     /// Its time to get ready is over, and nothing was done about it since it is to end anyway.
     pub overdue: bool,
+    /// Its check ended it, and for good.
+    pub ill: bool,
+    /// What it followed by edges with `restart: true` that the file may have no more.
+    pub followed: BTreeSet<ProcessId>,
 }
 
 /// Health, worked out again in the plainest way.
@@ -67,9 +71,9 @@ impl HealthFacts {
             self.good = 0;
             if self.proven || age >= check.start_period {
                 self.bad += 1;
-            }
-            if self.bad >= check.failure_threshold {
-                (self.healthy, self.ill) = (false, true);
+                if self.bad >= check.failure_threshold {
+                    (self.healthy, self.ill) = (false, true);
+                }
             }
         }
     }
@@ -95,9 +99,9 @@ impl RunFacts {
 pub enum Over {
     Never,
     /// It was asked to end, or something else than its policy decides.
-    Settled,
+    Settled(RunEnd),
     /// Its policy decides.
-    ByPolicy(RunEnd),
+    ByPolicy(RunEnd, bool),
 }
 
 /// An open job on an instance.
@@ -155,6 +159,8 @@ pub struct OpenReload {
     pub job: JobId,
     pub generation: Generation,
     pub since: Mono,
+    /// Runs up to this one were there before it.
+    pub after: Run,
 }
 
 /// All that the outside knows.
@@ -210,10 +216,7 @@ impl Model {
             }
         }
         self.cause = match event {
-            None => {
-                self.probe_overdue(now);
-                Cause::Timeout
-            }
+            None => Cause::Timeout,
             Some(event) => self.take(event, now),
         };
     }
@@ -327,7 +330,7 @@ impl Model {
         };
         let settled = matches!(end, RunEnd::Asked(_)) || changed || facts.renew || !facts.up;
         // One of these may have been told to follow another, which nobody outside can see.
-        facts.over = if settled || disturbed { Over::Settled } else { Over::ByPolicy(end) };
+        facts.over = if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
         facts.renew = false;
         self.over_now = Some(instance.clone());
     }
@@ -339,6 +342,7 @@ impl Model {
         };
         self.follows(&instance.process)
             .iter()
+            .chain(&run.followed)
             .any(|on| self.disturbed.get(on).is_some_and(|at| *at >= run.asked))
     }
 
@@ -378,11 +382,12 @@ impl Model {
         live.restamp(now);
     }
 
-    /// An answer to a check that did not come in time.
-    pub(super) fn probe_overdue(&mut self, now: Mono) {
+    /// Answers to checks that did not come in time: of one instance, or of all.
+    pub(super) fn probe_overdue(&mut self, only: Option<&InstanceId>, now: Mono) {
         let late: Vec<(InstanceId, Run, ProbeId)> = self
             .instances
             .iter()
+            .filter(|(id, _)| only.is_none_or(|only| *id == only))
             .filter_map(|(id, facts)| {
                 let run = facts.run.as_ref()?;
                 let (probe, at) = run.probe?;
@@ -466,6 +471,12 @@ impl Model {
 
     /// A configuration is in force.
     pub(super) fn adopt(&mut self, config: &Arc<Config>, now: Mono) {
+        for id in self.instances.keys().cloned().collect::<Vec<_>>() {
+            let follows = self.follows(&id.process);
+            if let Some(run) = self.instances.get_mut(&id).and_then(|facts| facts.run.as_mut()) {
+                run.followed.extend(follows);
+            }
+        }
         self.wished_before =
             self.instances.iter().filter(|(_, f)| f.wished).map(|(id, _)| id.clone()).collect();
         let old = std::mem::replace(&mut self.config, config.clone());
@@ -645,6 +656,8 @@ pub(super) fn new_run(effect: &Effect, now: Mono) -> Option<RunFacts> {
         answered: None,
         eager: true,
         overdue: false,
+        ill: false,
+        followed: BTreeSet::new(),
     })
 }
 

@@ -1,14 +1,14 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::model::{Cause, Model, OpenJob, OpenReload, RunFacts, new_run};
+use super::model::{Cause, Model, Over, OpenJob, OpenReload, RunFacts, new_run};
 use crate::hold;
 use provost_core::event::{Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
 use provost_core::fields::needs_restart;
-use provost_core::ids::{InstanceId, JobId, Request, Run};
+use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::{JobKind, JobResult};
 use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
-use provost_core::spec::{Condition, OnFailure, ProcessSpec, StopSpec};
+use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
 use std::sync::Arc;
@@ -303,7 +303,8 @@ impl Model {
                 self.adopt(&config, now);
                 if let Some(job) = jobs.first() {
                     self.generation = generation;
-                    self.reload = Some(OpenReload { job: *job, generation, since: now });
+                    let after = self.last_run;
+                    self.reload = Some(OpenReload { job: *job, generation, since: now, after });
                 } else if self.generation.0 == 0 {
                     self.generation = generation;
                 }
@@ -403,7 +404,7 @@ impl Model {
                 continue;
             }
             hold!(!superseded, "{} was superseded by nothing", step.instance);
-            self.step_is_true(step.kind, &step.instance, &step.state)?;
+            self.step_is_true(step.kind, &step.instance, &step.state, open.after)?;
         }
         if report.result == ReloadResult::Superseded {
             return Ok(());
@@ -414,15 +415,21 @@ impl Model {
     }
 
     /// A step that is done left what it was for.
-    fn step_is_true(&self, kind: StepKind, id: &InstanceId, state: &StepState) -> Verdict {
+    fn step_is_true(
+        &self,
+        kind: StepKind,
+        id: &InstanceId,
+        state: &StepState,
+        after: Run,
+    ) -> Verdict {
         let Some(facts) = self.instances.get(id) else { return Ok(()) };
         if !matches!(state, StepState::Done { .. }) {
             return Ok(());
         }
         let live = facts.run.as_ref();
         if kind == StepKind::Stop {
-            let back = matches!(live, Some(run) if facts.up && run.asked > Mono(0));
-            hold!(live.is_none() || back, "{id} is not down, its step is done");
+            let back = live.is_none_or(|run| facts.up || run.run > after);
+            hold!(back, "{id} is not down, its step is done");
         }
         Ok(())
     }
@@ -450,6 +457,10 @@ impl Model {
             }
             return Ok(());
         };
+        let told = matches!(note.what, What::CheckFailed { .. } | What::Unhealthy { .. });
+        if told && matches!(self.cause, Cause::Timeout) {
+            self.probe_overdue(Some(id), now);
+        }
         match &note.what {
             What::Stopping { why } => self.justified(id, why, now),
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
@@ -460,8 +471,7 @@ impl Model {
             }
             What::GaveUp { why } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
-                let limit =
-                    self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
+                let limit = self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
                 match why {
                     FailReason::Attempts(n, _) => {
                         hold!(limit == Some(*n), "{id} gave up after {n}, its limit is {limit:?}");
@@ -498,7 +508,7 @@ impl Model {
             let over = self.over_now.as_ref() == Some(id) && facts.run.is_none();
             if essential
                 && over
-                && let super::model::Over::ByPolicy(end) = &facts.over
+                && let Over::ByPolicy(end, _) | Over::Settled(end) = &facts.over
             {
                 return Ok(match (end, facts.last_exit) {
                     (RunEnd::NotSpawned(_), _) => 1,
@@ -530,7 +540,7 @@ impl Model {
             }
             StopReason::Removed => spec.is_none(),
             StopReason::Changed => {
-                spec.is_some_and(|spec| needs_restart(&run.spec, spec)) && self.reload.is_some()
+                spec.is_some_and(|spec| needs_restart(&run.spec, spec))
             }
             StopReason::DependencyStopped(on) => {
                 facts.wished
@@ -540,6 +550,7 @@ impl Model {
             }
             StopReason::DependencyRestarted(on) => {
                 self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
+                    || (self.reload.is_some() && self.is_outdated(on))
             }
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
@@ -552,10 +563,20 @@ impl Model {
         if let Some(facts) = self.instances.get_mut(id)
             && let Some(run) = &mut facts.run
         {
+            let stop = |check: &HealthCheck| check.on_failure == OnFailure::Stop;
+            run.ill = matches!(why, StopReason::Unhealthy(_))
+                && run.spec.health.as_ref().is_some_and(stop);
             run.why = Some(why.clone());
         }
         let _ = now;
         Ok(())
+    }
+
+    /// Whether a process has a run of another spec than the file's.
+    fn is_outdated(&self, process: &ProcessId) -> bool {
+        let Some(spec) = self.config.processes.get(process) else { return false };
+        let mut runs = self.instances_of(process).filter_map(|(_, facts)| facts.run.as_ref());
+        runs.any(|run| needs_restart(&run.spec, spec))
     }
 
     fn watch_delay(&mut self, id: &InstanceId, delay: Duration, attempt: u32) -> Verdict {
