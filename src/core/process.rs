@@ -270,7 +270,6 @@ impl Instance {
             _ => "",
         }
     }
-
 }
 
 /// What can be armed for an instance.

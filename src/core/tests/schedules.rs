@@ -273,12 +273,19 @@ impl Player {
             Kind::Signal => {
                 let (request, instance) = (self.request(), self.some(&mut dice)[0].clone());
                 let whom = dice.pick(&[Whom::Main, Whom::All]);
-                self.world.feed(Event::SignalRequested { request, instance, signal: Signal(1), whom })
+                self.world.feed(Event::SignalRequested {
+                    request,
+                    instance,
+                    signal: Signal(1),
+                    whom,
+                })
             }
             Kind::Reload => {
                 let config = match dice.below(10) {
                     0 => self.config.clone(),
-                    1 | 2 if !self.past.is_empty() => self.past[dice.below(self.past.len())].clone(),
+                    1 | 2 if !self.past.is_empty() => {
+                        self.past[dice.below(self.past.len())].clone()
+                    }
                     _ => {
                         let mut config = Config::clone(&self.config);
                         chance::edit(&mut dice, &mut config);
@@ -315,7 +322,10 @@ impl Player {
             },
         })?;
         hold!(self.world.effects.is_empty(), "an answer about nothing did something");
-        hold!(before == self.world.machine.view(&instance), "an answer about nothing did something");
+        hold!(
+            before == self.world.machine.view(&instance),
+            "an answer about nothing did something"
+        );
         Ok(())
     }
 
@@ -332,12 +342,8 @@ impl Player {
             finding: Finding::Healthy,
             probe: Duration::ZERO,
         };
-        let alive: Vec<(Run, bool)> = self
-            .world
-            .backend
-            .alive()
-            .map(|(run, id)| (run, ends.get() & bit(id) != 0))
-            .collect();
+        let alive: Vec<(Run, bool)> =
+            self.world.backend.alive().map(|(run, id)| (run, ends.get() & bit(id) != 0)).collect();
         let now = self.world.now;
         for (run, one_shot) in alive {
             self.world.backend.change(run, |behaviour| {
@@ -375,13 +381,12 @@ impl Player {
         !answers
             && self.world.model.reload.is_none()
             && self.world.model.instances.values().all(|facts| {
-                let busy = matches!(
-                    facts.view.state,
-                    State::Starting | State::Stopping | State::Backoff
-                );
-                let settled = facts.run.as_ref().is_none_or(|run| {
-                    run.spec.health.is_none() || run.health.healthy
-                });
+                let busy =
+                    matches!(facts.view.state, State::Starting | State::Stopping | State::Backoff);
+                let settled = facts
+                    .run
+                    .as_ref()
+                    .is_none_or(|run| run.spec.health.is_none() || run.health.healthy);
                 !busy && facts.job.is_none() && facts.view.sub_state.is_empty() && settled
             })
     }
@@ -393,9 +398,7 @@ impl Player {
             let view = &facts.view;
             if view.state == State::Waiting {
                 let lasting = view.blockers.iter().any(|blocker| match blocker {
-                    provost_core::event::Blocker::Dependency { because, .. } => {
-                        because.is_final()
-                    }
+                    provost_core::event::Blocker::Dependency { because, .. } => because.is_final(),
                     provost_core::event::Blocker::Reload => false,
                 });
                 hold!(lasting, "{id} waits for what does not come: {}", view.reason(Mono(0)));

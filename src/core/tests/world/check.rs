@@ -53,7 +53,10 @@ impl Model {
     }
 
     fn same_instances(&self, machine: &Machine) -> Verdict {
-        hold!(machine.instances().eq(self.instances.keys()), "other instances than there should be");
+        hold!(
+            machine.instances().eq(self.instances.keys()),
+            "other instances than there should be"
+        );
         for (id, spec) in &self.config.processes {
             for index in 0..spec.instances {
                 let there = self.instances.contains_key(&id.instance(index));
@@ -119,7 +122,12 @@ impl Model {
             (false, true) => &[State::Waiting, State::Completed, State::Failed],
             (false, false) => &[State::Down, State::Completed],
         };
-        hold!(allowed.contains(&state), "{id} is {state:?}, up {}, wished {}", facts.up, facts.wished);
+        hold!(
+            allowed.contains(&state),
+            "{id} is {state:?}, up {}, wished {}",
+            facts.up,
+            facts.wished
+        );
         if state == State::Waiting {
             self.check_waiting(id, facts)?;
         }
@@ -189,7 +197,9 @@ impl Model {
             }
             DependencyState::Over => {
                 edge.condition == Condition::Healthy
-                    && any(&|facts| facts.completed || self.will_be(facts) == Some(State::Completed))
+                    && any(&|facts| {
+                        facts.completed || self.will_be(facts) == Some(State::Completed)
+                    })
             }
             DependencyState::NotCompleted => {
                 edge.condition == Condition::Completed

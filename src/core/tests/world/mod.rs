@@ -91,7 +91,12 @@ impl World {
     pub fn tick(&mut self) -> Verdict {
         let due = self.machine.poll_timeout().is_some_and(|at| at <= self.now);
         if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{:>12.6}  timeout{}", seconds(self.now), if due { "" } else { " (spurious)" });
+            let _ = writeln!(
+                trace,
+                "{:>12.6}  timeout{}",
+                seconds(self.now),
+                if due { "" } else { " (spurious)" }
+            );
         }
         if let Some(told) = &mut self.told {
             told.push((self.now, None));

@@ -262,9 +262,7 @@ impl Model {
             Event::StartRequested { request, instances, once } => {
                 Cause::Start(*request, instances.clone(), *once)
             }
-            Event::StopRequested { request, instances } => {
-                Cause::Stop(*request, instances.clone())
-            }
+            Event::StopRequested { request, instances } => Cause::Stop(*request, instances.clone()),
             Event::RestartRequested { request, instances } => {
                 Cause::Restart(*request, instances.clone())
             }
@@ -332,7 +330,8 @@ impl Model {
         };
         let settled = matches!(end, RunEnd::Asked(_)) || changed || facts.renew || !facts.up;
         // One of these may have been told to follow another, which nobody outside can see.
-        facts.over = if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
+        facts.over =
+            if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
         facts.renew = false;
         self.over_now = Some(instance.clone());
     }

@@ -1,7 +1,7 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::model::{Cause, Model, Over, OpenJob, OpenReload, RunFacts, new_run};
+use super::model::{Cause, Model, OpenJob, OpenReload, Over, RunFacts, new_run};
 use crate::hold;
 use provost_core::event::{Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
 use provost_core::fields::needs_restart;
@@ -68,8 +68,10 @@ impl Model {
                 self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
             }
             Effect::RunExited { instance, run, status, .. } => {
-                let live = self.live(instance, *run)?;
-                hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                if self.over_now.as_ref() != Some(instance) {
+                    let live = self.live(instance, *run)?;
+                    hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                }
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
             }
@@ -471,7 +473,8 @@ impl Model {
             }
             What::GaveUp { why } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
-                let limit = self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
+                let limit =
+                    self.config.processes.get(&id.process).and_then(|s| s.restart.max_attempts);
                 match why {
                     FailReason::Attempts(n, _) => {
                         hold!(limit == Some(*n), "{id} gave up after {n}, its limit is {limit:?}");
@@ -539,9 +542,7 @@ impl Model {
                     && spec.is_some_and(|spec| spec.enabled || facts.once))
             }
             StopReason::Removed => spec.is_none(),
-            StopReason::Changed => {
-                spec.is_some_and(|spec| needs_restart(&run.spec, spec))
-            }
+            StopReason::Changed => spec.is_some_and(|spec| needs_restart(&run.spec, spec)),
             StopReason::DependencyStopped(on) => {
                 facts.wished
                     && !facts.up
