@@ -96,38 +96,51 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return };
+        if !self.main_ended(id, run, status, now, out) {
+            return;
+        }
+        let Some(inst) = self.instances.get(id) else { return };
+        // Whatever it left behind is asked to end as well; mostly that is nothing.
+        if let Phase::Stopping(_, Ending { killed: false, .. }) = &inst.phase {
+            let stop = inst.spec.stop.clone();
+            out.push(Effect::Terminate { instance: id.clone(), run, stop });
+        }
+    }
+
+    /// The main process of a run ended. False: that is known, or of another run.
+    fn main_ended(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        status: ExitStatus,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(inst) = self.instances.get_mut(id) else { return false };
+        let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return false };
         live.exit = Some(status);
         let (generation, pid) = (live.generation, live.pid.unwrap_or(0));
         inst.last_exit = Some(status);
         let going_on = matches!(inst.phase, Phase::Up(_));
-        let stop = inst.spec.stop.clone();
+        let patience = inst.spec.stop.timeout;
         self.note(id, What::Exited { status, expected: !going_on }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
         if going_on {
             self.end_of_life(id, RunEnd::Exited(status), None, now);
-            self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
-        }
-        // Whatever it left behind is asked to end as well; mostly that is nothing.
-        let killed = matches!(
-            self.instances.get(id).map(|inst| &inst.phase),
-            Some(Phase::Stopping(_, Ending { killed: true, .. }))
-        );
-        if !killed {
-            out.push(Effect::Terminate { instance: id.clone(), run, stop });
+            self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         }
         self.touch(id);
         self.ripple(id);
+        true
     }
 
     pub(super) fn emptied(&mut self, id: &InstanceId, run: Run, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(live) = inst.current(run) else { return };
-        if live.exit.is_none() {
-            // The main process is among what is not there: how it ended went past us.
-            self.exited(id, run, ExitStatus::Unknown, now, out);
+        if inst.current(run).is_none() {
+            return;
         }
+        // The main process is among what is not there: how it ended may have gone past us.
+        self.main_ended(id, run, ExitStatus::Unknown, now, out);
         self.run_over(id, RunEnd::Exited(ExitStatus::Unknown), now, out);
     }
 
