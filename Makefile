@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules mutants deny setup setup-test fmt clean
+.PHONY: help run build release test check schedules mutants deny measure setup setup-test fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ mutants: ## mutation testing of the core (long)
 deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+measure: setup-test ## what starting a process costs, beside a bare posix_spawn
+	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure
 
 fmt: ## formats
 	$(CARGO) fmt --all
