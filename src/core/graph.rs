@@ -76,7 +76,9 @@ impl Dependents {
         let mut all = Dependents::default();
         for spec in config.processes.values() {
             for edge in &spec.depends_on {
-                all.below.entry(spec.id.clone()).or_default().push(edge.on.clone());
+                if edge.condition != Condition::Completed {
+                    all.below.entry(spec.id.clone()).or_default().push(edge.on.clone());
+                }
                 all.above.entry(edge.on.clone()).or_default().push(Dependent {
                     process: spec.id.clone(),
                     condition: edge.condition,
@@ -93,7 +95,8 @@ impl Dependents {
         self.above.get(process).map_or(&[], Vec::as_slice)
     }
 
-    /// What `process` depends on directly, in order.
+    /// What `process` depends on directly for as long as it runs, in order: what it waits for to
+    /// complete is not among it.
     #[must_use]
     pub fn below(&self, process: &ProcessId) -> &[ProcessId] {
         self.below.get(process).map_or(&[], Vec::as_slice)

@@ -42,6 +42,8 @@ pub struct Machine {
     gone: BTreeMap<ProcessId, Arc<ProcessSpec>>,
     /// The edges of the configuration and of what it removed that is not down yet, turned round.
     dependents: Dependents,
+    /// How many instances that depend on a process are to go down before it, and are not yet.
+    leaving: BTreeMap<ProcessId, usize>,
     timers: Timers<TimerKey>,
     chance: Chance,
     last_run: Run,
@@ -74,6 +76,7 @@ impl Machine {
             instances: BTreeMap::new(),
             gone: BTreeMap::new(),
             dependents: Dependents::default(),
+            leaving: BTreeMap::new(),
             timers: Timers::default(),
             chance: Chance::new(seed),
             last_run: Run(0),
@@ -359,19 +362,54 @@ impl Machine {
     fn touch(&mut self, id: &InstanceId) {
         self.moves.insert(id.clone());
         self.changed.insert(id.clone());
+        self.count_departure(id);
     }
 
-    /// Has those looked at that may start, or stop, because of a change of `id`.
+    /// Has those looked at that may start because of a change of `id`.
     fn ripple(&mut self, id: &InstanceId) {
-        let above = self.dependents.on(&id.process).iter().map(|edge| &edge.process);
-        for process in above.chain(self.dependents.below(&id.process)) {
-            let all = process.instance(0)..=process.instance(u32::MAX);
+        for edge in self.dependents.on(&id.process) {
+            let all = instances_of(&edge.process);
             self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
         }
     }
 
+    /// Keeps count of how many of those above a process are still to go down, and has it looked at
+    /// when there is none any more.
+    fn count_departure(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let leaving = inst.live().is_some() && inst.is_going_down();
+        if std::mem::replace(&mut inst.leaving, leaving) == leaving {
+            return;
+        }
+        for process in self.dependents.below(&id.process) {
+            let count = self.leaving.entry(process.clone()).or_default();
+            if leaving {
+                *count += 1;
+            } else {
+                *count -= 1;
+                if *count == 0 {
+                    let all = self.instances.range(instances_of(process));
+                    self.moves.extend(all.map(|(other, _)| other.clone()));
+                }
+            }
+        }
+    }
+
+    /// Takes over the edges of another configuration.
+    fn replace_edges(&mut self, dependents: Dependents) {
+        self.dependents = dependents;
+        self.leaving.clear();
+        for (id, _) in self.instances.iter().filter(|(_, inst)| inst.leaving) {
+            for process in self.dependents.below(&id.process) {
+                *self.leaving.entry(process.clone()).or_default() += 1;
+            }
+        }
+        // Whoever waited for another along an edge that is no more.
+        self.moves.extend(self.instances.keys().cloned());
+    }
+
     fn instances_of(&self, process: &ProcessId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
-        self.instances.range(process.instance(0)..=process.instance(u32::MAX))
+        self.instances.range(instances_of(process))
     }
 
     fn ids_of(&self, process: &ProcessId) -> Vec<InstanceId> {
@@ -427,4 +465,9 @@ impl Machine {
             });
         }
     }
+}
+
+/// All instances that a process can have.
+fn instances_of(process: &ProcessId) -> std::ops::RangeInclusive<InstanceId> {
+    process.instance(0)..=process.instance(u32::MAX)
 }

@@ -134,6 +134,8 @@ pub(crate) struct Instance {
     pub gated: bool,
     /// Whether it should be up; kept in step by the machine.
     pub up: bool,
+    /// Counted among those that are to go down before what they depend on.
+    pub leaving: bool,
     /// The dependency that keeps it down although it is wanted.
     pub held: Option<ProcessId>,
     pub phase: Phase,
@@ -178,6 +180,7 @@ impl Instance {
             removed: false,
             gated: false,
             up: false,
+            leaving: false,
             held: None,
             phase: Phase::Down,
             since: now,

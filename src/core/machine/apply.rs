@@ -44,10 +44,14 @@ pub(super) struct Reload {
     at: BTreeMap<InstanceId, usize>,
     /// Steps of each stage that have not ended.
     left: [usize; 3],
-    /// Restarts that wait for something that a later stage may bring.
+    /// Steps under way that wait for something that a later stage may bring.
     parked: BTreeSet<InstanceId>,
     /// Restarts whose turn has not come, by process, next one last.
     rolls: BTreeMap<ProcessId, Vec<InstanceId>>,
+    /// Processes whose next restart may begin.
+    free: BTreeSet<ProcessId>,
+    /// Restarts under way.
+    rolling: usize,
     /// Whether something ended since the stages were last looked at.
     stirred: bool,
 }
@@ -65,23 +69,10 @@ impl Reload {
         })
     }
 
-    /// Whether every restart that has not ended waits for something that starting others may bring,
-    /// or queues behind one that does.
+    /// Whether every restart under way waits for something that starting others may bring. Those
+    /// that queue behind one wait with it.
     fn only_waits(&self) -> bool {
-        let queued: usize = self
-            .rolls
-            .iter()
-            .filter(|(process, _)| self.parked.iter().any(|id| id.process == **process))
-            .map(|(_, queue)| queue.len())
-            .sum();
-        self.left[Stage::Changing as usize] == self.parked_restarts() + queued
-    }
-
-    fn parked_restarts(&self) -> usize {
-        let is_restart = |id: &&InstanceId| {
-            self.at.get(id).is_some_and(|at| self.steps[*at].kind == StepKind::Restart)
-        };
-        self.parked.iter().filter(is_restart).count()
+        self.rolling == self.parked.len()
     }
 }
 
@@ -135,9 +126,7 @@ impl Machine {
         for process in &concerned {
             self.retarget(process, &wished_before, now, &mut steps, out);
         }
-        self.dependents = self.all_dependents();
-        // Whoever waited for another along an edge that is no more.
-        self.moves.extend(self.instances.keys().cloned());
+        self.replace_edges(self.all_dependents());
         self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
@@ -362,6 +351,10 @@ impl Machine {
         };
         step.state = state;
         reload.parked.remove(id);
+        if step.kind == StepKind::Restart {
+            reload.rolling -= 1;
+            reload.free.insert(id.process.clone());
+        }
         if let Some(stage) = stage_of(step.kind) {
             reload.left[stage as usize] -= 1;
         }
@@ -393,23 +386,18 @@ impl Machine {
         true
     }
 
-    /// Gives each process that has none under way its next restart.
+    /// Begins the next restart of each process that has none under way.
     fn roll(&mut self, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
         let mut due = Vec::new();
-        for (process, queue) in &mut reload.rolls {
-            let all = process.instance(0)..=process.instance(u32::MAX);
-            let busy = reload.at.range(all).any(|(_, at)| {
-                let step = &reload.steps[*at];
-                step.kind == StepKind::Restart && matches!(step.state, StepState::Running { .. })
-            });
-            if !busy && let Some(id) = queue.pop() {
+        for process in std::mem::take(&mut reload.free) {
+            if let Some(id) = reload.rolls.get_mut(&process).and_then(Vec::pop) {
                 let step = &mut reload.steps[reload.at[&id]];
                 step.state = StepState::Running { since: now };
+                reload.rolling += 1;
                 due.push(id);
             }
         }
-        reload.rolls.retain(|_, queue| !queue.is_empty());
         for id in due {
             if let Some(inst) = self.instances.get_mut(&id)
                 && inst.next.is_some()
@@ -522,7 +510,9 @@ fn begin(
         at,
         left,
         parked: BTreeSet::new(),
+        free: rolls.keys().cloned().collect(),
         rolls,
+        rolling: 0,
         stirred: true,
     }
 }

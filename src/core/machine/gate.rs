@@ -169,12 +169,7 @@ impl Machine {
     /// Only those count that are going down themselves: a database that is restarted by hand does
     /// not stop what uses it, unless the edge says so.
     fn may_stop(&self, id: &InstanceId) -> bool {
-        self.dependents
-            .on(&id.process)
-            .iter()
-            .filter(|edge| edge.condition != Condition::Completed)
-            .flat_map(|edge| self.instances_of(&edge.process))
-            .all(|(_, other)| other.live().is_none() || !other.is_going_down())
+        self.leaving.get(&id.process).is_none_or(|count| *count == 0)
     }
 
     /// Why an instance goes down, when several reasons may hold: the most lasting first.
