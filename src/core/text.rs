@@ -23,7 +23,7 @@ pub fn span(value: Duration) -> String {
     if seconds > 0 || (text.is_empty() && nanos == 0) {
         let _ = write!(text, "{seconds}s");
     }
-    if nanos % 1_000_000 == 0 {
+    if nanos.is_multiple_of(1_000_000) {
         if nanos > 0 {
             let _ = write!(text, "{}ms", nanos / 1_000_000);
         }

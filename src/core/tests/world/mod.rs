@@ -10,7 +10,8 @@
 //! | `dsl` | the words scenarios are written in |
 //! | `chance` | drawn configurations, behaviours and edits |
 
-#![allow(dead_code, missing_docs)]
+// Each test uses its part of it; what is wrong in a test may panic.
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 pub mod backend;
 pub mod chance;
