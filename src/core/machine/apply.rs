@@ -72,7 +72,7 @@ impl Reload {
     /// Whether every restart under way waits for something that starting others may bring. Those
     /// that queue behind one wait with it.
     fn only_waits(&self) -> bool {
-        self.rolling == self.parked.len()
+        self.free.is_empty() && self.rolling == self.parked.len()
     }
 }
 

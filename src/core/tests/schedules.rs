@@ -525,7 +525,7 @@ fn whatever_happens_the_invariants_hold() {
                     if seed >= first + count || seed > failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let deep = count < 1_000 || seed % 20 == 0;
+                    let deep = count < 1_000 || seed.is_multiple_of(20);
                     if run(&Schedule::new(seed, length), deep, false).is_err() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
