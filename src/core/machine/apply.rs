@@ -99,7 +99,7 @@ impl Machine {
             return;
         }
         let plan = Arc::new(Plan::between(&self.config, &config));
-        self.end_exceptions();
+        let exceptions = self.end_exceptions();
         let unfinished = self.abandon_reload(now, out);
         if plan.is_empty() && unfinished.is_empty() {
             self.adopt_unchanged(request, config, generation, out);
@@ -119,6 +119,7 @@ impl Machine {
         let mut concerned: BTreeSet<ProcessId> =
             plan.changes.iter().map(|change| change.process.clone()).collect();
         concerned.extend(unfinished);
+        concerned.extend(exceptions);
         if management {
             concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
@@ -130,17 +131,18 @@ impl Machine {
         self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
-    /// `start --once` holds until the next reload.
-    fn end_exceptions(&mut self) {
+    /// `start --once` holds until the next reload. Returns the processes it was said of.
+    fn end_exceptions(&mut self) -> BTreeSet<ProcessId> {
         let once = self.instances.iter().filter(|(_, inst)| inst.once);
         let ids: Vec<InstanceId> = once.map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            if let Some(inst) = self.instances.get_mut(&id) {
+        for id in &ids {
+            if let Some(inst) = self.instances.get_mut(id) {
                 inst.once = false;
             }
-            self.touch(&id);
-            self.intents.insert(id);
+            self.touch(id);
+            self.intents.insert(id.clone());
         }
+        ids.into_iter().map(|id| id.process).collect()
     }
 
     /// Nothing differs: the configuration is taken over, and is no new generation, unless it is the
@@ -293,7 +295,7 @@ impl Machine {
                 reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_wished => StepKind::Stop,
+            (false, true) if was_wished || inst.up => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if kind != StepKind::Start {

@@ -5,7 +5,6 @@
 //! (default 500), `PROVOST_SEED` the first, or the only one where `PROVOST_SCHEDULES` is not given;
 //! then its trace is printed. A failing case is shrunk for at most `PROVOST_SHRINK` seconds
 //! (default 20), and printed with its seed.
-// A test is not pure: it reads what it is asked for and how long it takes.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod world;

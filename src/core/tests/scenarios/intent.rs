@@ -33,8 +33,11 @@ fn once_is_until_the_next_reload() {
     assert_eq!(s.state("api"), State::Down);
     assert_eq!(s.state("db"), State::Running);
     s.start_once("api").unwrap();
+    s.config([process("api").disabled(), process("db").line("v2")]);
+    assert_eq!(s.steps(), ["stop api@0 done", "restart db@0 done"], "which is a step of it");
+    s.start_once("api").unwrap();
     s.forget();
-    s.config([process("api"), process("db")]);
+    s.config([process("api"), process("db").line("v2")]);
     assert_eq!((s.state("api"), s.view("api").once), (State::Running, false));
     assert_eq!(s.done(), "", "what is enabled while it runs goes on");
 }

@@ -1,6 +1,6 @@
 //! One scenario for each rule, in simulated time. The invariants of `world` are checked after every
 //! turn of each.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../world/mod.rs"]
 mod world;

@@ -1,7 +1,8 @@
 //! What holds between turns.
 
 use super::Verdict;
-use super::model::{Facts, Model, Over, RunFacts};
+use super::facts::{Facts, Over, RunFacts};
+use super::model::Model;
 use super::watch::pause;
 use crate::hold;
 use provost_core::Machine;

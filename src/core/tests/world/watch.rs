@@ -1,13 +1,13 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::model::{Cause, Model, OpenJob, OpenReload, Over, RunFacts, new_run};
+use super::facts::{OpenJob, Over, RunFacts, new_run};
+use super::model::{Cause, Model, OpenReload};
 use crate::hold;
-use provost_core::event::{Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
+use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
-use provost_core::job::{JobKind, JobResult};
-use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
+use provost_core::job::JobKind;
 use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
@@ -111,6 +111,7 @@ impl Model {
         for edge in &spec.depends_on {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
         }
+        self.removed_are_down(id)?;
         let by_hand = self.is_named(id, true);
         let by_file = matches!(self.cause, Cause::Config(..)) || self.reload.is_some();
         let Some(facts) = self.instances.get_mut(id) else {
@@ -127,6 +128,21 @@ impl Model {
         }
         facts.run = new_run(effect, now);
         facts.completed = false;
+        Ok(())
+    }
+
+    /// What a reload held back starts when all that the reload stops is down.
+    fn removed_are_down(&self, id: &InstanceId) -> Verdict {
+        let Some(reload) = &self.reload else { return Ok(()) };
+        let held = |blocker: &Blocker| matches!(blocker, Blocker::Reload);
+        if !self.instances.get(id).is_some_and(|facts| facts.view.blockers.iter().any(held)) {
+            return Ok(());
+        }
+        for (other, facts) in &self.instances {
+            let stopped = self.wished_before.contains(other) && facts.wanted && !facts.wished;
+            let old = facts.run.as_ref().is_some_and(|run| run.run <= reload.after);
+            hold!(!(stopped && old), "{id} is started before {other} is down");
+        }
         Ok(())
     }
 
@@ -331,121 +347,6 @@ impl Model {
                 )
         };
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
-    }
-
-    fn watch_job_removed(
-        &mut self,
-        job: JobId,
-        kind: JobKind,
-        instance: Option<&InstanceId>,
-        result: JobResult,
-    ) -> Verdict {
-        self.results.insert(job, result);
-        let Some(id) = instance else {
-            hold!(kind == JobKind::Reload, "{kind} of nothing");
-            let Some(reload) = self.reload.take() else {
-                return Err(format!("the reload {job} ended without having begun"));
-            };
-            hold!(reload.job == job, "another reload ended");
-            return Ok(());
-        };
-        let newer = match &self.cause {
-            Cause::Start(_, ids, _) | Cause::Restart(_, ids) | Cause::Stop(_, ids) => {
-                ids.contains(id) && !self.answered
-            }
-            _ => false,
-        };
-        let reload = matches!(self.cause, Cause::Config(..));
-        let Some(facts) = self.instances.get_mut(id) else {
-            return Err(format!("a job on {id}, which is not there"));
-        };
-        let Some(open) = facts.job.take() else { return Err(format!("{id} has no job")) };
-        hold!(open.id == job && open.kind == kind, "{id}: another job ended");
-        let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
-        let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
-        match (kind, result) {
-            (JobKind::Start, JobResult::Done) => {
-                hold!(facts.completed || up, "{id} is not up, its start is done");
-            }
-            (JobKind::Restart, JobResult::Done) => {
-                hold!(facts.completed || (up && new), "{id} is not up anew, its restart is done");
-            }
-            (JobKind::Stop, JobResult::Done) => {
-                hold!(facts.run.is_none() && !facts.wished, "{id} is not down, its stop is done");
-            }
-            (JobKind::Stop, JobResult::Canceled) => {
-                hold!(newer || reload, "the stop of {id} was canceled for nothing");
-            }
-            (_, JobResult::Canceled) => {
-                hold!(newer || !facts.wished, "the {kind} of {id} was canceled for nothing");
-            }
-            (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
-            (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
-                hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
-                hold!(!up, "the {kind} of {id} is {result} and it is up");
-            }
-            (_, JobResult::Skipped) | (JobKind::Reload, _) => {
-                return Err(format!("the {kind} of {id} is {result}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn watch_reload_finished(&mut self, report: &Arc<ReloadReport>) -> Verdict {
-        self.reports.push(report.clone());
-        if report.result == ReloadResult::Unchanged {
-            hold!(report.steps.is_empty(), "steps of nothing");
-            return Ok(());
-        }
-        let Some(open) = &self.reload else { return Err("no reload to finish".to_owned()) };
-        hold!(open.generation == report.generation, "another generation was applied");
-        for step in &report.steps {
-            let superseded = step.state == StepState::Superseded;
-            hold!(step.state.is_final(), "{} has not ended: {:?}", step.instance, step.state);
-            if report.result == ReloadResult::Superseded {
-                continue;
-            }
-            hold!(!superseded, "{} was superseded by nothing", step.instance);
-            self.step_is_true(step.kind, &step.instance, &step.state, open.after)?;
-        }
-        if report.result == ReloadResult::Superseded {
-            return Ok(());
-        }
-        let failed = report.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));
-        hold!(failed == (report.result == ReloadResult::FailedKept), "{:?}", report.result);
-        self.what_runs_is_what_is_wanted()
-    }
-
-    /// A step that is done left what it was for.
-    fn step_is_true(
-        &self,
-        kind: StepKind,
-        id: &InstanceId,
-        state: &StepState,
-        after: Run,
-    ) -> Verdict {
-        let Some(facts) = self.instances.get(id) else { return Ok(()) };
-        if !matches!(state, StepState::Done { .. }) {
-            return Ok(());
-        }
-        let live = facts.run.as_ref();
-        if kind == StepKind::Stop {
-            let back = live.is_none_or(|run| facts.up || run.run > after);
-            hold!(back, "{id} is not down, its step is done");
-        }
-        Ok(())
-    }
-
-    /// After a reload every run that is to go on is of the configuration.
-    fn what_runs_is_what_is_wanted(&self) -> Verdict {
-        for (id, facts) in &self.instances {
-            let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
-            let Some(spec) = self.config.processes.get(&id.process) else { continue };
-            if facts.up {
-                hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
-            }
-        }
-        Ok(())
     }
 
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
