@@ -39,7 +39,7 @@ schedules: ## random fault schedules of the core, in release mode
 
 mutants: ## mutation testing of the core (long)
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
-	cd src/core && $(CARGO) mutants
+	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-100} PROVOST_SHRINK=0 $(CARGO) mutants -p provost-core
 
 deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
