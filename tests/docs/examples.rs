@@ -89,8 +89,9 @@ pub fn consequence(section: &Section, key: &Key) -> &'static str {
     let value = example(section, key).expect("a key with a value");
     let (before, after) = entries(section, key.name, value);
     let (old, new) = (file(&before), file(&after));
+    let dir = tempfile::tempdir().unwrap();
     let config = |text: &str| {
-        let loaded = load(text);
+        let loaded = load(dir.path(), text);
         loaded.config.unwrap_or_else(|| panic!("{text}\n{:#?}", loaded.diagnostics))
     };
     let plan = Plan::between(&config(&old), &config(&new));
