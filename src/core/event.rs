@@ -396,8 +396,8 @@ pub enum Effect {
     ReloadFinished(Arc<ReloadReport>),
     /// Something worth telling and keeping.
     Note(Note),
-    /// All is down after [`Event::ShutdownRequested`], or an essential process ended for good and
-    /// all else is down, or nothing can ever run again.
+    /// All is down after [`Event::ShutdownRequested`] or [`Event::KillRequested`], or an essential
+    /// process ended for good and all else is down. Comes once.
     Finished {
         /// Exit code for the supervisor.
         code: u8,
@@ -648,6 +648,17 @@ pub enum Blocker {
     },
     /// A reload stops other processes first.
     Reload,
+}
+
+impl Blocker {
+    /// Whether this stays as it is until somebody does something.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Blocker::Dependency { because, .. } => because.is_final(),
+            Blocker::Reload => false,
+        }
+    }
 }
 
 /// Why a dependency does not meet its condition.
