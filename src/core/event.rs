@@ -327,8 +327,8 @@ pub enum Effect {
     ReloadFinished(Arc<ReloadReport>),
     /// Something worth telling and keeping.
     Note(Note),
-    /// All is down after [`Event::ShutdownRequested`], or an essential process ended for good and
-    /// all else is down, or nothing can ever run again.
+    /// All is down after [`Event::ShutdownRequested`] or [`Event::KillRequested`], or an essential
+    /// process ended for good and all else is down. Comes once.
     Finished {
         /// Exit code for the supervisor.
         code: u8,

@@ -19,7 +19,7 @@ mod command;
 mod gate;
 mod run;
 
-use crate::event::{Effect, Event, Note, What};
+use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
 use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use crate::job::{JobKind, JobResult};
@@ -195,17 +195,19 @@ impl Machine {
     }
 
     /// Whether something has run to its end and nothing can ever run again without somebody doing
-    /// something: every instance has completed, failed for good, or is disabled.
+    /// something: every instance has completed, failed for good, is disabled, or waits for one of
+    /// these.
     #[must_use]
     pub fn nothing_can_run(&self) -> bool {
         let mut ended = false;
         self.live == 0
-            && self.instances.values().all(|inst| match inst.phase {
+            && self.instances.values().all(|inst| match &inst.phase {
                 Phase::Completed | Phase::Failed => {
                     ended = true;
                     true
                 }
                 Phase::Down => !inst.up && !inst.file_spec().enabled,
+                Phase::Waiting(blockers) => blockers.iter().any(Blocker::is_final),
                 _ => false,
             })
             && ended

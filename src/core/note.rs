@@ -220,6 +220,17 @@ pub enum Blocker {
     Reload,
 }
 
+impl Blocker {
+    /// Whether this stays as it is until somebody does something.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Blocker::Dependency { because, .. } => because.is_final(),
+            Blocker::Reload => false,
+        }
+    }
+}
+
 /// Why a dependency does not meet its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

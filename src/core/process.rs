@@ -30,7 +30,8 @@
 //! | no | `Up` | it is ended as soon as those that depend on it are down |
 //! | no | `Stopping` | it is being ended |
 //! | no | `Backoff` | only within a turn: the next start is called off |
-//! | no | `Completed`, `Failed` | at rest: how it ended is still worth knowing |
+//! | no | `Completed` | at rest: it did its work, whoever wants what now |
+//! | no | `Failed` | at rest, only when held; else it is down like any other |
 //!
 //! A run begins with the request to spawn it and ends when its process tree is empty. There is at
 //! most one run of an instance: the next is asked for only when the last is over. That is the whole

@@ -264,6 +264,9 @@ impl InstanceView {
                 Some(why) => why.to_string(),
                 None => self.end_text(),
             },
+            State::Down if !self.enabled && self.spec.enabled => {
+                "processManagement.enabled is false: no process may run".to_owned()
+            }
             State::Down if !self.enabled => "disabled in the file".to_owned(),
             State::Down if !self.wanted && self.last_end.is_none() => {
                 "not started: it waits for `provost start`".to_owned()

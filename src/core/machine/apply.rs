@@ -128,7 +128,13 @@ impl Machine {
             self.retarget(process, &wished_before, now, &mut steps, out);
         }
         self.replace_edges(self.all_dependents());
-        self.reload = Some(begin(job, from, generation, plan, steps, now));
+        let reload = begin(job, from, generation, plan, steps, now);
+        let at_once = reload.left[..2] == [0, 0];
+        self.reload = Some(reload);
+        if at_once {
+            // Nothing goes and nothing changes: nobody has to hear of waiting.
+            self.start_starting(now);
+        }
     }
 
     /// `start --once` holds until the next reload. Returns the processes it was said of.
@@ -380,8 +386,7 @@ impl Machine {
         }
         let Some(reload) = &mut self.reload else { return false };
         if reload.stage == Stage::Changing && reload.only_waits() {
-            reload.stage = Stage::Starting;
-            self.open_gates(now);
+            self.start_starting(now);
         } else if reload.stage == Stage::Starting && reload.left == [0; 3] {
             self.finish_reload(now, out);
         }
@@ -413,8 +418,10 @@ impl Machine {
         }
     }
 
-    fn open_gates(&mut self, now: Mono) {
+    /// All that was to go or to change has done so, or waits for what is to start.
+    fn start_starting(&mut self, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
+        reload.stage = Stage::Starting;
         reload.stirred = true;
         let mut opened = Vec::new();
         for step in &mut reload.steps {

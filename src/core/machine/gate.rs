@@ -100,11 +100,7 @@ impl Machine {
                 self.note(id, What::Waiting { on: blockers.clone() }, now, out);
             }
         }
-        let hopeless = blockers.iter().find(|blocker| match blocker {
-            Blocker::Dependency { because, .. } => because.is_final(),
-            Blocker::Reload => false,
-        });
-        if let Some(blocker) = hopeless {
+        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
             let detail = Some(format!("waits for {blocker}"));
             self.end_job(id, UP, JobResult::Dependency, detail, out);
         }

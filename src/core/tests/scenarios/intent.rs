@@ -99,6 +99,7 @@ fn with_management_disabled_nothing_is_wanted_up() {
     s.settings(off(), [process("api").after("db"), process("db")]);
     assert_eq!(s.done(), "-api@0 -db@0");
     assert_eq!((s.state("api"), s.state("db")), (State::Down, State::Down));
+    assert_eq!(s.reason("api"), "processManagement.enabled is false: no process may run");
     assert_eq!(s.start("api"), Err(Refusal::ManagementDisabled));
     assert_eq!(s.start_once("api"), Err(Refusal::ManagementDisabled));
     assert_eq!(s.world.machine.summary().enabled, 0);

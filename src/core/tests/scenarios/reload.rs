@@ -26,6 +26,13 @@ fn stop_then_change_then_start() {
 }
 
 #[test]
+fn where_nothing_goes_or_changes_nobody_hears_of_waiting() {
+    let mut s = Scene::of([process("a"), process("b")]);
+    let told = ["reload-started", "a@0 starting", "b@0 starting", "a@0 started", "a@0 ready"];
+    assert_eq!(s.notes()[..5], told);
+}
+
+#[test]
 fn removed_ones_go_dependents_first() {
     let mut s = Scene::of([process("a"), process("b").after("a"), process("c").after("b")]);
     s.ends_slowly("c", secs(1));

@@ -248,6 +248,11 @@ fn nothing_can_run_when_all_have_ended() {
     assert!(!s.world.machine.nothing_can_run());
     let s = Scene::of([process("c").disabled()]);
     assert!(!s.world.machine.nothing_can_run(), "nothing has run to its end");
+    let mut s = Scene::of([process("a").one_shot(), process("b").on("a", Condition::Completed)]);
+    assert!(!s.world.machine.nothing_can_run());
+    s.exit("a", 1);
+    assert_eq!(s.state("b"), State::Waiting);
+    assert!(s.world.machine.nothing_can_run(), "b waits for what does not come");
     let mut s = Scene::of([process("a").one_shot(), process("b")]);
     s.exit("a", 0);
     s.stop("b").unwrap();

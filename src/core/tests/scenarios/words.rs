@@ -404,7 +404,11 @@ fn reasons() {
     assert_eq!(ending(7), "changed in the file; killing");
     assert_eq!(ending(6), "its main process left others behind; killing", "that was another run");
     assert_eq!(view(State::Completed, |_| ()), "");
-    assert_eq!(view(State::Down, |v| v.enabled = false), "disabled in the file");
+    let disabled = |v: &mut InstanceView| {
+        v.enabled = false;
+        Arc::make_mut(&mut v.spec).enabled = false;
+    };
+    assert_eq!(view(State::Down, disabled), "disabled in the file");
     assert_eq!(
         view(State::Down, |v| v.wanted = false),
         "not started: it waits for `provost start`"
