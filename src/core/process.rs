@@ -50,6 +50,7 @@ use crate::time::Mono;
 use crate::view::{HealthState, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an instance is doing.
 #[derive(Clone, Debug)]
@@ -112,6 +113,8 @@ pub(crate) struct Ending {
     pub end: RunEnd,
     /// Not to be tried again, whatever the policy says.
     pub give_up: Option<FailReason>,
+    /// How long it may take to end by itself, the spec being what it was then.
+    pub patience: Duration,
     /// Whether the time to end by itself is over.
     pub killed: bool,
 }

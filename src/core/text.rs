@@ -128,6 +128,9 @@ impl Display for FailReason {
         match self {
             FailReason::Policy(end) => write!(f, "it {end}, and its policy is not to restart it"),
             FailReason::Attempts(0, end) => write!(f, "it {end}, and maxAttempts is 0"),
+            FailReason::Attempts(1, end) => {
+                write!(f, "gave up after 1 restart (maxAttempts); it {end}")
+            }
             FailReason::Attempts(limit, end) => {
                 write!(f, "gave up after {limit} restarts (maxAttempts); it {end}")
             }

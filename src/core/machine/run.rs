@@ -122,12 +122,10 @@ impl Machine {
         let (generation, pid) = (live.generation, live.pid.unwrap_or(0));
         inst.last_exit = Some(status);
         let going_on = matches!(inst.phase, Phase::Up(_));
-        let patience = inst.spec.stop.timeout;
         self.note(id, What::Exited { status, expected: !going_on }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
         if going_on {
             self.end_of_life(id, RunEnd::Exited(status), None, now);
-            self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         }
         self.touch(id);
         self.ripple(id);
@@ -144,7 +142,7 @@ impl Machine {
         self.run_over(id, RunEnd::Exited(ExitStatus::Unknown), now, out);
     }
 
-    /// Turns a run that was to go on into one that is ending.
+    /// Turns a run that was to go on into one that is ending, and has so much time for it.
     fn end_of_life(
         &mut self,
         id: &InstanceId,
@@ -163,8 +161,10 @@ impl Machine {
             }
             live.probe = None;
             let live = live.clone();
-            let ending = Ending { end, give_up, killed: false };
+            let patience = inst.spec.stop.timeout;
+            let ending = Ending { end, give_up, patience, killed: false };
             self.set_phase(id, Phase::Stopping(live, ending), now);
+            self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         }
     }
 
@@ -182,7 +182,6 @@ impl Machine {
         let Phase::Up(live) = &inst.phase else { return };
         let (run, stop) = (live.run, inst.spec.stop.clone());
         self.end_of_life(id, end, give_up, now);
-        self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
         self.note(id, What::Stopping { why }, now, out);
         out.push(Effect::Terminate { instance: id.clone(), run, stop });
     }
@@ -198,19 +197,13 @@ impl Machine {
         };
         let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
-        let due = inst.restart_due.take();
-        let changed = match inst.next.take() {
-            Some((spec, generation)) => {
-                inst.spec = spec;
-                inst.generation = generation;
-                true
-            }
-            None => false,
-        };
-        let asked = matches!(end, RunEnd::Asked(_));
-        if changed || matches!(due, Some(StopReason::Restart)) {
+        inst.restart_due = None;
+        if let Some((spec, generation)) = inst.next.take() {
+            inst.spec = spec;
+            inst.generation = generation;
             inst.attempt = 0;
         }
+        let asked = matches!(end, RunEnd::Asked(_));
         if asked {
             self.note(id, What::Stopped, now, out);
         }
@@ -313,8 +306,8 @@ impl Machine {
 
     pub(super) fn stop_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
-        let limit = inst.spec.stop.timeout;
-        self.note(id, What::Killing { limit }, now, out);
+        let Phase::Stopping(_, ending) = &inst.phase else { return };
+        self.note(id, What::Killing { limit: ending.patience }, now, out);
         self.kill(id, now, out);
     }
 
@@ -375,7 +368,7 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
         let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
-        if live.started.is_none() || live.exit.is_some() {
+        if live.started.is_none() {
             return;
         }
         self.last_probe = ProbeId(self.last_probe.0 + 1);

@@ -144,6 +144,22 @@ fn readiness_and_start_timeout_are_taken_in_by_what_starts() {
 }
 
 #[test]
+fn how_long_a_stop_may_take_is_settled_when_it_begins() {
+    let api = |timeout| process("api").with(|spec| spec.stop.timeout = timeout);
+    let mut s = Scene::of([api(secs(5))]);
+    s.ignores_term("api");
+    s.stop("api").unwrap();
+    s.config([api(secs(1))]);
+    s.forget();
+    s.advance(millis(4_999));
+    assert_eq!(s.done(), "");
+    s.advance(millis(1));
+    assert_eq!(s.done(), "!api@0");
+    let told = s.last_note("api", "killing").unwrap().to_string();
+    assert_eq!(told, "still there 5s after it was asked to end; killing it");
+}
+
+#[test]
 fn nothing_to_do_is_said() {
     let mut s = Scene::of([process("api")]);
     s.forget();

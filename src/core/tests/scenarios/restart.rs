@@ -121,7 +121,7 @@ fn a_failed_spawn_is_an_attempt() {
     assert_eq!(s.view("api").restarts, 1);
     assert_eq!(
         s.reason("api"),
-        "gave up after 1 restarts (maxAttempts); it could not be started: executing x: \
+        "gave up after 1 restart (maxAttempts); it could not be started: executing x: \
          No such file or directory"
     );
     assert_eq!(s.view("api").last_exit, None);

@@ -395,6 +395,12 @@ impl Model {
                 live.overdue = true;
                 Ok(())
             }
+            What::Killing { limit } => {
+                let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let right = run.is_some_and(|run| run.patience == *limit);
+                hold!(right, "{id} is killed after {limit:?}");
+                Ok(())
+            }
             What::Starting { attempt } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
                 let right = facts.attempt.is_none_or(|n| n == *attempt);
