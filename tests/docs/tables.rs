@@ -113,9 +113,12 @@ fn later() -> String {
     table
 }
 
+/// Codes and what they mean.
+type Codes = Vec<(String, String)>;
+
 /// The exit codes as the help of each command has them; commands with the same ones together.
 fn exit_codes() -> String {
-    let mut groups: Vec<(Vec<String>, Vec<(String, String)>)> = Vec::new();
+    let mut groups: Vec<(Vec<String>, Codes)> = Vec::new();
     for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
         let help = command.get_after_help().expect("exit codes in its help").to_string();
         let (_, codes) = help.split_once("Exit codes:\n").expect("exit codes in its help");
