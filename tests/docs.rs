@@ -125,7 +125,8 @@ fn files_of_the_manual_are_read_as_it_says() {
                 }
                 [word, code] if word == "refused" => {
                     counts.1 += 1;
-                    let errors = loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+                    let errors =
+                        loaded.diagnostics.iter().filter(|d| d.severity == Severity::Error);
                     let codes: Vec<&str> = errors.map(|d| d.code).collect();
                     assert_eq!(codes, [code.as_str()], "{place}\n{shown}");
                 }
@@ -249,10 +250,8 @@ fn the_page_of_the_daemon_has_its_options() {
     let page = include_str!("../packaging/man/provostd.8").replace('\\', "");
     let help = Command::new(env!("CARGO_BIN_EXE_provostd")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let options: Vec<&str> = help
-        .split_whitespace()
-        .filter(|word| word.starts_with("--") && word.len() > 2)
-        .collect();
+    let options: Vec<&str> =
+        help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2).collect();
     assert!(options.len() >= 6, "{help}");
     for option in options {
         assert!(page.contains(option), "{option} is not in packaging/man/provostd.8");

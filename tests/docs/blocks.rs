@@ -69,5 +69,8 @@ fn blocks_and_words_are_found() {
     assert_eq!(found[0].info, ["yaml", "refused", "x"]);
     assert_eq!((found[0].text.as_str(), found[0].line), ("b: 1\n", 2));
     assert_eq!((found[1].language(), found[1].text.as_str()), ("", "$ d\n"));
-    assert_eq!(words("provost stop 'w@*' \"a b\" x#y  # all"), ["provost", "stop", "w@*", "a b", "x#y"]);
+    assert_eq!(
+        words("provost stop 'w@*' \"a b\" x#y  # all"),
+        ["provost", "stop", "w@*", "a b", "x#y"]
+    );
 }
