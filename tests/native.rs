@@ -9,6 +9,8 @@ mod world;
 mod context;
 #[path = "native/life.rs"]
 mod life;
+#[path = "native/measure.rs"]
+mod measure;
 #[path = "native/output.rs"]
 mod output;
 #[path = "native/probes.rs"]

@@ -1,6 +1,6 @@
 //! Which files are read, and what is wrong with them as files.
 
-use crate::{Files, good, places, refused};
+use crate::{Files, good, places, process, refused};
 use provost::config::load::{Mode, SourceKind, load_with};
 use provost::config::render::one_line;
 use std::os::unix::fs::symlink;
@@ -235,4 +235,18 @@ fn diagnostics_come_in_the_order_of_the_files() {
             "2:3 missing-command",
         ]
     );
+}
+
+#[test]
+fn the_default_user_is_resolved_before_files_are_compared() {
+    let yaml = "processManagement: { defaultUser: nobody }\nprocesses: { a: { command: sleep }, b: { command: sleep, user: daemon } }\n";
+    let user = |mode| {
+        let files = Files::new().with("provost.yaml", yaml).mode(mode);
+        let loaded = files.load("provost.yaml");
+        let of = |id| process(&loaded, id).exec.user.as_ref().map(ToString::to_string);
+        (of("a"), of("b"))
+    };
+    let expected = nix::unistd::geteuid().is_root().then(|| "nobody".to_owned());
+    assert_eq!(user(provost::config::load::Mode::System), (expected, Some("daemon".into())));
+    assert_eq!(user(provost::config::load::Mode::User), (None, Some("daemon".into())));
 }

@@ -1,5 +1,5 @@
 //! The real `provostd`, with real processes, from the outside.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod graph;
 mod hostile;

@@ -18,8 +18,15 @@
 //! What this cannot find: a process that has changed its limit and its session, and all of whose
 //! ancestors up to the run ended between two censuses. Only a control group holds such a one.
 //!
-//! A census is one walk over `/proc` and is shared by all who asked before it began.
+//! A census is one walk over `/proc` and is shared by all who asked before it began. A walk takes
+//! time, and a process that forks and ends meanwhile has a child that was not listed. But while a
+//! tree is not empty one of its processes is a child of the daemon, and that one stays visible until
+//! the daemon reaps it. So when nothing of a tree was found, it is certain that nothing is there if
+//! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
+//! dead that belongs to the tree. Else another census decides.
 
+use super::reaper::{self, Moment};
+use crate::core::spec::Signal;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
@@ -46,7 +53,7 @@ pub struct Process {
     pub ticks: u64,
     /// Resident memory, in pages.
     pub pages: u64,
-    /// Its mark; some number where it has none, None where it was not read.
+    /// Its mark, where it has one that could be ours.
     pub mark: Option<u64>,
 }
 
@@ -67,6 +74,26 @@ struct Claim {
 #[derive(Debug, Default)]
 struct Snapshot {
     processes: Vec<Process>,
+    before: Moment,
+    /// Whether an orphan was reaped during it.
+    orphan_reaped: bool,
+}
+
+/// What was found of a tree.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What of it is alive.
+    pub members: Vec<Process>,
+    /// Whether it is certain that there is nothing else, where there are no members.
+    pub certain: bool,
+}
+
+impl Found {
+    /// Nothing is left of the tree, for certain.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.members.is_empty() && self.certain
+    }
 }
 
 /// Knows the trees and finds what belongs to them.
@@ -96,7 +123,7 @@ impl Census {
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub async fn members(&self, tree: TreeId) -> io::Result<Vec<Process>> {
+    pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
         let snapshot = self.snapshot().await?;
         Ok(self.of(tree, &snapshot))
     }
@@ -105,7 +132,7 @@ impl Census {
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn recent_members(&self, tree: TreeId) -> io::Result<Vec<Process>> {
+    pub fn find_recent(&self, tree: TreeId) -> io::Result<Found> {
         const RECENT: Duration = Duration::from_secs(1);
         let recent = lock(&self.recent).clone().filter(|(at, _)| at.elapsed() < RECENT);
         let snapshot = match recent {
@@ -137,10 +164,16 @@ impl Census {
         Ok(last.1.clone())
     }
 
-    fn of(&self, tree: TreeId, snapshot: &Snapshot) -> Vec<Process> {
+    fn of(&self, tree: TreeId, snapshot: &Snapshot) -> Found {
         let owners = self.attribute(snapshot);
-        let members = snapshot.processes.iter();
-        members.filter(|p| !p.ended && owners.get(&p.pid) == Some(&tree)).cloned().collect()
+        let ours = snapshot.processes.iter().filter(|p| owners.get(&p.pid) == Some(&tree));
+        let (dead, alive): (Vec<&Process>, _) = ours.partition(|process| process.ended);
+        let daemon = std::process::id();
+        let main = lock(&self.trees).get(&tree).map(|claim| claim.main);
+        let certain = !snapshot.orphan_reaped
+            && main.is_none_or(|main| !snapshot.before.registered.contains(&main))
+            && dead.iter().all(|process| process.parent != daemon);
+        Found { members: alive.into_iter().cloned().collect(), certain }
     }
 
     fn attribute(&self, snapshot: &Snapshot) -> HashMap<u32, TreeId> {
@@ -199,95 +232,83 @@ pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
     Ok(same.then_some(pidfd))
 }
 
-/// Walks `/proc` until nothing can have been missed.
-///
-/// A process that was listed, forked, and ended before it was read has a child that was not listed.
-/// So when anything listed had ended by the time it was read, the list is taken again for what is
-/// new in it, which is little and quick. What is read as alive is no such case: the tree it belongs
-/// to is not empty then, and whoever asked asks again.
-///
-/// On a machine where something ends all the time this would never be done. It ends after some
-/// rounds: what is missed then has changed its process in each of them.
+/// Walks `/proc`.
 fn take() -> io::Result<Snapshot> {
-    const ENOUGH: usize = 10;
+    let before = reaper::moment();
     let mut buffer = Vec::new();
     let mut all = BTreeMap::new();
+    for pid in list()? {
+        all.extend(read_process(pid, &mut buffer).map(|process| (pid, process)));
+    }
+    mend_broken_links(&mut all, &mut buffer);
+    let mut processes = descendants(std::process::id(), &all);
+    for process in &mut processes {
+        process.mark = read_mark(process.pid, &mut buffer);
+    }
+    let orphan_reaped = reaper::moment().orphans != before.orphans;
+    Ok(Snapshot { processes, before, orphan_reaped })
+}
+
+/// Kills what has the mark of a tree, each as soon as it is seen, and then again what is new, until
+/// nothing is. It looks at nothing but the mark, so it is quick enough for a process that forks and
+/// ends over and over. Blocks.
+///
+/// # Errors
+/// When `/proc` cannot be read, or a signal is refused.
+pub fn hunt(tree: TreeId) -> io::Result<()> {
+    /// Numbers that were seen may be given out again: whoever asked for this looks again anyway.
+    const ENOUGH: usize = 1000;
+    /// So many lists without anything new of ours.
+    const QUIET: usize = 10;
+    let mut buffer = Vec::new();
     let mut seen = HashSet::new();
-    let mut processes = Vec::new();
+    let mut quiet = 0;
     for _ in 0..ENOUGH {
-        let mut all_lived = true;
+        quiet += 1;
         for pid in list()? {
-            if !seen.insert(pid) {
+            if !seen.insert(pid) || read_mark(pid, &mut buffer) != Some(tree.0) {
                 continue;
             }
-            let process = read_process(pid, &mut buffer);
-            all_lived &= process.as_ref().is_some_and(|process| !process.ended);
-            all.extend(process.map(|process| (pid, process)));
+            quiet = 0;
+            // The mark is read again after the opening, as in `open`.
+            if let Some(pidfd) = crate::sys::signal::open(pid)?
+                && read_mark(pid, &mut buffer) == Some(tree.0)
+            {
+                crate::sys::signal::send(&pidfd, Signal::KILL)?;
+            }
         }
-        all_lived &= mend_broken_links(&mut all, &mut buffer);
-        processes = descendants(std::process::id(), &all);
-        for process in processes.iter_mut().filter(|process| !process.ended) {
-            let mark = read_mark(process.pid, &mut buffer);
-            all_lived &= mark.is_some();
-            process.mark = mark;
-        }
-        if all_lived {
+        if quiet == QUIET {
             break;
         }
     }
-    Ok(Snapshot { processes })
+    Ok(())
 }
 
-/// All processes there are at one moment. Numbers go upwards and so does the list, but they start
-/// over at the end: where that has happened, and the kernel gave out numbers during the list, some
-/// of them may have been passed already, and the list is taken again.
 fn list() -> io::Result<Vec<u32>> {
-    const ENOUGH: usize = 10;
     let mut pids = Vec::new();
-    let mut last = last_number();
-    for _ in 0..ENOUGH {
-        pids.clear();
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
-        }
-        let now = last_number();
-        if now == last || pids.iter().max() <= last.as_ref() {
-            break;
-        }
-        last = now;
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(pids)
 }
 
-/// The number given out last (proc_loadavg(5)).
-fn last_number() -> Option<u32> {
-    let line = fs::read_to_string("/proc/loadavg").ok()?;
-    line.split_ascii_whitespace().nth(4)?.parse().ok()
-}
-
 /// A process whose parent ended between the reading of the one and of the other has a new parent.
-/// Whether all of them still lived.
-fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) -> bool {
+fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) {
     const ENOUGH: usize = 10;
-    let mut all_lived = true;
     for _ in 0..ENOUGH {
         let broken = |p: &&Process| p.parent != 0 && !all.contains_key(&p.parent);
         let lost: Vec<u32> = all.values().filter(broken).map(|p| p.pid).collect();
         if lost.is_empty() {
-            break;
+            return;
         }
         for pid in lost {
             match read_process(pid, buffer) {
                 Some(process) => all.insert(pid, process),
-                None => {
-                    all_lived = false;
-                    all.remove(&pid)
-                }
+                None => all.remove(&pid),
             };
         }
     }
-    all_lived
 }
 
 /// All that descends from `root`, without it, parents first.
@@ -346,13 +367,12 @@ fn parse_stat(pid: u32, rest: &str) -> Option<Process> {
 }
 
 /// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
-/// process's to change. None when the process is gone.
+/// process's to change. A dead process has it until it is reaped.
 fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
     read_into(&format!("/proc/{pid}/limits"), buffer)?;
     let text = std::str::from_utf8(buffer).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max resident set"))?;
-    let hard = line.split_ascii_whitespace().nth(1)?;
-    Some(hard.parse().unwrap_or(u64::MAX))
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {

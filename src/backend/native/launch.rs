@@ -57,6 +57,8 @@ pub struct Launcher {
     null: OwnedFd,
     /// The hard limit of open files, of the daemon and so of its children.
     files: u64,
+    /// The daemon is more, or less, likely to be killed for want of memory than its children are.
+    oom_adjusted: bool,
 }
 
 /// A process that runs the shim and waits to be told what to become.
@@ -88,7 +90,9 @@ impl Launcher {
         limit.current = limit.maximum;
         // With the present limit it works too, for fewer processes.
         let _ = setrlimit(Resource::Nofile, limit);
-        Ok(Launcher { shim, null: null.into(), files })
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        let oom_adjusted = !matches!(own.trim(), "" | "0");
+        Ok(Launcher { shim, null: null.into(), files, oom_adjusted })
     }
 
     /// Standard input of everything, and the output of what shall have none.
@@ -133,6 +137,11 @@ impl Launcher {
                 failure(SpawnStage::Fork, "", format!("executing the shim: {}", reason(&error)))
             }
         })?;
+        if self.oom_adjusted {
+            // The process waits, so it can still be changed from here. Only raising is always
+            // allowed, and a wish that is refused is no reason not to run.
+            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", started.pid), "0");
+        }
         Ok(Waiting {
             pid: started.pid,
             pidfd: Arc::new(started.pidfd),

@@ -7,15 +7,21 @@
 use crate::core::event::ExitStatus;
 use crate::sys::clone::{Program, StartError, Started, start};
 use crate::sys::reap::reap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-type Waiting = HashMap<u32, oneshot::Sender<ExitStatus>>;
+/// Who waits for which child, and how many children were reaped that nobody had registered:
+/// orphans that became ours.
+#[derive(Default)]
+struct Table {
+    waiting: HashMap<u32, oneshot::Sender<ExitStatus>>,
+    orphans: u64,
+}
 
-static WAITING: LazyLock<Mutex<Waiting>> = LazyLock::new(Mutex::default);
+static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
 
 /// Comes once, when the process has ended and was reaped.
 pub type Exit = oneshot::Receiver<ExitStatus>;
@@ -54,25 +60,44 @@ impl Reaper {
 /// # Errors
 /// As [`start`].
 pub fn start_registered(program: &Program<'_>) -> Result<(Started, Exit), StartError> {
-    let mut waiting = waiting();
+    let mut table = table();
     let started = start(program)?;
     let (sender, exit) = oneshot::channel();
-    waiting.insert(started.pid, sender);
+    table.waiting.insert(started.pid, sender);
     Ok((started, exit))
 }
 
-/// Whether there was one.
+/// What was reaped up to a moment. Two of them tell whether a process below this one can have
+/// disappeared without a trace in between.
+#[derive(Debug, Default)]
+pub struct Moment {
+    /// The children that were registered and not reaped.
+    pub registered: HashSet<u32>,
+    /// How many orphans were reaped.
+    pub orphans: u64,
+}
+
+/// The present moment. What disappears later is counted later.
+#[must_use]
+pub fn moment() -> Moment {
+    let table = table();
+    Moment { registered: table.waiting.keys().copied().collect(), orphans: table.orphans }
+}
+
+/// Whether there was one. The table is held from the reaping to the counting, so that nobody sees
+/// the one without the other.
 fn reap_one() -> bool {
-    let mut waiting = waiting();
+    let mut table = table();
     let Some(reaped) = reap() else { return false };
-    if let Some(sender) = waiting.remove(&reaped.pid) {
+    match table.waiting.remove(&reaped.pid) {
         // Whoever started it may have lost interest.
-        let _ = sender.send(reaped.status);
+        Some(sender) => drop(sender.send(reaped.status)),
+        None => table.orphans += 1,
     }
     true
 }
 
 /// No code panics while it holds the table, and half a change of it is not possible.
-fn waiting() -> MutexGuard<'static, Waiting> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+fn table() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! All that a run has started: finding it, signalling it, killing it until nothing is left.
 
-use super::census::{self, Census, Process, TreeId};
+use super::census::{self, Census, Found, Process, TreeId};
 use super::cgroup::Cgroup;
 use crate::backend::Usage;
 use crate::core::spec::Signal;
@@ -9,8 +9,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-const STOP: Signal = Signal(19);
 
 /// The tree of one run.
 pub enum Tree {
@@ -48,14 +46,15 @@ impl Tree {
             }
             Tree::Marked(id, census) => (id, census),
         };
+        let mut doubts = Doubts::default();
         loop {
-            let members = census.members(*id).await?;
-            if members.is_empty() {
+            let found = census.find(*id).await?;
+            if doubts.are_settled(&found) {
                 return Ok(());
             }
             // Nothing is left only when each of these is gone, so there is no reason to look again
             // before.
-            all_gone(open_some(&members)?).await?;
+            all_gone(open_some(&found.members)?).await?;
         }
     }
 
@@ -69,7 +68,7 @@ impl Tree {
             Tree::Cgroup(group) => {
                 group.members().iter().map(|pidfd| send(pidfd, signal)).fold(Ok(()), Result::and)
             }
-            Tree::Marked(id, census) => send_all(&census.members(*id).await?, signal),
+            Tree::Marked(id, census) => send_all(&census.find(*id).await?.members, signal),
         }
     }
 
@@ -89,7 +88,7 @@ impl Tree {
     pub fn usage(&self) -> Usage {
         let group = match self {
             Tree::Marked(id, census) => {
-                return sum(&census.recent_members(*id).unwrap_or_default());
+                return sum(&census.find_recent(*id).unwrap_or_default().members);
             }
             Tree::Cgroup(group) => group,
         };
@@ -99,6 +98,21 @@ impl Tree {
             tasks: group.number("pids.current", None),
         }
         .or_else(|| sum(&group.pids().into_iter().filter_map(census::read).collect::<Vec<_>>()))
+    }
+}
+
+/// How often in a row nothing was found without certainty.
+#[derive(Default)]
+struct Doubts(u32);
+
+impl Doubts {
+    /// Whether nothing is left. Where other runs make orphans all the time it may never be certain:
+    /// after many rounds it is believed, because what is still there must have changed its process
+    /// in each of them.
+    fn are_settled(&mut self, found: &Found) -> bool {
+        const MANY: u32 = 100;
+        self.0 = if found.members.is_empty() { self.0 + 1 } else { 0 };
+        found.is_nothing() || self.0 > MANY
     }
 }
 
@@ -131,39 +145,23 @@ fn sum(processes: &[Process]) -> Usage {
 async fn kill_marked(id: TreeId, census: &Census) -> io::Result<()> {
     /// Something in an uninterruptible wait does not end, and others may fork meanwhile.
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
-    for round in 0_u64.. {
-        let mut members = census.members(id).await?;
+    let mut doubts = Doubts::default();
+    for round in 0_u32.. {
         if round >= 2 {
-            // Something forks faster than it is killed. What is stopped first keeps its place in
-            // the table of processes and makes no more.
-            members = stop_all(id, census, members).await?;
+            // Something changes its process faster than a census finds it.
+            tokio::task::spawn_blocking(move || census::hunt(id))
+                .await
+                .map_err(io::Error::other)??;
         }
-        if members.is_empty() {
-            return Ok(());
-        }
-        send_all(&members, Signal::KILL)?;
-        // Not an error: it means to look again.
-        let _ = tokio::time::timeout(LOOK_AGAIN, all_gone(open_some(&members)?)).await;
-    }
-    Ok(())
-}
-
-/// Stops processes until a census finds none that is new.
-async fn stop_all(id: TreeId, census: &Census, first: Vec<Process>) -> io::Result<Vec<Process>> {
-    const ENOUGH: usize = 100;
-    let mut stopped = first;
-    send_all(&stopped, STOP)?;
-    for _ in 0..ENOUGH {
-        let now = census.members(id).await?;
-        let is_known = |p: &Process| stopped.iter().any(|s| (s.pid, s.start) == (p.pid, p.start));
-        let new: Vec<Process> = now.iter().filter(|p| !is_known(p)).cloned().collect();
-        stopped = now;
-        if new.is_empty() {
+        let found = census.find(id).await?;
+        if doubts.are_settled(&found) {
             break;
         }
-        send_all(&new, STOP)?;
+        send_all(&found.members, Signal::KILL)?;
+        // Not an error: it means to look again.
+        let _ = tokio::time::timeout(LOOK_AGAIN, all_gone(open_some(&found.members)?)).await;
     }
-    Ok(stopped)
+    Ok(())
 }
 
 /// Descriptors for those that are still there; not for all where they are very many.

@@ -64,6 +64,13 @@ pub(crate) struct Lowered {
 }
 
 impl Whole {
+    /// The user of a process that names none; None: the caller. A default is resolved here, before
+    /// files are compared, so that another default is a change of each process that inherits it.
+    fn default_user(&self) -> Option<Arc<str>> {
+        let other = self.mode == Mode::System && nix::unistd::geteuid().is_root();
+        other.then(|| self.settings.daemon.default_user.clone())
+    }
+
     pub(crate) fn new(mode: Mode, environment: Arc<BTreeMap<String, String>>) -> Whole {
         Whole {
             report: Report::default(),

@@ -72,7 +72,11 @@ impl<'s> File<'_, 's> {
             Some(cwd) => cwd,
             None => Text::new(&self.base.to_string_lossy()),
         };
-        exec.user = fields.get("user").and_then(|field| self.text(field)).map(Arc::from);
+        exec.user = fields
+            .get("user")
+            .and_then(|field| self.text(field))
+            .map(Arc::from)
+            .or_else(|| self.whole.default_user());
         exec.group = fields.get("group").and_then(|field| self.text(field)).map(Arc::from);
         exec.umask = fields.get("umask").and_then(|field| self.octal(field));
         exec.nice = fields

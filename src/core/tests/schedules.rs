@@ -3,8 +3,9 @@
 //!
 //! Environment: `PROVOST_SCHEDULES` how many (default 300), `PROVOST_STEPS` how long each is
 //! (default 500), `PROVOST_SEED` the first, or the only one where `PROVOST_SCHEDULES` is not given;
-//! then its trace is printed. A failing case is shrunk, and printed with its seed.
-#![allow(missing_docs)]
+//! then its trace is printed. A failing case is shrunk for at most `PROVOST_SHRINK` seconds
+//! (default 20), and printed with its seed.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod world;
 
@@ -273,12 +274,19 @@ impl Player {
             Kind::Signal => {
                 let (request, instance) = (self.request(), self.some(&mut dice)[0].clone());
                 let whom = dice.pick(&[Whom::Main, Whom::All]);
-                self.world.feed(Event::SignalRequested { request, instance, signal: Signal(1), whom })
+                self.world.feed(Event::SignalRequested {
+                    request,
+                    instance,
+                    signal: Signal(1),
+                    whom,
+                })
             }
             Kind::Reload => {
                 let config = match dice.below(10) {
                     0 => self.config.clone(),
-                    1 | 2 if !self.past.is_empty() => self.past[dice.below(self.past.len())].clone(),
+                    1 | 2 if !self.past.is_empty() => {
+                        self.past[dice.below(self.past.len())].clone()
+                    }
                     _ => {
                         let mut config = Config::clone(&self.config);
                         chance::edit(&mut dice, &mut config);
@@ -315,7 +323,10 @@ impl Player {
             },
         })?;
         hold!(self.world.effects.is_empty(), "an answer about nothing did something");
-        hold!(before == self.world.machine.view(&instance), "an answer about nothing did something");
+        hold!(
+            before == self.world.machine.view(&instance),
+            "an answer about nothing did something"
+        );
         Ok(())
     }
 
@@ -332,12 +343,8 @@ impl Player {
             finding: Finding::Healthy,
             probe: Duration::ZERO,
         };
-        let alive: Vec<(Run, bool)> = self
-            .world
-            .backend
-            .alive()
-            .map(|(run, id)| (run, ends.get() & bit(id) != 0))
-            .collect();
+        let alive: Vec<(Run, bool)> =
+            self.world.backend.alive().map(|(run, id)| (run, ends.get() & bit(id) != 0)).collect();
         let now = self.world.now;
         for (run, one_shot) in alive {
             self.world.backend.change(run, |behaviour| {
@@ -375,13 +382,12 @@ impl Player {
         !answers
             && self.world.model.reload.is_none()
             && self.world.model.instances.values().all(|facts| {
-                let busy = matches!(
-                    facts.view.state,
-                    State::Starting | State::Stopping | State::Backoff
-                );
-                let settled = facts.run.as_ref().is_none_or(|run| {
-                    run.spec.health.is_none() || run.health.healthy
-                });
+                let busy =
+                    matches!(facts.view.state, State::Starting | State::Stopping | State::Backoff);
+                let settled = facts
+                    .run
+                    .as_ref()
+                    .is_none_or(|run| run.spec.health.is_none() || run.health.healthy);
                 !busy && facts.job.is_none() && facts.view.sub_state.is_empty() && settled
             })
     }
@@ -393,9 +399,7 @@ impl Player {
             let view = &facts.view;
             if view.state == State::Waiting {
                 let lasting = view.blockers.iter().any(|blocker| match blocker {
-                    provost_core::event::Blocker::Dependency { because, .. } => {
-                        because.is_final()
-                    }
+                    provost_core::event::Blocker::Dependency { because, .. } => because.is_final(),
                     provost_core::event::Blocker::Reload => false,
                 });
                 hold!(lasting, "{id} waits for what does not come: {}", view.reason(Mono(0)));
@@ -470,7 +474,8 @@ fn shrink(mut schedule: Schedule) -> Schedule {
     let mut size = schedule.steps.len() / 2;
     // Shrinking is a help, and should not take longer than reading.
     let started = std::time::Instant::now();
-    let enough = || started.elapsed() > Duration::from_secs(20);
+    let limit = Duration::from_secs(number("PROVOST_SHRINK").unwrap_or(20));
+    let enough = || started.elapsed() >= limit;
     while size > 0 && !enough() {
         let mut at = 0;
         let mut any = false;
@@ -520,7 +525,7 @@ fn whatever_happens_the_invariants_hold() {
                     if seed >= first + count || seed > failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let deep = count < 1_000 || seed % 20 == 0;
+                    let deep = count < 1_000 || seed.is_multiple_of(20);
                     if run(&Schedule::new(seed, length), deep, false).is_err() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;

@@ -260,8 +260,13 @@ impl Backend {
         };
         let (spawn, life) = (behaviour.spawn.clone(), behaviour.life);
         let instance = instance.clone();
-        let running =
-            Running { behaviour, instance: instance.clone(), spawned: None, exit: None, empty: false };
+        let running = Running {
+            behaviour,
+            instance: instance.clone(),
+            spawned: None,
+            exit: None,
+            empty: false,
+        };
         self.runs.insert(run, running);
         match spawn {
             Spawning::Works(after) => self.execute(run, now.after(after), life),
@@ -313,6 +318,11 @@ impl Backend {
             let at = (*at).max(now);
             self.empty(run, at);
         }
+    }
+
+    /// A run is gone without a word.
+    pub fn forget(&mut self, run: Run) {
+        self.runs.remove(&run);
     }
 
     /// All runs of a process that exist.
