@@ -113,12 +113,15 @@ fn later() -> String {
     table
 }
 
-/// Codes and what they mean.
-type Codes = Vec<(String, String)>;
+/// Commands with the same exit codes, and what each code means.
+struct Group {
+    commands: Vec<String>,
+    codes: Vec<(String, String)>,
+}
 
 /// The exit codes as the help of each command has them; commands with the same ones together.
 fn exit_codes() -> String {
-    let mut groups: Vec<(Vec<String>, Codes)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
         let help = command.get_after_help().expect("exit codes in its help").to_string();
         let (_, codes) = help.split_once("Exit codes:\n").expect("exit codes in its help");
@@ -128,13 +131,14 @@ fn exit_codes() -> String {
         });
         // That one is the same for all and said once.
         let codes: Vec<_> = lines.filter(|(code, _)| code != "64").collect();
-        match groups.iter_mut().find(|(_, known)| *known == codes) {
-            Some((commands, _)) => commands.push(command.get_name().to_owned()),
-            None => groups.push((vec![command.get_name().to_owned()], codes)),
+        let name = command.get_name().to_owned();
+        match groups.iter_mut().find(|group| group.codes == codes) {
+            Some(group) => group.commands.push(name),
+            None => groups.push(Group { commands: vec![name], codes }),
         }
     }
     let mut table = head(&["command", "code", "meaning"]);
-    for (commands, codes) in groups {
+    for Group { commands, codes } in groups {
         let mut names = commands.iter().map(|name| code(name)).collect::<Vec<_>>().join(", ");
         for (number, meaning) in codes {
             table += &row(&[std::mem::take(&mut names), number, meaning]);
