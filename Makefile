@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules mutants deny setup setup-test fmt clean
+.PHONY: help run build release test check schedules mutants deny measure setup setup-test fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,11 +39,14 @@ schedules: ## random fault schedules of the core, in release mode
 
 mutants: ## mutation testing of the core (long)
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
-	cd src/core && $(CARGO) mutants
+	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-100} PROVOST_SHRINK=0 $(CARGO) mutants -p provost-core
 
 deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+measure: setup-test ## what starting a process costs, beside a bare posix_spawn
+	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure
 
 fmt: ## formats
 	$(CARGO) fmt --all

@@ -9,6 +9,8 @@ mod contract;
 mod daemon;
 #[path = "bus/peers.rs"]
 mod peers;
+#[path = "bus/system.rs"]
+mod system;
 #[path = "bus/xml.rs"]
 mod xml;
 

@@ -52,60 +52,79 @@ pub struct Field {
     pub key: &'static str,
     /// What its change causes.
     pub causes: Causes,
-    /// Its value as text, for comparison and for people; None where it is not set.
+    /// Whether it differs between two specs.
+    differs: fn(&ProcessSpec, &ProcessSpec) -> bool,
+    /// Its value as text; None where it is not set.
     value: fn(&ProcessSpec) -> Option<String>,
 }
 
 macro_rules! fields {
-    ($($key:literal $causes:ident $value:expr;)*) => {
-        &[$(Field { key: $key, causes: Causes::$causes, value: $value }),*]
+    ($($key:literal $causes:ident |$s:ident| $field:expr => $value:expr;)*) => {
+        &[$(Field {
+            key: $key,
+            causes: Causes::$causes,
+            differs: |old, new| {
+                let was = { let $s = old; $field };
+                let is = { let $s = new; $field };
+                was != is
+            },
+            value: |$s| $value,
+        }),*]
     };
 }
 
 /// All keys but `env`, whose variables are compared one by one.
 ///
-/// The texts are unambiguous: two values are equal exactly when their texts are, so that the
-/// comparison and what is shown cannot disagree.
+/// The values are compared, not their texts: two different values may look the same to a person.
 pub const FIELDS: &[Field] = fields! {
-    "enabled" Count |s| Some(s.enabled.to_string());
-    "name" Live |s| s.name.as_ref().map(ToString::to_string);
-    "description" Live |s| s.description.as_ref().map(ToString::to_string);
-    "tags" Live |s| list(s.tags.iter());
-    "command" Restart |s| Some(command(s));
-    "cwd" Restart |s| Some(s.exec.cwd.to_string());
-    "user" Restart |s| s.exec.user.as_ref().map(ToString::to_string);
-    "group" Restart |s| s.exec.group.as_ref().map(ToString::to_string);
-    "umask" Restart |s| s.exec.umask.map(|mask| format!("{mask:04o}"));
-    "nice" Restart |s| s.exec.nice.map(|nice| nice.to_string());
-    "instances" Count |s| Some(s.instances.to_string());
-    "dependsOn" Live |s| list(s.depends_on.iter().map(|edge| {
+    "enabled" Count |s| s.enabled => Some(s.enabled.to_string());
+    "name" Live |s| &s.name => s.name.as_ref().map(ToString::to_string);
+    "description" Live |s| &s.description => s.description.as_ref().map(ToString::to_string);
+    "tags" Live |s| &s.tags => list(s.tags.iter());
+    "command" Restart |s| &s.exec.command => Some(command(s));
+    "cwd" Restart |s| &s.exec.cwd => Some(s.exec.cwd.to_string());
+    "user" Restart |s| &s.exec.user => s.exec.user.as_ref().map(ToString::to_string);
+    "group" Restart |s| &s.exec.group => s.exec.group.as_ref().map(ToString::to_string);
+    "umask" Restart |s| s.exec.umask => s.exec.umask.map(|mask| format!("{mask:04o}"));
+    "nice" Restart |s| s.exec.nice => s.exec.nice.map(|nice| nice.to_string());
+    "instances" Count |s| s.instances => Some(s.instances.to_string());
+    "dependsOn" Live |s| &s.depends_on => list(s.depends_on.iter().map(|edge| {
         let restart = if edge.restart { " (restart)" } else { "" };
-        format!("{}: {}{restart}", edge.on, condition(edge.condition))
+        format!("{}: {}{restart}", edge.on, edge.condition)
     }));
-    "readiness" Live |s| Some(word(&s.readiness));
-    "startTimeout" Live |s| Some(span(s.start_timeout));
-    "restartPolicy.condition" Live |s| Some(word(&s.restart.condition));
-    "restartPolicy.delay" Live |s| Some(span(s.restart.delay));
-    "restartPolicy.maxDelay" Live |s| Some(span(s.restart.max_delay));
-    "restartPolicy.factor" Live |s| Some(s.restart.factor.to_string());
-    "restartPolicy.jitter" Live |s| Some(s.restart.jitter.to_string());
-    "restartPolicy.minUptime" Live |s| Some(span(s.restart.min_uptime));
-    "restartPolicy.maxAttempts" Live |s| s.restart.max_attempts.map(|n| n.to_string());
-    "restartPolicy.successExitCodes" Live |s| list(s.restart.success_exit_codes.iter());
-    "healthCheck" Live |s| s.health.as_ref().map(|h| format!("{:?}", h.check));
-    "healthCheck.interval" Live |s| s.health.as_ref().map(|h| span(h.interval));
-    "healthCheck.timeout" Live |s| s.health.as_ref().map(|h| span(h.timeout));
-    "healthCheck.startPeriod" Live |s| s.health.as_ref().map(|h| span(h.start_period));
-    "healthCheck.failureThreshold" Live |s| s.health.as_ref().map(|h| h.failure_threshold.to_string());
-    "healthCheck.successThreshold" Live |s| s.health.as_ref().map(|h| h.success_threshold.to_string());
-    "healthCheck.onFailure" Live |s| s.health.as_ref().map(|h| word(&h.on_failure));
-    "stop.signal" Live |s| Some(s.stop.signal.to_string());
-    "stop.timeout" Live |s| Some(span(s.stop.timeout));
-    "limits.files" Restart |s| s.exec.max_files.map(|n| n.to_string());
-    "logFile" Restart |s| s.exec.log_file.as_ref().map(ToString::to_string);
-    "log.target" Restart |s| Some(word(&s.exec.log_target));
-    "pidFile" Restart |s| s.exec.pid_file.as_ref().map(ToString::to_string);
-    "essential" Live |s| Some(s.essential.to_string());
+    "readiness" Live |s| s.readiness => Some(word(&s.readiness));
+    "startTimeout" Live |s| s.start_timeout => Some(span(s.start_timeout));
+    "restartPolicy.condition" Live |s| s.restart.condition => Some(word(&s.restart.condition));
+    "restartPolicy.delay" Live |s| s.restart.delay => Some(span(s.restart.delay));
+    "restartPolicy.maxDelay" Live |s| s.restart.max_delay => Some(span(s.restart.max_delay));
+    "restartPolicy.factor" Live |s| s.restart.factor => Some(s.restart.factor.to_string());
+    "restartPolicy.jitter" Live |s| s.restart.jitter => Some(s.restart.jitter.to_string());
+    "restartPolicy.minUptime" Live |s| s.restart.min_uptime => Some(span(s.restart.min_uptime));
+    "restartPolicy.maxAttempts" Live |s| s.restart.max_attempts
+        => s.restart.max_attempts.map(|n| n.to_string());
+    "restartPolicy.successExitCodes" Live |s| &s.restart.success_exit_codes
+        => list(s.restart.success_exit_codes.iter());
+    "healthCheck" Live |s| s.health.as_ref().map(|h| &h.check)
+        => s.health.as_ref().map(|h| check(&h.check));
+    "healthCheck.interval" Live |s| s.health.as_ref().map(|h| h.interval)
+        => s.health.as_ref().map(|h| span(h.interval));
+    "healthCheck.timeout" Live |s| s.health.as_ref().map(|h| h.timeout)
+        => s.health.as_ref().map(|h| span(h.timeout));
+    "healthCheck.startPeriod" Live |s| s.health.as_ref().map(|h| h.start_period)
+        => s.health.as_ref().map(|h| span(h.start_period));
+    "healthCheck.failureThreshold" Live |s| s.health.as_ref().map(|h| h.failure_threshold)
+        => s.health.as_ref().map(|h| h.failure_threshold.to_string());
+    "healthCheck.successThreshold" Live |s| s.health.as_ref().map(|h| h.success_threshold)
+        => s.health.as_ref().map(|h| h.success_threshold.to_string());
+    "healthCheck.onFailure" Live |s| s.health.as_ref().map(|h| h.on_failure)
+        => s.health.as_ref().map(|h| word(&h.on_failure));
+    "stop.signal" Live |s| s.stop.signal => Some(s.stop.signal.to_string());
+    "stop.timeout" Live |s| s.stop.timeout => Some(span(s.stop.timeout));
+    "limits.files" Restart |s| s.exec.max_files => s.exec.max_files.map(|n| n.to_string());
+    "logFile" Restart |s| &s.exec.log_file => s.exec.log_file.as_ref().map(ToString::to_string);
+    "log.target" Restart |s| s.exec.log_target => Some(word(&s.exec.log_target));
+    "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
+    "essential" Live |s| s.essential => Some(s.essential.to_string());
 };
 
 /// The key of one environment variable.
@@ -121,10 +140,6 @@ fn word(value: &impl std::fmt::Debug) -> String {
         text.push(c.to_ascii_lowercase());
     }
     text
-}
-
-fn condition(value: Condition) -> String {
-    word(&value)
 }
 
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> Option<String> {
@@ -144,6 +159,19 @@ fn command(spec: &ProcessSpec) -> String {
             let words: Vec<String> =
                 std::iter::once(program).chain(args.iter()).map(quoted).collect();
             format!("[{}]", words.join(", "))
+        }
+    }
+}
+
+/// As the file has it.
+fn check(check: &crate::spec::Check) -> String {
+    use crate::spec::Check;
+    match check {
+        Check::Http(url) => format!("url: {url}"),
+        Check::Tcp(address) => format!("tcp: {address}"),
+        Check::Exec(argv) => {
+            let words: Vec<String> = argv.iter().map(quoted).collect();
+            format!("exec: [{}]", words.join(", "))
         }
     }
 }
@@ -173,17 +201,17 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
     if old == new {
         return Vec::new();
     }
-    let more = (new.enabled, new.instances) > (old.enabled, old.instances);
     let mut changes: Vec<FieldChange> = FIELDS
         .iter()
-        .filter_map(|field| {
-            let (was, is) = ((field.value)(old), (field.value)(new));
-            (was != is).then(|| FieldChange {
-                key: field.key.to_owned(),
-                old: was,
-                new: is,
-                consequence: resolve(field.causes, more),
-            })
+        .filter(|field| (field.differs)(old, new))
+        .map(|field| FieldChange {
+            key: field.key.to_owned(),
+            old: (field.value)(old),
+            new: (field.value)(new),
+            consequence: match field.key {
+                "enabled" => resolve(field.causes, new.enabled),
+                _ => resolve(field.causes, new.instances > old.instances),
+            },
         })
         .collect();
     let names = old.exec.env.keys().chain(new.exec.env.keys());

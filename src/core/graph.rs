@@ -76,7 +76,9 @@ impl Dependents {
         let mut all = Dependents::default();
         for spec in config.processes.values() {
             for edge in &spec.depends_on {
-                all.below.entry(spec.id.clone()).or_default().push(edge.on.clone());
+                if edge.condition != Condition::Completed {
+                    all.below.entry(spec.id.clone()).or_default().push(edge.on.clone());
+                }
                 all.above.entry(edge.on.clone()).or_default().push(Dependent {
                     process: spec.id.clone(),
                     condition: edge.condition,
@@ -93,7 +95,8 @@ impl Dependents {
         self.above.get(process).map_or(&[], Vec::as_slice)
     }
 
-    /// What `process` depends on directly, in order.
+    /// What `process` depends on directly for as long as it runs, in order: what it waits for to
+    /// complete is not among it.
     #[must_use]
     pub fn below(&self, process: &ProcessId) -> &[ProcessId] {
         self.below.get(process).map_or(&[], Vec::as_slice)
@@ -141,6 +144,53 @@ mod tests {
             cycle(&[("a", &["c"]), ("b", &["d"]), ("c", &["b"]), ("d", &["c"])]),
             Some("b → d → c → b".into())
         );
+    }
+
+    #[test]
+    fn what_many_depend_on_is_no_cycle() {
+        let many: &[(&str, &[&str])] =
+            &[("a", &["b", "c", "d"]), ("b", &["e"]), ("c", &["e"]), ("d", &["e"]), ("e", &[])];
+        assert_eq!(cycle(many), None);
+    }
+
+    #[test]
+    fn edges_are_turned_round() {
+        use crate::spec::{Command, Dependency, ProcessSpec, Text};
+        let id = |name: &str| ProcessId::new(name).unwrap();
+        let spec = |name: &str, on: &[(&str, Condition, bool)]| {
+            let mut spec = ProcessSpec::new(id(name), Command::Shell(Text::new("x")));
+            let edge = |&(on, condition, restart): &(&str, _, _)| Dependency {
+                on: id(on),
+                condition,
+                restart,
+            };
+            spec.depends_on = on.iter().map(edge).collect();
+            (spec.id.clone(), std::sync::Arc::new(spec))
+        };
+        let config = Config {
+            processes: [
+                spec("a", &[("b", Condition::Ready, true), ("m", Condition::Completed, false)]),
+                spec("b", &[("c", Condition::Healthy, true)]),
+                spec("c", &[]),
+                spec("m", &[("c", Condition::Started, false)]),
+            ]
+            .into(),
+            ..Config::default()
+        };
+        let all = Dependents::of(&config);
+        let names =
+            |list: &[Dependent]| list.iter().map(|e| e.process.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(all.on(&id("c"))), ["b", "m"]);
+        assert_eq!(names(all.on(&id("a"))), Vec::<String>::new());
+        assert_eq!(
+            all.on(&id("b"))[0],
+            Dependent { process: id("a"), condition: Condition::Ready, restart: true }
+        );
+        assert_eq!(all.below(&id("a")), [id("b")], "what completes is not needed any longer");
+        assert_eq!(all.below(&id("m")), [id("c")]);
+        assert_eq!(all.all_on(&id("c"), |edge| edge.restart), [id("a"), id("b")].into());
+        assert_eq!(all.all_on(&id("c"), |_| true), [id("a"), id("b"), id("m")].into());
+        assert_eq!(all.all_on(&id("a"), |_| true), [].into());
     }
 
     #[test]

@@ -202,6 +202,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_an_id_is_said() {
+        for (text, why) in [
+            ("", "a process id cannot be empty"),
+            ("-a", "a process id begins with a letter or digit, not with '-'"),
+            ("a b", "a process id has letters, digits, `_`, `.` and `-` only, not ' '"),
+        ] {
+            assert_eq!(ProcessId::new(text).unwrap_err().to_string(), why);
+        }
+        let long = ProcessId::new(&"a".repeat(64)).unwrap_err();
+        assert_eq!(long.to_string(), "a process id has at most 63 bytes");
+    }
+
+    #[test]
+    fn ids_look_the_same_everywhere() {
+        let id = ProcessId::new("api").unwrap();
+        assert_eq!(format!("{id} {id:?} {id:>5}|{id:<5}|"), "api api   api|api  |");
+        assert_eq!(format!("{0} {0:?}", id.instance(2)), "api@2 api@2");
+        assert_eq!(format!("{} {}", Run(7), JobId(8)), "7 8");
+        let text = serde_json::to_string(&id.instance(2)).unwrap();
+        assert_eq!(text, r#"{"process":"api","index":2}"#);
+        assert_eq!(serde_json::from_str::<InstanceId>(&text).unwrap(), id.instance(2));
+        assert!(serde_json::from_str::<ProcessId>("\"a b\"").is_err());
+    }
+
+    #[test]
     fn instances_are_read_and_written() {
         assert_eq!(InstanceId::parse("api").unwrap().to_string(), "api@0");
         assert_eq!(InstanceId::parse("api@12").unwrap().to_string(), "api@12");

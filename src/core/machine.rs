@@ -19,14 +19,14 @@ mod command;
 mod gate;
 mod run;
 
-use crate::event::{Effect, Event, Note, What};
+use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
 use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
 use crate::restart::Chance;
-use crate::spec::Config;
+use crate::spec::{Config, ProcessSpec};
 use crate::time::{Mono, Timers};
 use crate::view::{HealthState, InstanceView, State, Summary};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +38,12 @@ pub struct Machine {
     config: Arc<Config>,
     generation: Generation,
     instances: BTreeMap<InstanceId, Instance>,
+    /// What the file last said of processes that it has no more and that may not be down yet.
+    gone: BTreeMap<ProcessId, Arc<ProcessSpec>>,
     /// The edges of the configuration and of what it removed that is not down yet, turned round.
     dependents: Dependents,
+    /// How many instances that depend on a process are to go down before it, and are not yet.
+    leaving: BTreeMap<ProcessId, usize>,
     timers: Timers<TimerKey>,
     chance: Chance,
     last_run: Run,
@@ -70,7 +74,9 @@ impl Machine {
             config: Arc::default(),
             generation: Generation(0),
             instances: BTreeMap::new(),
+            gone: BTreeMap::new(),
             dependents: Dependents::default(),
+            leaving: BTreeMap::new(),
             timers: Timers::default(),
             chance: Chance::new(seed),
             last_run: Run(0),
@@ -189,17 +195,19 @@ impl Machine {
     }
 
     /// Whether something has run to its end and nothing can ever run again without somebody doing
-    /// something: every instance has completed, failed for good, or is disabled.
+    /// something: every instance has completed, failed for good, is disabled, or waits for one of
+    /// these.
     #[must_use]
     pub fn nothing_can_run(&self) -> bool {
         let mut ended = false;
         self.live == 0
-            && self.instances.values().all(|inst| match inst.phase {
+            && self.instances.values().all(|inst| match &inst.phase {
                 Phase::Completed | Phase::Failed => {
                     ended = true;
                     true
                 }
                 Phase::Down => !inst.up && !inst.file_spec().enabled,
+                Phase::Waiting(blockers) => blockers.iter().any(Blocker::is_final),
                 _ => false,
             })
             && ended
@@ -356,19 +364,54 @@ impl Machine {
     fn touch(&mut self, id: &InstanceId) {
         self.moves.insert(id.clone());
         self.changed.insert(id.clone());
+        self.count_departure(id);
     }
 
-    /// Has those looked at that may start, or stop, because of a change of `id`.
+    /// Has those looked at that may start because of a change of `id`.
     fn ripple(&mut self, id: &InstanceId) {
-        let above = self.dependents.on(&id.process).iter().map(|edge| &edge.process);
-        for process in above.chain(self.dependents.below(&id.process)) {
-            let all = process.instance(0)..=process.instance(u32::MAX);
+        for edge in self.dependents.on(&id.process) {
+            let all = instances_of(&edge.process);
             self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
         }
     }
 
+    /// Keeps count of how many of those above a process are still to go down, and has it looked at
+    /// when there is none any more.
+    fn count_departure(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let leaving = inst.live().is_some() && inst.is_going_down();
+        if std::mem::replace(&mut inst.leaving, leaving) == leaving {
+            return;
+        }
+        for process in self.dependents.below(&id.process) {
+            let count = self.leaving.entry(process.clone()).or_default();
+            if leaving {
+                *count += 1;
+            } else {
+                *count -= 1;
+                if *count == 0 {
+                    let all = self.instances.range(instances_of(process));
+                    self.moves.extend(all.map(|(other, _)| other.clone()));
+                }
+            }
+        }
+    }
+
+    /// Takes over the edges of another configuration.
+    fn replace_edges(&mut self, dependents: Dependents) {
+        self.dependents = dependents;
+        self.leaving.clear();
+        for (id, _) in self.instances.iter().filter(|(_, inst)| inst.leaving) {
+            for process in self.dependents.below(&id.process) {
+                *self.leaving.entry(process.clone()).or_default() += 1;
+            }
+        }
+        // Whoever waited for another along an edge that is no more.
+        self.moves.extend(self.instances.keys().cloned());
+    }
+
     fn instances_of(&self, process: &ProcessId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
-        self.instances.range(process.instance(0)..=process.instance(u32::MAX))
+        self.instances.range(instances_of(process))
     }
 
     fn ids_of(&self, process: &ProcessId) -> Vec<InstanceId> {
@@ -424,4 +467,9 @@ impl Machine {
             });
         }
     }
+}
+
+/// All instances that a process can have.
+fn instances_of(process: &ProcessId) -> std::ops::RangeInclusive<InstanceId> {
+    process.instance(0)..=process.instance(u32::MAX)
 }

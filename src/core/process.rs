@@ -30,7 +30,8 @@
 //! | no | `Up` | it is ended as soon as those that depend on it are down |
 //! | no | `Stopping` | it is being ended |
 //! | no | `Backoff` | only within a turn: the next start is called off |
-//! | no | `Completed`, `Failed` | at rest: how it ended is still worth knowing |
+//! | no | `Completed` | at rest: it did its work, whoever wants what now |
+//! | no | `Failed` | at rest, only when held; else it is down like any other |
 //!
 //! A run begins with the request to spawn it and ends when its process tree is empty. There is at
 //! most one run of an instance: the next is asked for only when the last is over. That is the whole
@@ -49,6 +50,7 @@ use crate::time::Mono;
 use crate::view::{HealthState, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an instance is doing.
 #[derive(Clone, Debug)]
@@ -111,6 +113,8 @@ pub(crate) struct Ending {
     pub end: RunEnd,
     /// Not to be tried again, whatever the policy says.
     pub give_up: Option<FailReason>,
+    /// How long it may take to end by itself, the spec being what it was then.
+    pub patience: Duration,
     /// Whether the time to end by itself is over.
     pub killed: bool,
 }
@@ -134,6 +138,8 @@ pub(crate) struct Instance {
     pub gated: bool,
     /// Whether it should be up; kept in step by the machine.
     pub up: bool,
+    /// Counted among those that are to go down before what they depend on.
+    pub leaving: bool,
     /// The dependency that keeps it down although it is wanted.
     pub held: Option<ProcessId>,
     pub phase: Phase,
@@ -178,6 +184,7 @@ impl Instance {
             removed: false,
             gated: false,
             up: false,
+            leaving: false,
             held: None,
             phase: Phase::Down,
             since: now,

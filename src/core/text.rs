@@ -128,6 +128,9 @@ impl Display for FailReason {
         match self {
             FailReason::Policy(end) => write!(f, "it {end}, and its policy is not to restart it"),
             FailReason::Attempts(0, end) => write!(f, "it {end}, and maxAttempts is 0"),
+            FailReason::Attempts(1, end) => {
+                write!(f, "gave up after 1 restart (maxAttempts); it {end}")
+            }
             FailReason::Attempts(limit, end) => {
                 write!(f, "gave up after {limit} restarts (maxAttempts); it {end}")
             }
@@ -264,6 +267,9 @@ impl InstanceView {
                 Some(why) => why.to_string(),
                 None => self.end_text(),
             },
+            State::Down if !self.enabled && self.spec.enabled => {
+                "processManagement.enabled is false: no process may run".to_owned()
+            }
             State::Down if !self.enabled => "disabled in the file".to_owned(),
             State::Down if !self.wanted && self.last_end.is_none() => {
                 "not started: it waits for `provost start`".to_owned()

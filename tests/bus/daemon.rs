@@ -98,6 +98,27 @@ impl TestBus {
         TestBus { address, config, daemon }
     }
 
+    /// One with the rules of Debian's system bus and with our policy.
+    pub fn system(directory: &Path) -> TestBus {
+        let address = format!("unix:path={}", directory.join("bus").display());
+        let config = directory.join("bus.conf");
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/dbus/org.provost.Provost1.conf");
+        let text = format!(
+            "<busconfig><type>system</type><listen>{address}</listen><auth>EXTERNAL</auth>\
+             <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
+             <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
+             <allow send_requested_reply=\"true\" send_type=\"method_return\"/>\
+             <allow send_requested_reply=\"true\" send_type=\"error\"/>\
+             <allow receive_type=\"method_call\"/><allow receive_type=\"method_return\"/>\
+             <allow receive_type=\"error\"/><allow receive_type=\"signal\"/>\
+             <allow send_destination=\"org.freedesktop.DBus\"/></policy>\
+             <include>{policy}</include></busconfig>"
+        );
+        std::fs::write(&config, text).unwrap();
+        let daemon = Self::start(&config);
+        TestBus { address, config, daemon }
+    }
+
     fn start(config: &Path) -> Running {
         let mut daemon = Running::spawn(
             Command::new("dbus-daemon")

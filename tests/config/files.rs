@@ -1,6 +1,6 @@
 //! Which files are read, and what is wrong with them as files.
 
-use crate::{Files, good, places, refused};
+use crate::{Files, good, places, process, refused};
 use provost::config::load::{Mode, SourceKind, load_with};
 use provost::config::render::one_line;
 use std::os::unix::fs::symlink;

@@ -114,6 +114,46 @@ error[unclosed-quote]: a quote was not closed before here
 }
 
 #[test]
+fn a_bracket_that_is_not_closed_is_shown_alone() {
+    for text in ["processes: [", "processes: [\n"] {
+        assert_eq!(
+            look(text),
+            "\
+error[yaml-syntax]: a `[` is not closed
+ --> /p.yaml:1:12
+  |
+1 | processes: [
+  |            ^"
+        );
+    }
+    // Another bracket before it, in a comment or not closed either, is not the one.
+    for text in ["[[", "processes: # [\n  [", "processes: [{[\n\n"] {
+        let shown = look(text);
+        assert!(shown.contains("is not closed") && !shown.contains(":::"), "{shown}");
+    }
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_shown_with_places() {
+    let whole =
+        "# c\nprocesses:\n  a: {command: [x, \"y\"], env: {A: 'b'}}\n  c:\n    command: *d\n\n";
+    for end in 0..=whole.len() {
+        for text in [&whole[..end], &format!("{}\n\n", &whole[..end])] {
+            let shown = look(text);
+            let mut origins =
+                shown.lines().filter(|line| line.trim_start().starts_with(['-', ':']));
+            let is_number = |part: Option<&str>| part.is_some_and(|p| p.parse::<u32>().is_ok());
+            let placed = |line: &str| {
+                let mut parts = line.rsplit(':');
+                is_number(parts.next()) && is_number(parts.next())
+            };
+            let about_all = shown.contains("[empty-file]");
+            assert!(about_all || origins.all(placed), "{text:?}\n{shown}");
+        }
+    }
+}
+
+#[test]
 fn a_whole_file() {
     assert_eq!(
         look("# nothing\n"),

@@ -16,7 +16,8 @@ async fn a_failure_to_start_names_its_stage() {
     );
     let status = daemon
         .until("all settled", |s| {
-            ["noexec@0", "nocwd@0", "nolog@0"].iter().all(|name| s[*name].state == "backoff")
+            s["good@0"].state == "running"
+                && ["noexec@0", "nocwd@0", "nolog@0"].iter().all(|name| s[*name].state == "backoff")
         })
         .await;
     for (name, words) in [
@@ -50,11 +51,12 @@ async fn a_check_that_never_answers_ends_in_a_timeout() {
   fine: {{ shell: exec sleep 1000 }}
 "
     ));
-    let status = daemon.until("timed out", |s| s["mute@0"].state == "backoff").await;
+    let status = daemon
+        .until("timed out", |s| s["mute@0"].state == "backoff" && s["fine@0"].state == "running")
+        .await;
     assert_eq!(status["mute@0"].result, "timeout");
     let told = &status["mute@0"].history;
     assert!(told.iter().any(|line| line.message.contains("no answer within")), "{told:?}");
-    assert_eq!(status["fine@0"].state, "running");
 }
 
 #[tokio::test]

@@ -15,12 +15,6 @@ pub(super) fn problem(error: &ScanError, text: &str, reached: usize) -> Problem 
                 problem.related = Some((Span::new(open, open + 1), "the quote opens here"));
             }
         }
-        ErrorKind::UnclosedFlowCollection { open } => {
-            if let Some(open) = text.get(reached.min(at)..at).and_then(|gap| gap.find(*open)) {
-                let open = reached.min(at) + open;
-                problem.related = Some((Span::new(open, open + 1), "the bracket opens here"));
-            }
-        }
         ErrorKind::MappingValueNotAllowed => value_not_allowed(&mut problem, text, at),
         _ => {}
     }

@@ -44,10 +44,14 @@ pub(super) struct Reload {
     at: BTreeMap<InstanceId, usize>,
     /// Steps of each stage that have not ended.
     left: [usize; 3],
-    /// Restarts that wait for something that a later stage may bring.
+    /// Steps under way that wait for something that a later stage may bring.
     parked: BTreeSet<InstanceId>,
     /// Restarts whose turn has not come, by process, next one last.
     rolls: BTreeMap<ProcessId, Vec<InstanceId>>,
+    /// Processes whose next restart may begin.
+    free: BTreeSet<ProcessId>,
+    /// Restarts under way.
+    rolling: usize,
     /// Whether something ended since the stages were last looked at.
     stirred: bool,
 }
@@ -57,23 +61,18 @@ impl Reload {
         &self.steps
     }
 
-    /// Whether every restart that has not ended waits for something that starting others may bring,
-    /// or queues behind one that does.
-    fn only_waits(&self) -> bool {
-        let queued: usize = self
-            .rolls
-            .iter()
-            .filter(|(process, _)| self.parked.iter().any(|id| id.process == **process))
-            .map(|(_, queue)| queue.len())
-            .sum();
-        self.left[Stage::Changing as usize] == self.parked_restarts() + queued
+    /// Whether a restart of an instance is still to come, or under way.
+    pub(super) fn will_restart(&self, id: &InstanceId) -> bool {
+        self.at.get(id).is_some_and(|at| {
+            let step = &self.steps[*at];
+            step.kind == StepKind::Restart && !step.state.is_final()
+        })
     }
 
-    fn parked_restarts(&self) -> usize {
-        let is_restart = |id: &&InstanceId| {
-            self.at.get(id).is_some_and(|at| self.steps[*at].kind == StepKind::Restart)
-        };
-        self.parked.iter().filter(is_restart).count()
+    /// Whether every restart under way waits for something that starting others may bring. Those
+    /// that queue behind one wait with it.
+    fn only_waits(&self) -> bool {
+        self.free.is_empty() && self.rolling == self.parked.len()
     }
 }
 
@@ -100,7 +99,7 @@ impl Machine {
             return;
         }
         let plan = Arc::new(Plan::between(&self.config, &config));
-        self.end_exceptions();
+        let exceptions = self.end_exceptions();
         let unfinished = self.abandon_reload(now, out);
         if plan.is_empty() && unfinished.is_empty() {
             self.adopt_unchanged(request, config, generation, out);
@@ -116,10 +115,11 @@ impl Machine {
         let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let from = std::mem::replace(&mut self.generation, generation);
         let management = self.config.settings.enabled != config.settings.enabled;
-        self.config = config;
+        self.replace_config(config);
         let mut concerned: BTreeSet<ProcessId> =
             plan.changes.iter().map(|change| change.process.clone()).collect();
         concerned.extend(unfinished);
+        concerned.extend(exceptions);
         if management {
             concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
@@ -127,23 +127,28 @@ impl Machine {
         for process in &concerned {
             self.retarget(process, &wished_before, now, &mut steps, out);
         }
-        self.dependents = self.all_dependents();
-        // Whoever waited for another along an edge that is no more.
-        self.moves.extend(self.instances.keys().cloned());
-        self.reload = Some(begin(job, from, generation, plan, steps, now));
+        self.replace_edges(self.all_dependents());
+        let reload = begin(job, from, generation, plan, steps, now);
+        let at_once = reload.left[..2] == [0, 0];
+        self.reload = Some(reload);
+        if at_once {
+            // Nothing goes and nothing changes: nobody has to hear of waiting.
+            self.start_starting(now);
+        }
     }
 
-    /// `start --once` holds until the next reload.
-    fn end_exceptions(&mut self) {
+    /// `start --once` holds until the next reload. Returns the processes it was said of.
+    fn end_exceptions(&mut self) -> BTreeSet<ProcessId> {
         let once = self.instances.iter().filter(|(_, inst)| inst.once);
         let ids: Vec<InstanceId> = once.map(|(id, _)| id.clone()).collect();
-        for id in ids {
-            if let Some(inst) = self.instances.get_mut(&id) {
+        for id in &ids {
+            if let Some(inst) = self.instances.get_mut(id) {
                 inst.once = false;
             }
-            self.touch(&id);
-            self.intents.insert(id);
+            self.touch(id);
+            self.intents.insert(id.clone());
         }
+        ids.into_iter().map(|id| id.process).collect()
     }
 
     /// Nothing differs: the configuration is taken over, and is no new generation, unless it is the
@@ -176,10 +181,18 @@ impl Machine {
     /// depend on them, nor does what the file lost later than them.
     fn all_dependents(&self) -> Dependents {
         let mut all = Config::clone(&self.config);
-        for (id, inst) in self.instances.iter().filter(|(_, inst)| inst.removed) {
-            all.processes.entry(id.process.clone()).or_insert_with(|| inst.file_spec().clone());
-        }
+        all.processes.extend(self.gone.clone());
         Dependents::of(&all)
+    }
+
+    /// Takes over a configuration, and remembers what it has no more for as long as that is there.
+    fn replace_config(&mut self, config: Arc<Config>) {
+        let mut gone = std::mem::replace(&mut self.config, config).processes.clone();
+        gone.append(&mut self.gone);
+        gone.retain(|id, _| {
+            !self.config.processes.contains_key(id) && self.instances_of(id).next().is_some()
+        });
+        self.gone = gone;
     }
 
     /// Gives the instances of a process what the configuration now says of it, and lists the steps
@@ -288,7 +301,7 @@ impl Machine {
                 reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_wished => StepKind::Stop,
+            (false, true) if was_wished || inst.up => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if kind != StepKind::Start {
@@ -346,6 +359,10 @@ impl Machine {
         };
         step.state = state;
         reload.parked.remove(id);
+        if step.kind == StepKind::Restart {
+            reload.rolling -= 1;
+            reload.free.insert(id.process.clone());
+        }
         if let Some(stage) = stage_of(step.kind) {
             reload.left[stage as usize] -= 1;
         }
@@ -369,31 +386,25 @@ impl Machine {
         }
         let Some(reload) = &mut self.reload else { return false };
         if reload.stage == Stage::Changing && reload.only_waits() {
-            reload.stage = Stage::Starting;
-            self.open_gates(now);
+            self.start_starting(now);
         } else if reload.stage == Stage::Starting && reload.left == [0; 3] {
             self.finish_reload(now, out);
         }
         true
     }
 
-    /// Gives each process that has none under way its next restart.
+    /// Begins the next restart of each process that has none under way.
     fn roll(&mut self, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
         let mut due = Vec::new();
-        for (process, queue) in &mut reload.rolls {
-            let all = process.instance(0)..=process.instance(u32::MAX);
-            let busy = reload.at.range(all).any(|(_, at)| {
-                let step = &reload.steps[*at];
-                step.kind == StepKind::Restart && matches!(step.state, StepState::Running { .. })
-            });
-            if !busy && let Some(id) = queue.pop() {
+        for process in std::mem::take(&mut reload.free) {
+            if let Some(id) = reload.rolls.get_mut(&process).and_then(Vec::pop) {
                 let step = &mut reload.steps[reload.at[&id]];
                 step.state = StepState::Running { since: now };
+                reload.rolling += 1;
                 due.push(id);
             }
         }
-        reload.rolls.retain(|_, queue| !queue.is_empty());
         for id in due {
             if let Some(inst) = self.instances.get_mut(&id)
                 && inst.next.is_some()
@@ -407,8 +418,10 @@ impl Machine {
         }
     }
 
-    fn open_gates(&mut self, now: Mono) {
+    /// All that was to go or to change has done so, or waits for what is to start.
+    fn start_starting(&mut self, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
+        reload.stage = Stage::Starting;
         reload.stirred = true;
         let mut opened = Vec::new();
         for step in &mut reload.steps {
@@ -506,7 +519,9 @@ fn begin(
         at,
         left,
         parked: BTreeSet::new(),
+        free: rolls.keys().cloned().collect(),
         rolls,
+        rolling: 0,
         stirred: true,
     }
 }

@@ -86,6 +86,11 @@ impl Machine {
         if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
             inst.restart_due = Some(StopReason::Restart);
         }
+        // It was going down when its spec changed, so that no reload sees to it.
+        let planned = self.reload.as_ref().is_some_and(|reload| reload.will_restart(id));
+        if matches!(inst.phase, Phase::Up(_)) && inst.next.is_some() && !planned {
+            inst.restart_due.get_or_insert(StopReason::Changed);
+        }
         self.reset(id, now);
         self.intents.insert(id.clone());
     }

@@ -93,14 +93,14 @@ impl Machine {
         }
         let Some(inst) = self.instances.get(id) else { return };
         if !matches!(&inst.phase, Phase::Waiting(old) if *old == blockers) {
+            let told = matches!(&inst.phase, Phase::Waiting(old)
+                if !old.contains(&Blocker::Reload) && gist(old) == gist(&blockers));
             self.set_phase(id, Phase::Waiting(blockers.clone()), now);
-            self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+            if !told && !blockers.contains(&Blocker::Reload) {
+                self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+            }
         }
-        let hopeless = blockers.iter().find(|blocker| match blocker {
-            Blocker::Dependency { because, .. } => because.is_final(),
-            Blocker::Reload => false,
-        });
-        if let Some(blocker) = hopeless {
+        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
             let detail = Some(format!("waits for {blocker}"));
             self.end_job(id, UP, JobResult::Dependency, detail, out);
         }
@@ -165,12 +165,7 @@ impl Machine {
     /// Only those count that are going down themselves: a database that is restarted by hand does
     /// not stop what uses it, unless the edge says so.
     fn may_stop(&self, id: &InstanceId) -> bool {
-        self.dependents
-            .on(&id.process)
-            .iter()
-            .filter(|edge| edge.condition != Condition::Completed)
-            .flat_map(|edge| self.instances_of(&edge.process))
-            .all(|(_, other)| other.live().is_none() || !other.is_going_down())
+        self.leaving.get(&id.process).is_none_or(|count| *count == 0)
     }
 
     /// Why an instance goes down, when several reasons may hold: the most lasting first.
@@ -253,6 +248,20 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
             Condition::Completed => Some(DependencyState::NotCompleted),
         },
     }
+}
+
+/// What of blockers is worth another line: who they are and whether they pass by themselves, not each
+/// step they take on their way. That a reload has an order is worth none.
+fn gist(blockers: &[Blocker]) -> Vec<(&ProcessId, bool, bool)> {
+    blockers
+        .iter()
+        .filter_map(|blocker| match blocker {
+            Blocker::Dependency { on, because, .. } => {
+                Some((on, because.is_final(), because.is_lasting()))
+            }
+            Blocker::Reload => None,
+        })
+        .collect()
 }
 
 /// What to think of a dependency that waits for these.

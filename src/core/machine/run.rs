@@ -96,42 +96,53 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return };
+        if !self.main_ended(id, run, status, now, out) {
+            return;
+        }
+        let Some(inst) = self.instances.get(id) else { return };
+        // Whatever it left behind is asked to end as well; mostly that is nothing.
+        if let Phase::Stopping(_, Ending { killed: false, .. }) = &inst.phase {
+            let stop = inst.spec.stop.clone();
+            out.push(Effect::Terminate { instance: id.clone(), run, stop });
+        }
+    }
+
+    /// The main process of a run ended. False: that is known, or of another run.
+    fn main_ended(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        status: ExitStatus,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(inst) = self.instances.get_mut(id) else { return false };
+        let Some(live) = inst.current(run).filter(|live| live.exit.is_none()) else { return false };
         live.exit = Some(status);
         let (generation, pid) = (live.generation, live.pid.unwrap_or(0));
         inst.last_exit = Some(status);
         let going_on = matches!(inst.phase, Phase::Up(_));
-        let stop = inst.spec.stop.clone();
         self.note(id, What::Exited { status, expected: !going_on }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
         if going_on {
             self.end_of_life(id, RunEnd::Exited(status), None, now);
-            self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
-        }
-        // Whatever it left behind is asked to end as well; mostly that is nothing.
-        let killed = matches!(
-            self.instances.get(id).map(|inst| &inst.phase),
-            Some(Phase::Stopping(_, Ending { killed: true, .. }))
-        );
-        if !killed {
-            out.push(Effect::Terminate { instance: id.clone(), run, stop });
         }
         self.touch(id);
         self.ripple(id);
+        true
     }
 
     pub(super) fn emptied(&mut self, id: &InstanceId, run: Run, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(live) = inst.current(run) else { return };
-        if live.exit.is_none() {
-            // The main process is among what is not there: how it ended went past us.
-            self.exited(id, run, ExitStatus::Unknown, now, out);
+        if inst.current(run).is_none() {
+            return;
         }
+        // The main process is among what is not there: how it ended may have gone past us.
+        self.main_ended(id, run, ExitStatus::Unknown, now, out);
         self.run_over(id, RunEnd::Exited(ExitStatus::Unknown), now, out);
     }
 
-    /// Turns a run that was to go on into one that is ending.
+    /// Turns a run that was to go on into one that is ending, and has so much time for it.
     fn end_of_life(
         &mut self,
         id: &InstanceId,
@@ -150,8 +161,10 @@ impl Machine {
             }
             live.probe = None;
             let live = live.clone();
-            let ending = Ending { end, give_up, killed: false };
+            let patience = inst.spec.stop.timeout;
+            let ending = Ending { end, give_up, patience, killed: false };
             self.set_phase(id, Phase::Stopping(live, ending), now);
+            self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         }
     }
 
@@ -169,7 +182,6 @@ impl Machine {
         let Phase::Up(live) = &inst.phase else { return };
         let (run, stop) = (live.run, inst.spec.stop.clone());
         self.end_of_life(id, end, give_up, now);
-        self.timers.arm((id.clone(), Timer::Stop), now.after(stop.timeout));
         self.note(id, What::Stopping { why }, now, out);
         out.push(Effect::Terminate { instance: id.clone(), run, stop });
     }
@@ -185,19 +197,13 @@ impl Machine {
         };
         let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
-        let due = inst.restart_due.take();
-        let changed = match inst.next.take() {
-            Some((spec, generation)) => {
-                inst.spec = spec;
-                inst.generation = generation;
-                true
-            }
-            None => false,
-        };
-        let asked = matches!(end, RunEnd::Asked(_));
-        if changed || matches!(due, Some(StopReason::Restart)) {
+        inst.restart_due = None;
+        if let Some((spec, generation)) = inst.next.take() {
+            inst.spec = spec;
+            inst.generation = generation;
             inst.attempt = 0;
         }
+        let asked = matches!(end, RunEnd::Asked(_));
         if asked {
             self.note(id, What::Stopped, now, out);
         }
@@ -300,8 +306,8 @@ impl Machine {
 
     pub(super) fn stop_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
-        let limit = inst.spec.stop.timeout;
-        self.note(id, What::Killing { limit }, now, out);
+        let Phase::Stopping(_, ending) = &inst.phase else { return };
+        self.note(id, What::Killing { limit: ending.patience }, now, out);
         self.kill(id, now, out);
     }
 
@@ -362,7 +368,7 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
         let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
-        if live.started.is_none() || live.exit.is_some() {
+        if live.started.is_none() {
             return;
         }
         self.last_probe = ProbeId(self.last_probe.0 + 1);

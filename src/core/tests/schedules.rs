@@ -3,8 +3,9 @@
 //!
 //! Environment: `PROVOST_SCHEDULES` how many (default 300), `PROVOST_STEPS` how long each is
 //! (default 500), `PROVOST_SEED` the first, or the only one where `PROVOST_SCHEDULES` is not given;
-//! then its trace is printed. A failing case is shrunk, and printed with its seed.
-#![allow(missing_docs)]
+//! then its trace is printed. A failing case is shrunk for at most `PROVOST_SHRINK` seconds
+//! (default 20), and printed with its seed.
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod world;
 
@@ -473,7 +474,8 @@ fn shrink(mut schedule: Schedule) -> Schedule {
     let mut size = schedule.steps.len() / 2;
     // Shrinking is a help, and should not take longer than reading.
     let started = std::time::Instant::now();
-    let enough = || started.elapsed() > Duration::from_secs(20);
+    let limit = Duration::from_secs(number("PROVOST_SHRINK").unwrap_or(20));
+    let enough = || started.elapsed() >= limit;
     while size > 0 && !enough() {
         let mut at = 0;
         let mut any = false;
@@ -523,7 +525,7 @@ fn whatever_happens_the_invariants_hold() {
                     if seed >= first + count || seed > failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let deep = count < 1_000 || seed % 20 == 0;
+                    let deep = count < 1_000 || seed.is_multiple_of(20);
                     if run(&Schedule::new(seed, length), deep, false).is_err() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;

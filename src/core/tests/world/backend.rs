@@ -320,6 +320,11 @@ impl Backend {
         }
     }
 
+    /// A run is gone without a word.
+    pub fn forget(&mut self, run: Run) {
+        self.runs.remove(&run);
+    }
+
     /// All runs of a process that exist.
     pub fn runs_of(&self, process: &ProcessId) -> Vec<Run> {
         let of = self.runs.iter().filter(|(_, running)| running.instance.process == *process);

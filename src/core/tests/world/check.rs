@@ -1,13 +1,14 @@
 //! What holds between turns.
 
 use super::Verdict;
-use super::model::{Facts, Model, Over, RunFacts};
+use super::facts::{Facts, Over, RunFacts};
+use super::model::Model;
 use super::watch::pause;
 use crate::hold;
 use provost_core::Machine;
 use provost_core::event::{Blocker, DependencyState, RunEnd, StopReason};
 use provost_core::ids::InstanceId;
-use provost_core::spec::{Condition, OnFailure};
+use provost_core::spec::Condition;
 use provost_core::time::Mono;
 use provost_core::view::{HealthState, State, Summary};
 use std::time::Duration;
@@ -25,6 +26,9 @@ impl Model {
         timeout: bool,
         deep: bool,
     ) -> Verdict {
+        if timeout {
+            self.probe_overdue(None, now);
+        }
         hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
         let asked = !matches!(
             self.cause,
@@ -218,8 +222,7 @@ impl Model {
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             _ => return None,
         };
-        let ill = is_ill(&run.spec, &end);
-        Some(Model::verdict(&run.spec, &end, facts.view.attempt, ill))
+        Some(Model::verdict(&run.spec, &end, facts.view.attempt, run.ill))
     }
 
     fn check_run(
@@ -286,7 +289,7 @@ impl Model {
         if self.over_now.as_ref() != Some(id) {
             return Ok(());
         }
-        let Over::ByPolicy(end) = &facts.over else { return Ok(()) };
+        let Over::ByPolicy(end, ill) = &facts.over else { return Ok(()) };
         if self.ending {
             return Ok(());
         }
@@ -294,7 +297,7 @@ impl Model {
         let state = facts.view.state;
         // A restart counts itself.
         let attempt = facts.view.attempt - u32::from(state == State::Backoff);
-        let expected = Model::verdict(spec, end, attempt, is_ill(spec, end));
+        let expected = Model::verdict(spec, end, attempt, *ill);
         hold!(state == expected, "{id} {end}, and is {state:?}, not {expected:?}");
         Ok(())
     }
@@ -334,11 +337,6 @@ impl Model {
         }
         Ok(())
     }
-}
-
-fn is_ill(spec: &provost_core::spec::ProcessSpec, end: &RunEnd) -> bool {
-    let stop = spec.health.as_ref().is_some_and(|check| check.on_failure == OnFailure::Stop);
-    matches!(end, RunEnd::Unhealthy(_)) && stop
 }
 
 /// When something is to be done about an instance.

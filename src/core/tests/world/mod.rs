@@ -5,18 +5,23 @@
 //! |---|---|
 //! | `backend` | how simulated processes behave, and when their answers come |
 //! | `model` | what the outside knows: intent, runs, health, jobs; worked out without the machine |
+//! | `facts` | what it knows of one instance and of one run |
 //! | `watch` | what one turn may contain: each effect against the model |
+//! | `results` | the same for what came of jobs and reloads |
 //! | `check` | what holds between turns |
 //! | `dsl` | the words scenarios are written in |
 //! | `chance` | drawn configurations, behaviours and edits |
 
-#![allow(dead_code, missing_docs)]
+// Each test uses its part of it; what is wrong in a test may panic.
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 pub mod backend;
 pub mod chance;
 pub mod check;
 pub mod dsl;
+pub mod facts;
 pub mod model;
+pub mod results;
 pub mod watch;
 
 use backend::Backend;

@@ -1,14 +1,14 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::model::{Cause, Model, OpenJob, OpenReload, RunFacts, new_run};
+use super::facts::{OpenJob, Over, RunFacts, new_run};
+use super::model::{Cause, Model, OpenReload};
 use crate::hold;
-use provost_core::event::{Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
+use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
 use provost_core::fields::needs_restart;
-use provost_core::ids::{InstanceId, JobId, Request, Run};
-use provost_core::job::{JobKind, JobResult};
-use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
-use provost_core::spec::{Condition, OnFailure, ProcessSpec, StopSpec};
+use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
+use provost_core::job::JobKind;
+use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
 use std::sync::Arc;
@@ -68,8 +68,10 @@ impl Model {
                 self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
             }
             Effect::RunExited { instance, run, status, .. } => {
-                let live = self.live(instance, *run)?;
-                hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                if self.over_now.as_ref() != Some(instance) {
+                    let live = self.live(instance, *run)?;
+                    hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                }
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
             }
@@ -109,6 +111,7 @@ impl Model {
         for edge in &spec.depends_on {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
         }
+        self.removed_are_down(id)?;
         let by_hand = self.is_named(id, true);
         let by_file = matches!(self.cause, Cause::Config(..)) || self.reload.is_some();
         let Some(facts) = self.instances.get_mut(id) else {
@@ -125,6 +128,21 @@ impl Model {
         }
         facts.run = new_run(effect, now);
         facts.completed = false;
+        Ok(())
+    }
+
+    /// What a reload held back starts when all that the reload stops is down.
+    fn removed_are_down(&self, id: &InstanceId) -> Verdict {
+        let Some(reload) = &self.reload else { return Ok(()) };
+        let held = |blocker: &Blocker| matches!(blocker, Blocker::Reload);
+        if !self.instances.get(id).is_some_and(|facts| facts.view.blockers.iter().any(held)) {
+            return Ok(());
+        }
+        for (other, facts) in &self.instances {
+            let stopped = self.wished_before.contains(other) && facts.wanted && !facts.wished;
+            let old = facts.run.as_ref().is_some_and(|run| run.run <= reload.after);
+            hold!(!(stopped && old), "{id} is started before {other} is down");
+        }
         Ok(())
     }
 
@@ -303,7 +321,8 @@ impl Model {
                 self.adopt(&config, now);
                 if let Some(job) = jobs.first() {
                     self.generation = generation;
-                    self.reload = Some(OpenReload { job: *job, generation, since: now });
+                    let after = self.last_run;
+                    self.reload = Some(OpenReload { job: *job, generation, since: now, after });
                 } else if self.generation.0 == 0 {
                     self.generation = generation;
                 }
@@ -330,115 +349,6 @@ impl Model {
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
     }
 
-    fn watch_job_removed(
-        &mut self,
-        job: JobId,
-        kind: JobKind,
-        instance: Option<&InstanceId>,
-        result: JobResult,
-    ) -> Verdict {
-        self.results.insert(job, result);
-        let Some(id) = instance else {
-            hold!(kind == JobKind::Reload, "{kind} of nothing");
-            let Some(reload) = self.reload.take() else {
-                return Err(format!("the reload {job} ended without having begun"));
-            };
-            hold!(reload.job == job, "another reload ended");
-            return Ok(());
-        };
-        let newer = match &self.cause {
-            Cause::Start(_, ids, _) | Cause::Restart(_, ids) | Cause::Stop(_, ids) => {
-                ids.contains(id) && !self.answered
-            }
-            _ => false,
-        };
-        let reload = matches!(self.cause, Cause::Config(..));
-        let Some(facts) = self.instances.get_mut(id) else {
-            return Err(format!("a job on {id}, which is not there"));
-        };
-        let Some(open) = facts.job.take() else { return Err(format!("{id} has no job")) };
-        hold!(open.id == job && open.kind == kind, "{id}: another job ended");
-        let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
-        let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
-        match (kind, result) {
-            (JobKind::Start, JobResult::Done) => {
-                hold!(facts.completed || up, "{id} is not up, its start is done");
-            }
-            (JobKind::Restart, JobResult::Done) => {
-                hold!(facts.completed || (up && new), "{id} is not up anew, its restart is done");
-            }
-            (JobKind::Stop, JobResult::Done) => {
-                hold!(facts.run.is_none() && !facts.wished, "{id} is not down, its stop is done");
-            }
-            (JobKind::Stop, JobResult::Canceled) => {
-                hold!(newer || reload, "the stop of {id} was canceled for nothing");
-            }
-            (_, JobResult::Canceled) => {
-                hold!(newer || !facts.wished, "the {kind} of {id} was canceled for nothing");
-            }
-            (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
-            (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
-                hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
-                hold!(!up, "the {kind} of {id} is {result} and it is up");
-            }
-            (_, JobResult::Skipped) | (JobKind::Reload, _) => {
-                return Err(format!("the {kind} of {id} is {result}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn watch_reload_finished(&mut self, report: &Arc<ReloadReport>) -> Verdict {
-        self.reports.push(report.clone());
-        if report.result == ReloadResult::Unchanged {
-            hold!(report.steps.is_empty(), "steps of nothing");
-            return Ok(());
-        }
-        let Some(open) = &self.reload else { return Err("no reload to finish".to_owned()) };
-        hold!(open.generation == report.generation, "another generation was applied");
-        for step in &report.steps {
-            let superseded = step.state == StepState::Superseded;
-            hold!(step.state.is_final(), "{} has not ended: {:?}", step.instance, step.state);
-            if report.result == ReloadResult::Superseded {
-                continue;
-            }
-            hold!(!superseded, "{} was superseded by nothing", step.instance);
-            self.step_is_true(step.kind, &step.instance, &step.state)?;
-        }
-        if report.result == ReloadResult::Superseded {
-            return Ok(());
-        }
-        let failed = report.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));
-        hold!(failed == (report.result == ReloadResult::FailedKept), "{:?}", report.result);
-        self.what_runs_is_what_is_wanted()
-    }
-
-    /// A step that is done left what it was for.
-    fn step_is_true(&self, kind: StepKind, id: &InstanceId, state: &StepState) -> Verdict {
-        let Some(facts) = self.instances.get(id) else { return Ok(()) };
-        if !matches!(state, StepState::Done { .. }) {
-            return Ok(());
-        }
-        let live = facts.run.as_ref();
-        if kind == StepKind::Stop {
-            let back = matches!(live, Some(run) if facts.up && run.asked > Mono(0));
-            hold!(live.is_none() || back, "{id} is not down, its step is done");
-        }
-        Ok(())
-    }
-
-    /// After a reload every run that is to go on is of the configuration.
-    fn what_runs_is_what_is_wanted(&self) -> Verdict {
-        for (id, facts) in &self.instances {
-            let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
-            let Some(spec) = self.config.processes.get(&id.process) else { continue };
-            if facts.up {
-                hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
-            }
-        }
-        Ok(())
-    }
-
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
         hold!(note.at == now, "a note of another time");
         let Some(id) = &note.instance else {
@@ -450,6 +360,10 @@ impl Model {
             }
             return Ok(());
         };
+        let told = matches!(note.what, What::CheckFailed { .. } | What::Unhealthy { .. });
+        if told && matches!(self.cause, Cause::Timeout) {
+            self.probe_overdue(Some(id), now);
+        }
         match &note.what {
             What::Stopping { why } => self.justified(id, why, now),
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
@@ -481,6 +395,12 @@ impl Model {
                 live.overdue = true;
                 Ok(())
             }
+            What::Killing { limit } => {
+                let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let right = run.is_some_and(|run| run.patience == *limit);
+                hold!(right, "{id} is killed after {limit:?}");
+                Ok(())
+            }
             What::Starting { attempt } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
                 let right = facts.attempt.is_none_or(|n| n == *attempt);
@@ -498,7 +418,7 @@ impl Model {
             let over = self.over_now.as_ref() == Some(id) && facts.run.is_none();
             if essential
                 && over
-                && let super::model::Over::ByPolicy(end) = &facts.over
+                && let Over::ByPolicy(end, _) | Over::Settled(end) = &facts.over
             {
                 return Ok(match (end, facts.last_exit) {
                     (RunEnd::NotSpawned(_), _) => 1,
@@ -529,9 +449,7 @@ impl Model {
                     && spec.is_some_and(|spec| spec.enabled || facts.once))
             }
             StopReason::Removed => spec.is_none(),
-            StopReason::Changed => {
-                spec.is_some_and(|spec| needs_restart(&run.spec, spec)) && self.reload.is_some()
-            }
+            StopReason::Changed => spec.is_some_and(|spec| needs_restart(&run.spec, spec)),
             StopReason::DependencyStopped(on) => {
                 facts.wished
                     && !facts.up
@@ -540,6 +458,7 @@ impl Model {
             }
             StopReason::DependencyRestarted(on) => {
                 self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
+                    || (self.reload.is_some() && self.is_outdated(on))
             }
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
@@ -552,10 +471,20 @@ impl Model {
         if let Some(facts) = self.instances.get_mut(id)
             && let Some(run) = &mut facts.run
         {
+            let stop = |check: &HealthCheck| check.on_failure == OnFailure::Stop;
+            run.ill = matches!(why, StopReason::Unhealthy(_))
+                && run.spec.health.as_ref().is_some_and(stop);
             run.why = Some(why.clone());
         }
         let _ = now;
         Ok(())
+    }
+
+    /// Whether a process has a run of another spec than the file's.
+    fn is_outdated(&self, process: &ProcessId) -> bool {
+        let Some(spec) = self.config.processes.get(process) else { return false };
+        let mut runs = self.instances_of(process).filter_map(|(_, facts)| facts.run.as_ref());
+        runs.any(|run| needs_restart(&run.spec, spec))
     }
 
     fn watch_delay(&mut self, id: &InstanceId, delay: Duration, attempt: u32) -> Verdict {

@@ -1,0 +1,225 @@
+//! What the outside knows of one instance and of one run.
+
+use provost_core::event::{Effect, ExitStatus, RunEnd, StopReason};
+use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use provost_core::job::JobKind;
+use provost_core::spec::{HealthCheck, ProcessSpec, Readiness};
+use provost_core::time::Mono;
+use provost_core::view::{InstanceView, State};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A run as the outside sees it.
+#[derive(Clone, Debug)]
+pub struct RunFacts {
+    pub run: Run,
+    /// What it was started with, with what it took in since.
+    pub spec: Arc<ProcessSpec>,
+    pub asked: Mono,
+    pub spawned: Option<Mono>,
+    pub exit: Option<ExitStatus>,
+    pub ready: bool,
+    /// Since when it has been ready and healthy.
+    pub stable: Option<Mono>,
+    pub health: HealthFacts,
+    /// Asked to end, when and why; the time also when its main process ended by itself.
+    pub ending: Option<Mono>,
+    pub why: Option<StopReason>,
+    /// Since when it is overdue, and its next kill.
+    pub killed: Option<Mono>,
+    /// The limit that holds once it is ending.
+    pub patience: Duration,
+    pub probe: Option<(ProbeId, Mono)>,
+    pub answered: Option<Mono>,
+    /// Its check was changed in this turn: the next is at once.
+    pub eager: bool,
+    /// Its time to get ready is over, and nothing was done about it since it is to end anyway.
+    pub overdue: bool,
+    /// Its check ended it, and for good.
+    pub ill: bool,
+    /// What it followed by edges with `restart: true` that the file may have no more.
+    pub followed: BTreeSet<ProcessId>,
+}
+
+/// Health, worked out again in the plainest way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealthFacts {
+    pub proven: bool,
+    pub healthy: bool,
+    pub ill: bool,
+    pub good: u32,
+    pub bad: u32,
+}
+
+impl HealthFacts {
+    pub(super) fn take(&mut self, ok: bool, check: &HealthCheck, age: Duration) {
+        if ok {
+            (self.good, self.bad) = (self.good + 1, 0);
+            if !self.proven || self.good >= check.success_threshold {
+                (self.healthy, self.ill) = (true, false);
+            }
+            self.proven = true;
+        } else {
+            self.good = 0;
+            if self.proven || age >= check.start_period {
+                self.bad += 1;
+                if self.bad >= check.failure_threshold {
+                    (self.healthy, self.ill) = (false, true);
+                }
+            }
+        }
+    }
+}
+
+impl RunFacts {
+    pub fn goes_on(&self) -> bool {
+        self.ending.is_none()
+    }
+
+    pub(super) fn restamp(&mut self, now: Mono) {
+        let stable = self.ready && (self.spec.health.is_none() || self.health.healthy);
+        self.stable = if stable { self.stable.or(Some(now)) } else { None };
+    }
+
+    pub fn was_stable(&self, now: Mono) -> bool {
+        self.stable.is_some_and(|since| now.since(since) >= self.spec.restart.min_uptime)
+    }
+}
+
+/// How the last run of an instance was over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Over {
+    Never,
+    /// It was asked to end, or something else than its policy decides.
+    Settled(RunEnd),
+    /// Its policy decides.
+    ByPolicy(RunEnd, bool),
+}
+
+/// An open job on an instance.
+#[derive(Clone, Debug)]
+pub struct OpenJob {
+    pub id: JobId,
+    pub kind: JobKind,
+    /// Runs up to this one were there before it.
+    pub after: Run,
+}
+
+/// An instance as the outside sees it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub wanted: bool,
+    pub once: bool,
+    pub wished: bool,
+    pub up: bool,
+    pub run: Option<RunFacts>,
+    pub over: Over,
+    /// It completed, and was not asked to run again.
+    pub completed: bool,
+    /// Restarts since the last stable run; None when a change makes that hard to tell.
+    pub attempt: Option<u32>,
+    /// Somebody asked for a new run since the current one began.
+    pub renew: bool,
+    pub job: Option<OpenJob>,
+    pub view: InstanceView,
+    /// Its state before this turn.
+    pub before: State,
+    /// What the machine says in its views, of a turn ago.
+    pub next_before: Option<Mono>,
+    pub last_exit: Option<ExitStatus>,
+}
+
+impl RunFacts {
+    /// Takes in what needs no new run.
+    pub(super) fn adopt(&mut self, spec: &Arc<ProcessSpec>, now: Mono) {
+        let old = std::mem::replace(&mut self.spec, spec.clone());
+        if !self.goes_on() {
+            return;
+        }
+        if old.health != spec.health {
+            self.probe = None;
+            self.answered = None;
+            self.eager = true;
+            if old.health.is_none() || spec.health.is_none() {
+                self.health = HealthFacts::default();
+            }
+        }
+        if self.spawned.is_some() && spec.readiness == Readiness::Started {
+            self.ready = true;
+        }
+        if old.start_timeout != spec.start_timeout {
+            self.overdue = false;
+        }
+        self.restamp(now);
+    }
+}
+
+pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -> Facts {
+    Facts {
+        wanted,
+        once: false,
+        wished: false,
+        up: false,
+        run: None,
+        over: Over::Never,
+        completed: false,
+        attempt: Some(0),
+        renew: false,
+        job: None,
+        view: InstanceView {
+            id,
+            spec: spec.clone(),
+            enabled: false,
+            wanted,
+            once: false,
+            state: State::Down,
+            sub_state: "",
+            since: Mono(0),
+            run: None,
+            pid: None,
+            started: None,
+            health: provost_core::view::HealthState::None,
+            health_detail: None,
+            last_check: None,
+            last_exit: None,
+            last_end: None,
+            restarts: 0,
+            attempt: 0,
+            next_start: None,
+            blockers: Vec::new(),
+            needs_restart: false,
+            generation: Generation(0),
+            job: None,
+            history: Arc::default(),
+        },
+        before: State::Down,
+        next_before: None,
+        last_exit: None,
+    }
+}
+
+/// A run as it is when it was asked for.
+pub(super) fn new_run(effect: &Effect, now: Mono) -> Option<RunFacts> {
+    let Effect::Spawn { run, spec, .. } = effect else { return None };
+    Some(RunFacts {
+        run: *run,
+        spec: spec.clone(),
+        asked: now,
+        spawned: None,
+        exit: None,
+        ready: false,
+        stable: None,
+        health: HealthFacts::default(),
+        ending: None,
+        why: None,
+        killed: None,
+        patience: Duration::ZERO,
+        probe: None,
+        answered: None,
+        eager: true,
+        overdue: false,
+        ill: false,
+        followed: BTreeSet::new(),
+    })
+}
