@@ -51,6 +51,7 @@ impl PrivateSocket {
     /// [`ServeError::Taken`] when somebody answers on it.
     pub fn bind(path: &Path) -> Result<PrivateSocket, ServeError> {
         let failed = |source| ServeError::Socket { path: path.display().to_string(), source };
+        let path = &std::path::absolute(path).map_err(failed)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         // Two daemons that begin at once must not each remove the other's socket.

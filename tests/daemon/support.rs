@@ -3,10 +3,12 @@
 use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -18,7 +20,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// A running daemon. Ends, with all it runs, when it is dropped.
 pub struct Daemon {
     pub dir: TempDir,
-    child: Child,
+    pub child: Child,
     notified: Receiver<String>,
 }
 
@@ -107,9 +109,22 @@ impl Daemon {
         }
     }
 
+    /// Waits until its socket is there.
+    pub fn listening(self) -> Daemon {
+        wait_for(&self.path().join("private"));
+        self
+    }
+
+    /// Sends a signal to what [`Prepared::up`] started, whoever its parent is.
+    pub fn signal_up(&self, signal: nix::sys::signal::Signal) {
+        let pid: i32 = fs::read_to_string(self.path().join("pid")).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    }
+
     /// What the daemon wrote.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.path().join("daemon.log")).unwrap()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.path().join("daemon.log")).unwrap_or_default())
+            .into_owned()
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -156,6 +171,10 @@ impl Drop for Daemon {
             self.signal(nix::sys::signal::Signal::SIGTERM);
             // A second one kills what does not end by itself; a test that failed must not hang.
             self.signal(nix::sys::signal::Signal::SIGTERM);
+            if self.path().join("pid").exists() {
+                self.signal_up(nix::sys::signal::Signal::SIGTERM);
+                self.signal_up(nix::sys::signal::Signal::SIGTERM);
+            }
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
@@ -187,34 +206,67 @@ impl Prepared {
     /// Starts the daemon with somebody else for a service manager, and waits for its socket.
     pub fn told(self, socket: &Path, yaml: &str) -> Daemon {
         save(self.dir.path(), yaml);
-        let daemon = self.spawn(socket, channel().1);
-        let deadline = Instant::now() + DEADLINE;
-        while !daemon.path().join("private").exists() {
-            assert!(Instant::now() < deadline, "{}", daemon.log());
-            std::thread::yield_now();
-        }
-        daemon
+        self.spawn(socket, channel().1).listening()
+    }
+
+    /// Starts the daemon with another standard error, and waits for its socket.
+    pub fn logging_to(self, stderr: impl Into<Stdio>, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        let mut command = self.provostd();
+        let child = command.stderr(stderr).spawn().unwrap();
+        Daemon { dir: self.dir, child, notified: channel().1 }.listening()
+    }
+
+    /// Starts `provost up`. `line` wraps the shell line that becomes it; its number is in `pid`.
+    pub fn up(self, yaml: &str, line: impl FnOnce(&str) -> Command) -> Daemon {
+        save(self.dir.path(), yaml);
+        let dir = self.dir;
+        let runtime = dir.path().join("run");
+        fs::create_dir(&runtime).unwrap();
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        let shell = "echo $$ >pid.new; mv pid.new pid; exec \"$PROVOST\" --socket private up";
+        let child = line(shell)
+            .current_dir(dir.path())
+            .env("PROVOST", env!("CARGO_BIN_EXE_provost"))
+            .env("XDG_RUNTIME_DIR", runtime)
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Daemon { dir, child, notified: channel().1 }
     }
 
     fn spawn(self, socket: &Path, notified: Receiver<String>) -> Daemon {
-        let dir = self.dir;
-        let log = File::create(dir.path().join("daemon.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_provostd"))
+        let child = self.provostd().env("NOTIFY_SOCKET", socket).spawn().unwrap();
+        Daemon { dir: self.dir, child, notified }
+    }
+
+    fn provostd(&self) -> Command {
+        let dir = self.dir.path();
+        let log = File::create(dir.join("daemon.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
+        command
             .args(["--user", "--bus", "none", "--config"])
-            .arg(dir.path().join("processes.yaml"))
+            .arg(dir.join("processes.yaml"))
             .arg("--socket")
-            .arg(dir.path().join("private"))
+            .arg(dir.join("private"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", dir.path())
-            .env("NOTIFY_SOCKET", socket)
-            .stdin(std::process::Stdio::null())
+            .env("HOME", dir)
+            .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Daemon { dir, child, notified }
+            .stderr(log);
+        command
     }
+}
+
+/// A pipe with no room left, that nobody reads: the end that is written to, and the other.
+pub fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::io::ioctl_fionbio(&write, true).unwrap();
+    while rustix::io::write(&write, &[b'.'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&write, false).unwrap();
+    (write, read)
 }
 
 /// Takes what a service manager is told, as one does.
@@ -242,6 +294,15 @@ fn save(dir: &Path, yaml: &str) {
     let temporary = dir.join(".processes.yaml.new");
     fs::write(&temporary, yaml.replace("@DIR@", dir.to_str().unwrap())).unwrap();
     fs::rename(temporary, dir.join("processes.yaml")).unwrap();
+}
+
+/// Waits until a file is there.
+pub fn wait_for(path: &Path) {
+    let deadline = Instant::now() + DEADLINE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "never: {}", path.display());
+        std::thread::yield_now();
+    }
 }
 
 /// Waits until a descriptor is readable.
