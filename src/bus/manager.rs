@@ -93,7 +93,7 @@ impl ManagerObject {
 
     async fn status_of(&self, view: Arc<InstanceView>, clock: &Clock) -> (String, Dict) {
         let usage = match view.pid {
-            Some(_) => self.0.handle().usage(view.id.clone()).await.unwrap_or_default(),
+            Some(_) => self.0.handle().usage(view.id.clone()).await,
             None => Default::default(),
         };
         let mut dict = values::all(values::PROCESS, &*view, clock);

@@ -66,7 +66,7 @@ impl ProcessObject {
     /// would be thousands of questions.
     async fn usage(&self, header: Option<&Header<'_>>) -> Usage {
         match header {
-            Some(_) => self.context.handle().usage(self.id.clone()).await.unwrap_or_default(),
+            Some(_) => self.context.handle().usage(self.id.clone()).await,
             None => Usage::default(),
         }
     }

@@ -3,6 +3,7 @@
 use super::error::ClientError;
 use super::{Client, Target};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use zbus::connection::Builder;
@@ -82,11 +83,20 @@ async fn socket(path: &Path) -> Result<Link, ClientError> {
         Err(error) => return Err(not_connected(&endpoint, error)),
     };
     let built = Builder::unix_stream(stream).p2p().build().await;
-    // The daemon hangs up on users it does not serve.
-    let connection = built.map_err(|_| {
-        ClientError::Denied(format!("the supervisor on {endpoint} does not serve this user"))
+    let connection = built.map_err(|error| match is_served(path) {
+        true => ClientError::from(error),
+        // The daemon hangs up on users it does not serve.
+        false => {
+            ClientError::Denied(format!("the supervisor on {endpoint} does not serve this user"))
+        }
     })?;
     Ok(Link { connection, daemon: None, endpoint })
+}
+
+/// Whether the daemon that made this socket serves the caller: its own user and root.
+fn is_served(socket: &Path) -> bool {
+    let own = rustix::process::geteuid();
+    own.is_root() || std::fs::metadata(socket).is_ok_and(|socket| socket.uid() == own.as_raw())
 }
 
 fn not_connected(endpoint: &str, error: io::Error) -> ClientError {

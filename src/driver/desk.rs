@@ -3,24 +3,26 @@
 //! At most one read is under way, in a thread of its own, and at most one more is due after it:
 //! whoever asks during a read is answered by the next. What was read and found valid goes to the
 //! machine at once; a newer one takes over from one that is still being applied.
+//!
+//! Edits of the files wait their turn: each begins when what the one before it changed is active.
 
+use super::edit::Edit;
 use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
     Trigger,
 };
+use super::read::{Examined, Standing, millis};
+use super::watch::Watch;
 use super::{Asked, Driver};
-use crate::config::check::check_machine;
-use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::load::{Loaded, Location, load, load_with};
-use crate::config::{edit, render, watch::Watcher};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::load::{Loaded, Location};
+use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId, ProcessId};
-use crate::core::reload::{ChangeKind, Plan, ReloadReport, ReloadResult};
-use crate::core::spec::Config;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use crate::core::reload::{ReloadReport, ReloadResult};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -34,12 +36,9 @@ pub(super) enum Work {
     Edited { result: Result<(), DriverError>, trigger: Trigger, reply: Reply<ReloadTicket> },
 }
 
-/// A configuration that was read and checked.
+/// A configuration that was read and judged.
 pub(super) struct ReadResult {
-    loaded: Loaded,
-    /// Errors found on this machine, of what is new or changed.
-    found: Vec<Diagnostic>,
-    timings: Vec<(&'static str, u64)>,
+    examined: Examined,
     /// Why files are not watched, where they should be.
     unwatched: Option<String>,
     watching: bool,
@@ -67,6 +66,14 @@ struct Handover {
     digest: String,
 }
 
+/// An edit whose turn has not come.
+struct Wish {
+    ids: BTreeSet<ProcessId>,
+    enabled: bool,
+    trigger: Trigger,
+    reply: Reply<ReloadTicket>,
+}
+
 /// See the module documentation.
 pub(super) struct Desk {
     location: Location,
@@ -77,13 +84,18 @@ pub(super) struct Desk {
     reading: Option<Vec<Waiter>>,
     /// Whoever the next read is for.
     queue: Vec<Waiter>,
+    wishes: VecDeque<Wish>,
+    editing: bool,
     handover: Option<Handover>,
     applying: Option<Applying>,
-    /// As last read, when it was valid.
+    /// What is active, as it was read.
     loaded: Option<Loaded>,
+    /// Of what is active.
     digest: String,
-    state: &'static str,
-    valid: bool,
+    /// How the last one that was handed over ended; None before that.
+    outcome: Option<&'static str>,
+    /// The digest of what was read last, when it was refused.
+    refused: Option<String>,
     diagnostics: Arc<[Diagnostic]>,
     modified: Option<SystemTime>,
     reloaded: Option<SystemTime>,
@@ -100,12 +112,14 @@ impl Desk {
             watch: None,
             reading: None,
             queue: Vec::new(),
+            wishes: VecDeque::new(),
+            editing: false,
             handover: None,
             applying: None,
             loaded: None,
             digest: String::new(),
-            state: "applying",
-            valid: true,
+            outcome: None,
+            refused: None,
             diagnostics: Arc::from([]),
             modified: None,
             reloaded: None,
@@ -122,14 +136,22 @@ impl Desk {
     pub(super) fn describe(&self, view: ManagerView) -> ManagerView {
         ManagerView {
             config_file: self.location.main.clone(),
-            config_state: self.state,
+            config_state: self.state(),
             config_digest: self.digest.clone(),
             last_modified: self.modified,
             last_reloaded: self.reloaded,
             watching: self.watching,
-            valid: self.valid,
+            valid: self.refused.is_none(),
             diagnostics: self.diagnostics.clone(),
             ..view
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (&self.applying, &self.refused) {
+            (Some(_), _) => "applying",
+            (None, Some(_)) => "rejected",
+            (None, None) => self.outcome.unwrap_or("applying"),
         }
     }
 
@@ -150,21 +172,28 @@ impl Driver {
         self.read_next();
     }
 
+    fn standing(&self) -> Standing {
+        let loaded = self.desk.loaded.as_ref();
+        Standing {
+            location: self.desk.location.clone(),
+            config: (self.machine.generation() > Generation(0))
+                .then(|| self.machine.config().clone()),
+            missing: loaded.is_some_and(|loaded| loaded.missing),
+            daemon: loaded.map(|loaded| loaded.daemon.clone()),
+        }
+    }
+
     fn read_next(&mut self) {
         if self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
         }
         self.desk.reading = Some(std::mem::take(&mut self.desk.queue));
-        let read = Read {
-            location: self.desk.location.clone(),
-            active: (self.machine.generation() > Generation(0))
-                .then(|| self.machine.config().clone()),
-            watch: self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone(),
-        };
+        let standing = self.standing();
+        let watch = self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone();
         let sender = self.desk.sender.clone();
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
-            let _ = sender.send(Work::Read(Box::new(read.run().await)));
+            let _ = sender.send(Work::Read(Box::new(read(standing, watch).await)));
         });
     }
 
@@ -183,45 +212,51 @@ impl Driver {
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
-            Work::Edited { result: Ok(()), trigger, reply } => {
-                self.begin_reload(trigger, Some(reply), ReloadOptions::default());
+            Work::Edited { result, trigger, reply } => {
+                self.desk.editing = false;
+                match result {
+                    Ok(()) => self.begin_reload(trigger, Some(reply), ReloadOptions::default()),
+                    Err(error) => super::refuse(reply, error),
+                }
             }
-            Work::Edited { result: Err(error), reply, .. } => super::refuse(reply, error),
         }
+        self.edit_next();
     }
 
     fn take_read(&mut self, result: ReadResult, waiters: Vec<Waiter>) {
-        let ReadResult { loaded, found, timings, unwatched, watching } = result;
-        let first = self.machine.generation() == Generation(0);
+        let ReadResult { examined, unwatched, watching } = result;
+        let Examined { loaded, diagnostics, is_refused, timings, .. } = examined;
         self.desk.watching = watching;
         if let Some(why) = unwatched {
             self.remark(Level::WARN, "not-watching", why);
         }
         let main = loaded.sources.files.iter().find_map(|source| source.modified);
         self.desk.modified = main.or(self.desk.modified);
-        let is_error = |d: &Diagnostic| d.severity == Severity::Error;
-        // What is wrong with this machine is, at the start, a failure of the one process and not of
-        // the file.
-        let broken = loaded.diagnostics.iter().any(is_error)
-            || (!first && (loaded.missing || found.iter().any(is_error)));
-        let mut diagnostics = loaded.diagnostics.clone();
-        diagnostics.extend(found);
-        let config = loaded.config.clone().filter(|_| !broken);
+        let known = *self.desk.diagnostics == *diagnostics;
         let rendered = render::render(&diagnostics, &loaded.sources, false);
         self.desk.diagnostics = Arc::from(diagnostics);
-        self.desk.valid = config.is_some();
-        let Some(config) = config else { return self.reject(rendered, timings, waiters) };
-        for text in rendered {
-            self.remark(Level::WARN, "config-warning", text);
-        }
+        let digest = loaded.sources.digest.clone();
+        let before = match is_refused {
+            true => self.desk.refused.replace(digest.clone()),
+            false => self.desk.refused.take(),
+        };
+        let config = match loaded.config.clone().filter(|_| !is_refused) {
+            Some(config) => config,
+            None => {
+                // Of what nobody asked for, and what was told before, nobody has to hear again.
+                let asked = waiters.iter().any(|waiter| waiter.reply.is_some());
+                if asked || !known || before != Some(digest) {
+                    let gone = loaded.config.is_some() && loaded.missing;
+                    self.reject(gone, rendered, timings, waiters);
+                }
+                return;
+            }
+        };
         let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
         let waiters = self.dismiss_mismatched(waiters);
         if waiters.is_empty() {
             return;
         }
-        let digest = loaded.sources.digest.clone();
-        let force = waiters.iter().any(|waiter| waiter.options.force);
-        self.desk.loaded = Some(loaded);
         let applying = Applying {
             job: None,
             trigger,
@@ -229,12 +264,21 @@ impl Driver {
             diagnostics: self.desk.diagnostics.clone(),
             waiters: Vec::new(),
         };
+        let force = waiters.iter().any(|waiter| waiter.options.force);
         if digest == self.desk.digest && !force {
+            if before.is_some() && self.desk.applying.is_none() {
+                let message = "the configuration is valid again, and what runs is what it says";
+                self.remark(Level::INFO, "config-valid", message.to_owned());
+            }
             self.same_again(applying, waiters);
             return;
         }
+        for text in rendered {
+            self.remark(Level::WARN, "config-warning", text);
+        }
         self.notifier.reloading();
         let generation = Generation(self.machine.generation().0 + 1);
+        self.desk.loaded = Some(loaded);
         self.desk.handover = Some(Handover { waiters, applying, digest });
         let request = self.request(Asked::Config);
         self.feed(Event::ConfigAccepted { request, config, generation });
@@ -257,18 +301,18 @@ impl Driver {
 
     fn reject(
         &mut self,
+        gone: bool,
         rendered: Vec<String>,
         timings: Vec<(&'static str, u64)>,
         waiters: Vec<Waiter>,
     ) {
         self.notifier.reloading();
-        self.desk.state = "rejected";
         let text = rendered.join("\n");
-        self.remark(
-            Level::ERROR,
-            "config-rejected",
-            format!("the configuration is not valid; nothing was changed\n{text}"),
-        );
+        let what = match gone {
+            true => "the file with the processes is gone; what runs is kept as it is",
+            false => "the configuration is not valid; nothing was changed",
+        };
+        self.remark(Level::ERROR, "config-rejected", format!("{what}\n{text}"));
         let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
         for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
             let diagnostics = self.desk.diagnostics.clone();
@@ -288,16 +332,13 @@ impl Driver {
 
     /// What was read is what is active.
     fn same_again(&mut self, applying: Applying, waiters: Vec<Waiter>) {
-        if self.desk.applying.is_some() {
+        if let Some(under_way) = &self.desk.applying {
             // It is being applied: whoever asks now waits for that.
-            let job = self.desk.applying.as_ref().and_then(|applying| applying.job);
+            let job = under_way.job;
             for waiter in waiters {
                 self.give_ticket(job, waiter);
             }
             return;
-        }
-        if self.desk.state == "rejected" {
-            self.desk.state = "applied";
         }
         // A file that was only touched is not worth a word.
         if waiters.iter().any(|waiter| waiter.reply.is_some()) {
@@ -332,12 +373,12 @@ impl Driver {
                 self.desk.reloaded = Some(SystemTime::now());
                 match jobs.first() {
                     None => {
-                        self.desk.state = "applied";
+                        // How the one before it ended stays true.
+                        self.desk.outcome.get_or_insert("applied");
                         self.unchanged(applying, waiters);
                     }
                     Some(job) => {
                         applying.job = Some(*job);
-                        self.desk.state = "applying";
                         self.desk.applying = Some(applying);
                         for waiter in waiters {
                             self.give_ticket(Some(*job), waiter);
@@ -359,8 +400,8 @@ impl Driver {
     pub(super) fn reload_finished(&mut self, report: Arc<ReloadReport>) {
         let Some(applying) = self.desk.applying.take() else { return };
         match report.result {
-            ReloadResult::Applied => self.desk.state = "applied",
-            ReloadResult::FailedKept => self.desk.state = "failed-kept",
+            ReloadResult::Applied => self.desk.outcome = Some("applied"),
+            ReloadResult::FailedKept => self.desk.outcome = Some("failed-kept"),
             ReloadResult::Superseded | ReloadResult::Unchanged => {}
         }
         self.conclude(applying, report.result.as_str(), Some(report));
@@ -379,11 +420,12 @@ impl Driver {
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }
+        let active = self.machine.generation();
         let outcome = Arc::new(ReloadOutcome {
             job,
             trigger,
             result,
-            generation: self.machine.generation(),
+            generation: report.as_ref().map_or(active, |report| report.generation),
             report,
             diagnostics,
             timings,
@@ -396,24 +438,14 @@ impl Driver {
 
     /// Works out what a reload would do; nothing is changed.
     pub(super) fn begin_plan(&self, content: Option<Vec<u8>>, reply: Reply<PlanOutcome>) {
-        let location = self.desk.location.clone();
-        let active = self.machine.config().clone();
+        let standing = self.standing();
         let against = self.machine.generation();
         tokio::task::spawn_blocking(move || {
-            let loaded = load_with(&location, content);
-            let plan = loaded.config.as_ref().map(|config| Plan::between(&active, config));
-            let mut diagnostics = loaded.diagnostics.clone();
-            if let (Some(config), Some(plan)) = (&loaded.config, &plan) {
-                diagnostics.extend(checked(&location, &loaded, config, plan));
-            }
+            let Examined { loaded, plan, diagnostics, is_refused, .. } = standing.examine(content);
             let rendered = render::render(&diagnostics, &loaded.sources, false);
-            let broken = diagnostics.iter().any(|d| d.severity == Severity::Error);
-            let _ = reply.send(Ok(PlanOutcome {
-                against,
-                plan: plan.filter(|_| !broken),
-                diagnostics: Arc::from(diagnostics),
-                rendered,
-            }));
+            let plan = plan.filter(|_| !is_refused);
+            let diagnostics = Arc::from(diagnostics);
+            let _ = reply.send(Ok(PlanOutcome { against, plan, diagnostics, rendered }));
         });
     }
 
@@ -429,13 +461,22 @@ impl Driver {
             Ok(instances) => instances,
             Err(refusal) => return super::refuse(reply, DriverError::Refused(refusal)),
         };
-        let ids: BTreeSet<ProcessId> = instances.into_iter().map(|id| id.process).collect();
-        let edit = Edit {
-            location: self.desk.location.clone(),
-            active: self.desk.digest.clone(),
-            ids,
-            enabled,
+        let ids = instances.into_iter().map(|id| id.process).collect();
+        self.desk.wishes.push_back(Wish { ids, enabled, trigger, reply });
+        self.edit_next();
+    }
+
+    /// Begins the next edit, when what is active is what the one before it made.
+    fn edit_next(&mut self) {
+        if self.desk.editing || self.desk.reading.is_some() || !self.desk.queue.is_empty() {
+            return;
+        }
+        let Some(Wish { ids, enabled, trigger, reply }) = self.desk.wishes.pop_front() else {
+            return;
         };
+        self.desk.editing = true;
+        let location = self.desk.location.clone();
+        let edit = Edit { location, active: self.desk.digest.clone(), ids, enabled };
         let sender = self.desk.sender.clone();
         tokio::task::spawn_blocking(move || {
             let result = edit.run();
@@ -444,198 +485,17 @@ impl Driver {
     }
 }
 
-fn checked(location: &Location, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {
-    if !loaded.daemon.validate {
-        return Vec::new();
-    }
-    let changes = plan.changes.iter().filter(|change| change.kind != ChangeKind::Removed);
-    let which: BTreeSet<ProcessId> = changes.map(|change| change.process.clone()).collect();
-    check_machine(config, &which, location.mode, &loaded.daemon.default_user, &loaded.places)
-}
-
-fn millis(took: Duration) -> u64 {
-    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// One read.
-struct Read {
-    location: Location,
-    /// What to compare with; None before there is a configuration.
-    active: Option<Arc<Config>>,
-    watch: Watch,
-}
-
-impl Read {
-    async fn run(self) -> ReadResult {
-        let mut result = self.read().await;
-        // What is not watched yet counts as changed once it is: nothing between the read and the
-        // watch is lost.
-        let wanted = result.loaded.config.is_none() || result.loaded.daemon.watch;
-        let files = if wanted { watched(&result.loaded) } else { Watched::default() };
-        let told = self.watch.set(files, result.loaded.daemon.debounce).await;
-        result.watching = wanted && told.is_ok();
-        result.unwatched = told.err();
-        result
-    }
-
-    async fn read(&self) -> ReadResult {
-        let (location, active) = (self.location.clone(), self.active.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            let loaded = load(&location);
-            let read = millis(start.elapsed());
-            let start = Instant::now();
-            let plan = loaded.config.as_ref().map(|config| match &active {
-                Some(active) => Plan::between(active, config),
-                None => Plan::between(&Config::default(), config),
-            });
-            let planned = millis(start.elapsed());
-            let start = Instant::now();
-            let found = match (&loaded.config, &plan) {
-                (Some(config), Some(plan)) => checked(&location, &loaded, config, plan),
-                _ => Vec::new(),
-            };
-            let timings =
-                vec![("read", read), ("plan", planned), ("check", millis(start.elapsed()))];
-            ReadResult { loaded, found, timings, unwatched: None, watching: false }
-        });
-        match work.await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-}
-
-/// What is to be watched for a configuration.
-fn watched(loaded: &Loaded) -> Watched {
-    let files = loaded.sources.files.iter().map(|source| PathBuf::clone(&source.path));
-    (files.collect(), loaded.sources.drop_ins.clone())
-}
-
-/// One edit of files.
-struct Edit {
-    location: Location,
-    active: String,
-    ids: BTreeSet<ProcessId>,
-    enabled: bool,
-}
-
-impl Edit {
-    fn run(self) -> Result<(), DriverError> {
-        let loaded = load(&self.location);
-        if loaded.sources.digest != self.active {
-            return Err(DriverError::EditRefused(
-                "the file on disk differs from what runs; `provost plan` shows how, \
-                 `provost reload` applies it"
-                    .to_owned(),
-            ));
-        }
-        let refused = |error: String| DriverError::EditRefused(error);
-        let mut files: Vec<(PathBuf, Vec<ProcessId>)> = Vec::new();
-        for id in &self.ids {
-            let Some(place) = loaded.places.get(id) else {
-                return Err(refused(format!("{id} is in no file")));
-            };
-            match files.iter_mut().find(|(file, _)| *file == *place.file) {
-                Some((_, ids)) => ids.push(id.clone()),
-                None => files.push((PathBuf::clone(&place.file), vec![id.clone()])),
-            }
-        }
-        let mut edited = Vec::new();
-        for (file, ids) in files {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| refused(format!("{}: {error}", file.display())))?;
-            let new = edit::set_enabled(&text, &ids, self.enabled)
-                .map_err(|error| refused(format!("{}: {error}", file.display())))?;
-            if new != text {
-                edited.push((file, new));
-            }
-        }
-        for (file, text) in edited {
-            super::replace::replace(&file, text.as_bytes())
-                .map_err(|error| refused(format!("{}: {error}", file.display())))?;
-        }
-        Ok(())
-    }
-}
-
-/// What is watched: the files read, and the directory of drop-ins.
-type Watched = (Vec<PathBuf>, PathBuf);
-
-struct Order {
-    files: Watched,
-    debounce: Duration,
-    reply: oneshot::Sender<Result<(), String>>,
-}
-
-/// The task that watches files, seen from outside.
-#[derive(Clone)]
-struct Watch(mpsc::UnboundedSender<Order>);
-
-impl Watch {
-    fn new(work: &mpsc::UnboundedSender<Work>) -> Watch {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(watch(receiver, work.clone()));
-        Watch(orders)
-    }
-
-    /// Watches these from now on, and nothing else.
-    async fn set(&self, files: Watched, debounce: Duration) -> Result<(), String> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || "the watcher has ended".to_owned();
-        self.0.send(Order { files, debounce, reply }).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::UnboundedSender<Work>) {
-    let mut watcher: Option<Watcher> = None;
-    loop {
-        let order = match &mut watcher {
-            None => orders.recv().await,
-            Some(watcher) => tokio::select! {
-                biased;
-                order = orders.recv() => order,
-                () = watcher.changed() => {
-                    if work.send(Work::FilesChanged).is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            },
-        };
-        let Some(Order { files: (files, drop_ins), debounce, reply }) = order else { return };
-        let told = if files.is_empty() {
-            watcher = None;
-            Ok(())
-        } else {
-            follow(&mut watcher, &files, &drop_ins, debounce)
-        };
-        // Whoever asked may have given up.
-        let _ = reply.send(told);
-    }
-}
-
-fn follow(
-    watcher: &mut Option<Watcher>,
-    files: &[PathBuf],
-    drop_ins: &std::path::Path,
-    debounce: Duration,
-) -> Result<(), String> {
-    let advice = "changes of the files are not noticed by themselves";
-    let watcher = match watcher {
-        Some(watcher) => {
-            watcher.set_debounce(debounce);
-            watcher.rewatch(files, drop_ins);
-            watcher
-        }
-        None => match Watcher::new(files, drop_ins, debounce) {
-            Ok(new) => watcher.insert(new),
-            Err(error) => return Err(format!("{advice} ({error}); use `provost reload`")),
-        },
+/// Reads and judges, and has watched what was read.
+async fn read(standing: Standing, watch: Watch) -> ReadResult {
+    let asked = standing.clone();
+    let work = tokio::task::spawn_blocking(move || asked.examine(None)).await;
+    let examined = match work {
+        Ok(examined) => examined,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    match watcher.unwatched() {
-        [] => Ok(()),
-        some => Err(format!("{advice} everywhere: {}", some.join("; "))),
-    }
+    let daemon = standing.settings_after(&examined);
+    let sources = daemon.watch.then_some(&examined.loaded.sources);
+    let told = watch.set(sources, daemon.debounce).await;
+    let watching = daemon.watch && told.is_ok();
+    ReadResult { examined, unwatched: told.err(), watching }
 }

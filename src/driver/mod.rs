@@ -9,14 +9,20 @@
 //! |---|---|
 //! | [`handle`] | what others hold of the driver |
 //! | `desk` | reading, checking and handing over configurations; who waits for which |
+//! | `read` | the judgement of what was read, for a reload and for a plan |
+//! | `watch` | the task that watches files |
+//! | `edit`, `replace` | changes of the files |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish` | what others read |
 
 mod desk;
+mod edit;
 pub mod handle;
 mod journal;
 mod publish;
+mod read;
 mod replace;
+mod watch;
 
 use crate::backend::{Backend, Facts};
 use crate::config::load::Location;
@@ -28,7 +34,7 @@ use crate::notify::Notifier;
 use crate::probe::Prober;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
-    Usage, now,
+    now,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -113,7 +119,7 @@ impl Driver {
             diagnostics: Arc::from([]),
             backend: backend.name(),
         }));
-        let handle = Handle::new(sender, turns.clone(), published.clone());
+        let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone()),
@@ -294,9 +300,6 @@ impl Driver {
                 let log = self.one(&name).and_then(|id| self.open_log(&id, follow));
                 let _ = reply.send(log);
             }
-            Command::Usage { instance, reply } => {
-                let _ = reply.send(Ok(self.usage(&instance)));
-            }
             Command::PidFd { instance, reply } => {
                 let run = self.machine.run_of(&instance);
                 let fd = run.and_then(|run| self.backend.pidfd(&instance, run));
@@ -358,17 +361,6 @@ impl Driver {
         log.transpose().map_err(|error| {
             DriverError::NotAvailable(format!("the log of {id} cannot be read: {error}"))
         })
-    }
-
-    fn usage(&self, id: &InstanceId) -> Usage {
-        let Some(run) = self.machine.run_of(id) else { return Usage::default() };
-        let used = self.backend.usage(id, run).unwrap_or_default();
-        Usage {
-            memory: used.memory,
-            cpu: used.cpu,
-            tasks: used.tasks,
-            control_group: self.backend.control_group(id, run),
-        }
     }
 }
 

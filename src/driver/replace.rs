@@ -16,6 +16,8 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let old = fs::metadata(&path)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let temporary = beside(&path);
+    // What a daemon of this number left behind that was killed in here: as PID 1 it always has it.
+    let _ = fs::remove_file(&temporary);
     let result = write(&temporary, content, &old)
         .and_then(|()| fs::rename(&temporary, &path))
         .and_then(|()| File::open(directory)?.sync_all());
@@ -62,6 +64,17 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("real");
+        fs::write(&file, "old").unwrap();
+        fs::write(beside(&file), "half").unwrap();
+        replace(&file, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
