@@ -173,9 +173,16 @@ impl Loading {
             (None, found) if beside != main => {
                 processes_in = beside.clone();
                 let content = self.stand_in.take();
-                if self.file(&beside, SourceKind::Processes, content).is_none() {
-                    self.missing = true;
-                    self.warn_of_missing(if found.is_some() { &beside } else { &main }, None);
+                let is_there = self.file(&beside, SourceKind::Processes, content).is_some();
+                self.missing = !is_there;
+                match found {
+                    Some(_) if !is_there => self.warn_of_missing(&beside, None),
+                    None if !is_there => self.warn_of_missing(&main, None),
+                    // A name with a typo must not run another file without a word.
+                    None if !main.ends_with("provost.yaml") => {
+                        self.warn_of_substitute(&main, &beside);
+                    }
+                    _ => {}
                 }
             }
             (None, Some(_)) => {
@@ -257,6 +264,12 @@ impl Loading {
         let mut problem = Diagnostic::warning("missing-file", place, message);
         problem.help = help;
         self.whole.report.add(problem);
+    }
+
+    fn warn_of_substitute(&mut self, main: &Path, beside: &Path) {
+        let message = format!("{} does not exist; {} is used", main.display(), beside.display());
+        let place = Place::whole(Arc::new(main.to_owned()));
+        self.whole.report.add(Diagnostic::warning("missing-file", place, message));
     }
 
     /// `config/proxy.yaml` that names `config/processes.yaml` means the directory above.

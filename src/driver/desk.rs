@@ -11,7 +11,7 @@ use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
     Trigger,
 };
-use super::read::{Examined, Standing, millis};
+use super::read::{Examined, Missing, Standing, millis};
 use super::watch::Watch;
 use super::{Asked, Driver};
 use crate::config::diagnostic::Diagnostic;
@@ -178,7 +178,7 @@ impl Driver {
             location: self.desk.location.clone(),
             config: (self.machine.generation() > Generation(0))
                 .then(|| self.machine.config().clone()),
-            missing: loaded.is_some_and(|loaded| loaded.missing),
+            missing: loaded.map(Missing::of).unwrap_or_default(),
             daemon: loaded.map(|loaded| loaded.daemon.clone()),
         }
     }
@@ -246,8 +246,7 @@ impl Driver {
                 // Of what nobody asked for, and what was told before, nobody has to hear again.
                 let asked = waiters.iter().any(|waiter| waiter.reply.is_some());
                 if asked || !known || before != Some(digest) {
-                    let gone = loaded.config.is_some() && loaded.missing;
-                    self.reject(gone, rendered, timings, waiters);
+                    self.reject(rendered, timings, waiters);
                 }
                 return;
             }
@@ -301,18 +300,17 @@ impl Driver {
 
     fn reject(
         &mut self,
-        gone: bool,
         rendered: Vec<String>,
         timings: Vec<(&'static str, u64)>,
         waiters: Vec<Waiter>,
     ) {
         self.notifier.reloading();
         let text = rendered.join("\n");
-        let what = match gone {
-            true => "the file with the processes is gone; what runs is kept as it is",
-            false => "the configuration is not valid; nothing was changed",
-        };
-        self.remark(Level::ERROR, "config-rejected", format!("{what}\n{text}"));
+        self.remark(
+            Level::ERROR,
+            "config-rejected",
+            format!("the configuration is not valid; nothing was changed\n{text}"),
+        );
         let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
         for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
             let diagnostics = self.desk.diagnostics.clone();

@@ -2,8 +2,8 @@
 //! the same, so that what is shown is what would be done.
 
 use crate::config::check::check_machine;
-use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::load::{DaemonSettings, Loaded, Location, load_with};
+use crate::config::diagnostic::{Diagnostic, Place, Severity};
+use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, load_with};
 use crate::core::ids::ProcessId;
 use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
@@ -17,10 +17,25 @@ pub(super) struct Standing {
     pub(super) location: Location,
     /// None before there is any.
     pub(super) config: Option<Arc<Config>>,
-    /// Whether its file with the processes was missing.
-    pub(super) missing: bool,
+    /// Which of its files were missing.
+    pub(super) missing: Missing,
     /// The daemon's settings of it.
     pub(super) daemon: Option<DaemonSettings>,
+}
+
+/// Which files are missing that could be there.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Missing {
+    main: bool,
+    processes: bool,
+}
+
+impl Missing {
+    pub(super) fn of(loaded: &Loaded) -> Missing {
+        let mut files = loaded.sources.files.iter();
+        let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
+        Missing { main, processes: loaded.missing }
+    }
 }
 
 /// A configuration that was read and judged.
@@ -53,18 +68,33 @@ impl Standing {
             _ => Vec::new(),
         };
         let timings = vec![("read", read), ("plan", planned), ("check", millis(start.elapsed()))];
-        let is_refused = self.refuses(&loaded, &found);
         let mut diagnostics = loaded.diagnostics.clone();
         diagnostics.extend(found);
+        if self.config.is_some() {
+            self.find_gone(&loaded, &mut diagnostics);
+        }
+        // What is wrong with this machine is, at the start, a failure of the one process and not of
+        // the file.
+        let has_errors = diagnostics.iter().any(|problem| problem.severity == Severity::Error);
+        let is_refused = loaded.config.is_none() || (self.config.is_some() && has_errors);
         Examined { loaded, plan, diagnostics, is_refused, timings }
     }
 
-    /// What is wrong with this machine is, at the start, a failure of the one process and not of the
-    /// file. A file that is gone keeps what runs; one that was never there does not matter.
-    fn refuses(&self, loaded: &Loaded, found: &[Diagnostic]) -> bool {
-        let is_error = |problem: &Diagnostic| problem.severity == Severity::Error;
-        let gone = loaded.missing && !self.missing;
-        loaded.config.is_none() || (self.config.is_some() && (gone || found.iter().any(is_error)))
+    /// A file that was never there is no error; one that is gone keeps what runs.
+    fn find_gone(&self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) {
+        let now = Missing::of(loaded);
+        let gone = now.processes && !self.missing.processes;
+        for problem in diagnostics.iter_mut().filter(|_| gone) {
+            if problem.code == "missing-file" {
+                problem.severity = Severity::Error;
+            }
+        }
+        if now.main && !self.missing.main && !gone && loaded.config.is_some() {
+            let main = &self.location.main;
+            let place = Place::whole(Arc::new(main.clone()));
+            let message = format!("{} is gone; its settings stay in force", main.display());
+            diagnostics.push(Diagnostic::error("missing-file", place, message));
+        }
     }
 
     fn checked(&self, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {

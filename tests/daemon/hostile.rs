@@ -1,6 +1,7 @@
 //! What must not bring the daemon down, nor make its answers wrong.
 
 use crate::support::{Daemon, pids};
+use provost::client::{Client, ClientError, Target};
 use std::fs;
 use std::net::TcpListener;
 
@@ -162,4 +163,14 @@ async fn many_reload_requests_at_once_all_get_an_answer() {
         assert_eq!(result.unwrap().result, "unchanged");
     }
     assert_eq!(pids(&daemon.status().await), before);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_hangs_up_is_gone_and_not_closed_to_its_own_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("private");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || drop(listener.accept()));
+    let error = Client::connect(&Target::Socket(socket)).await.unwrap_err();
+    assert!(matches!(error, ClientError::Gone), "{error:?}");
 }

@@ -6,6 +6,7 @@ mod graph;
 mod hostile;
 mod manager;
 mod promises;
+mod reloading;
 mod seed;
 mod stopping;
 mod support;
