@@ -379,7 +379,7 @@ impl Machine {
     /// when there is none any more.
     fn count_departure(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let leaving = inst.live().is_some() && inst.is_going_down();
+        let leaving = inst.is_going_down();
         if std::mem::replace(&mut inst.leaving, leaving) == leaving {
             return;
         }

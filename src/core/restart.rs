@@ -198,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn chance_is_splitmix64() {
+        // The reference numbers of the generator for this seed.
+        let reference: [u64; 5] = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        let mut chance = Chance::new(1_234_567);
+        for number in reference {
+            #[allow(clippy::cast_precision_loss)]
+            let expected = (number >> 11) as f64 / (1u64 << 53) as f64;
+            assert!((chance.fraction() - expected).abs() < f64::EPSILON);
+        }
+    }
+
+    #[test]
     fn chance_is_a_function_of_the_seed() {
         let (mut a, mut b, mut c) = (Chance::new(7), Chance::new(7), Chance::new(8));
         let (a, b, c): (Vec<_>, Vec<_>, Vec<_>) = (

@@ -444,6 +444,18 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_its_argument_vector() {
+        let args = Arc::from([Text::new("-p"), Text::new("300\0")]);
+        let program = Command::Program { program: Text::new("node"), args };
+        assert_eq!(program.argv(1), ["node", "-p", "3001"]);
+        let line = Command::Shell(Text::new("echo \0 | cat"));
+        assert_eq!(line.argv(2), ["/bin/sh", "-c", "echo 2 | cat"]);
+        assert!(Text::new("300\0").depends_on_instance());
+        assert!(!Text::new("3000").depends_on_instance());
+        assert_eq!(format!("{:?}", Text::from("300\0")), r#""300${INSTANCE}""#);
+    }
+
+    #[test]
     fn a_secret_is_never_shown() {
         let secret = Secret(Text::new("hunter2"));
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");

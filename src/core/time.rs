@@ -94,6 +94,7 @@ mod tests {
         timers.arm('b', Mono(5));
         timers.arm('a', Mono(3));
         assert_eq!(timers.next(), Some(Mono(3)));
+        assert!(timers.iter().eq([(Mono(3), &'a'), (Mono(5), &'b')]));
         assert_eq!(timers.due(&'a'), Some(Mono(3)));
         assert_eq!(timers.pop_due(Mono(2)), None);
         assert_eq!(timers.pop_due(Mono(20)), Some('a'));

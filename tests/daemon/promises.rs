@@ -56,11 +56,7 @@ async fn the_result_of_a_reload_names_what_it_did() {
     let result = daemon.reload().await;
     // The watch may have been first; then there was nothing left to do, and the log has it.
     if result.result == "unchanged" {
-        assert!(
-            daemon.log().contains("added d, removed c, modified b, 1 unchanged"),
-            "{}",
-            daemon.log()
-        );
+        daemon.logged("added d, removed c, modified b, 1 unchanged");
     } else {
         assert_eq!(result.result, "applied");
         assert_eq!((result.added, result.removed), (vec!["d".into()], vec!["c".into()]));
@@ -111,7 +107,7 @@ async fn a_bad_file_moves_nothing() {
 async fn a_file_that_is_missing_at_first_is_picked_up_when_it_appears() {
     let daemon = Daemon::prepare(|_| {}).run();
     assert!(daemon.status().await.is_empty());
-    assert!(daemon.log().contains("processes.yaml"), "{}", daemon.log());
+    daemon.logged("processes.yaml");
     daemon.save("processes: { late: { shell: exec sleep 1000 } }");
     daemon.until_running(&["late@0"]).await;
 }
@@ -119,7 +115,7 @@ async fn a_file_that_is_missing_at_first_is_picked_up_when_it_appears() {
 #[tokio::test]
 async fn a_file_that_is_not_valid_at_first_is_picked_up_when_it_is_mended() {
     let daemon = Daemon::prepare(|_| {}).with("processes: { a: { comand: sleep } }");
-    assert!(daemon.log().contains("comand"), "{}", daemon.log());
+    daemon.logged("comand");
     daemon.save("processes: { a: { shell: exec sleep 1000 } }");
     daemon.until_running(&["a@0"]).await;
 }

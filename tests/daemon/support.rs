@@ -132,6 +132,15 @@ impl Daemon {
             .into_owned()
     }
 
+    /// Waits until the daemon wrote this: its log is written by a thread of its own.
+    pub fn logged(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "never logged {text:?}:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();

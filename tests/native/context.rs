@@ -40,8 +40,10 @@ async fn no_descriptor_is_inherited() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let _careless = rustix::io::dup(&null).unwrap();
     let mut world = World::new();
-    let run = world.start(program("sleep", &["1000"]));
+    // Looked at once it runs: the loader of a program opens libraries before that.
+    let run = world.start(shell("echo up=1; while :; do sleep 1000; done"));
     let pid = world.spawned().await;
+    world.screen.value("up").await;
     let open: BTreeSet<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

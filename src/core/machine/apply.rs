@@ -61,12 +61,9 @@ impl Reload {
         &self.steps
     }
 
-    /// Whether a restart of an instance is still to come, or under way.
-    pub(super) fn will_restart(&self, id: &InstanceId) -> bool {
-        self.at.get(id).is_some_and(|at| {
-            let step = &self.steps[*at];
-            step.kind == StepKind::Restart && !step.state.is_final()
-        })
+    /// Whether a restart of an instance is one of the steps.
+    pub(super) fn restarts(&self, id: &InstanceId) -> bool {
+        self.at.get(id).is_some_and(|at| self.steps[*at].kind == StepKind::Restart)
     }
 
     /// Whether every restart under way waits for something that starting others may bring. Those
@@ -99,6 +96,9 @@ impl Machine {
             return;
         }
         let plan = Arc::new(Plan::between(&self.config, &config));
+        // Before the exceptions end: what only ran as one is stopped by this reload.
+        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
+        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let exceptions = self.end_exceptions();
         let unfinished = self.abandon_reload(now, out);
         if plan.is_empty() && unfinished.is_empty() {
@@ -111,8 +111,6 @@ impl Machine {
         let what = What::ReloadStarted { generation, plan: plan.clone() };
         self.note_all(Some(job), what, now, out);
 
-        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
-        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let from = std::mem::replace(&mut self.generation, generation);
         let management = self.config.settings.enabled != config.settings.enabled;
         self.replace_config(config);
@@ -317,9 +315,7 @@ impl Machine {
         self.intents.insert(id.clone());
         self.touch(id);
         self.ripple(id);
-        if live && !changed {
-            self.adopt_live(id, &old, now, out);
-        }
+        self.adopt_live(id, &old, now, out);
         let state = match kind {
             StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },
             _ => StepState::Pending,
@@ -341,7 +337,7 @@ impl Machine {
         let inst = self.instances.get(id);
         let state = match step.kind {
             StepKind::Stop => match inst {
-                Some(inst) if inst.live().is_some() && inst.is_going_down() => return,
+                Some(inst) if inst.is_going_down() => return,
                 _ => StepState::Done { took },
             },
             _ => match inst.map(|inst| outcome(inst, took)) {
@@ -352,7 +348,7 @@ impl Machine {
                     return;
                 }
                 Some(Outcome::Busy) => {
-                    reload.stirred |= reload.parked.remove(id);
+                    reload.parked.remove(id);
                     return;
                 }
             },
@@ -549,7 +545,7 @@ fn outcome(inst: &Instance, took: std::time::Duration) -> Outcome {
         Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
         Phase::Completed => Outcome::Over(StepState::Done { took }),
         Phase::Failed | Phase::Backoff { .. } => failed(),
-        Phase::Down if inst.up => Outcome::Busy,
+        // One that should be up has started or waits by the time this is asked.
         Phase::Down => held("it is not wanted any more".to_owned()),
         Phase::Waiting(blockers) => {
             let lasting = blockers.iter().find(|blocker| match blocker {

@@ -87,7 +87,7 @@ impl Machine {
             inst.restart_due = Some(StopReason::Restart);
         }
         // It was going down when its spec changed, so that no reload sees to it.
-        let planned = self.reload.as_ref().is_some_and(|reload| reload.will_restart(id));
+        let planned = self.reload.as_ref().is_some_and(|reload| reload.restarts(id));
         if matches!(inst.phase, Phase::Up(_)) && inst.next.is_some() && !planned {
             inst.restart_due.get_or_insert(StopReason::Changed);
         }

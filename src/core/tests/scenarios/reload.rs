@@ -317,10 +317,55 @@ fn a_change_while_it_was_going_down_is_not_forgotten() {
     s.stop("db").unwrap();
     s.config([process("api").after("db"), process("db").line("v2")]);
     assert_eq!(s.view("db").sub_state, "held");
+    assert_eq!(s.steps(), ["live db@0 done"], "no reload waits for what an operator stopped");
     s.start("db").unwrap();
     s.advance(secs(9));
     assert!(!s.view("db").needs_restart);
     assert_eq!(s.state("db"), State::Running);
+}
+
+#[test]
+fn nor_while_the_reload_goes_on() {
+    let all = |line: &str| [process("api").after("db"), process("db").line(line)];
+    let [api, db] = all("v1");
+    let mut s = Scene::of([api, db, process("slow")]);
+    s.ends_slowly("api", secs(5));
+    s.ends_slowly("slow", secs(20));
+    s.stop("db").unwrap();
+    s.config(all("v2"));
+    s.start("db").unwrap();
+    s.advance(secs(9));
+    assert!(!s.view("db").needs_restart && s.is_there("slow"));
+    assert_eq!(s.state("db"), State::Running);
+}
+
+#[test]
+fn a_start_by_hand_does_not_jump_the_queue_of_a_roll() {
+    let web = || process("web").instances(3).checked();
+    let mut s = Scene::of([web()]);
+    s.finds("web", Finding::Ill("starting"));
+    s.config([web().line("v2")]);
+    s.forget();
+    let job = s.start("web@2").unwrap();
+    assert_eq!(s.done(), "");
+    assert_eq!(s.result(job), Some(JobResult::Done), "it is up, and will be again");
+}
+
+#[test]
+fn what_does_not_start_is_no_step() {
+    let all = || [process("a").disabled(), process("b")];
+    let mut s = Scene::of(all());
+    assert_eq!(s.steps(), ["start b@0 done"]);
+    for settings in [
+        Settings { enabled: false, ..Settings::default() },
+        Settings { auto_start: false, ..Settings::default() },
+    ] {
+        let mut s = Scene::new();
+        s.settings(settings, all());
+        assert_eq!(s.steps(), Vec::<String>::new());
+    }
+    s.config([process("a").disabled().line("v2"), process("b")]);
+    assert_eq!(s.steps(), ["live a@0 done"]);
 }
 
 #[test]

@@ -182,7 +182,12 @@ impl Scene {
     }
 
     fn until(&mut self, end: Mono) {
+        let mut turns = 0;
         while self.world.next_due().is_some_and(|due| due <= end) {
+            turns += 1;
+            if turns > 20_000 {
+                self.check(Err("it does not come to rest".to_owned()));
+            }
             match self.world.next(false) {
                 Ok(_) => self.check(Ok(())),
                 Err(error) => self.check(Err(error)),
