@@ -107,14 +107,25 @@ fn still_open(open: usize, line: &str) -> usize {
     })
 }
 
+/// Whether a key is `env`, or what people write when they mean it: the diagnostic that says so shows
+/// the line.
+fn means_variables(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    key.starts_with("envir")
+        || ["env", "envs", "envv", "evn", "nev", "environ", "envvars", "env_vars", "env-vars"]
+            .contains(&key.as_str())
+}
+
 /// Where the value of a key `env` begins in a line.
 fn after_env(line: &str) -> Option<usize> {
-    line.match_indices("env").find_map(|(n, _)| {
-        let before = line[..n].chars().next_back();
-        let word = before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '-');
-        let rest = &line[n + 3..];
-        let colon = rest.trim_start_matches(['"', '\'']).trim_start_matches([' ', '\t']);
-        (word && colon.starts_with(':')).then(|| n + 3 + rest.len() - colon.len() + 1)
+    let part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    line.match_indices(':').find_map(|(colon, _)| {
+        let before = line[..colon].trim_end_matches([' ', '\t']).trim_end_matches(['"', '\'']);
+        let word = before.rfind(|c| !part(c)).map_or(before, |end| {
+            let width = before[end..].chars().next().map_or(1, char::len_utf8);
+            &before[end + width..]
+        });
+        means_variables(word).then_some(colon + 1)
     })
 }
 
@@ -122,7 +133,7 @@ fn by_tree(node: &Node<'_>, found: &mut Vec<Span>) {
     match &node.value.kind {
         Kind::Mapping { entries, .. } => {
             for (key, value) in entries {
-                if key.text() == Some("env") {
+                if key.text().is_some_and(means_variables) {
                     values(value, found);
                 } else if !value.alias {
                     by_tree(value, found);
@@ -180,6 +191,11 @@ mod tests {
             ("a: &e {A: s1}\nenv:\n  <<: *e\n", "a: &e {A: *}\nenv:\n  <<: *e\n"),
             ("env: |\n  s1\n\"env\" : s2\nenvFile: x\n", "env: |\n  *\n\"env\" : *\nenvFile: x\n"),
             ("env: [A=s1, {B: [s2]}]\n", "env: *\n"),
+            (
+                "p: {environment: {A: s1}, envs: {B: s2}}\n",
+                "p: {environment: {A: *}, envs: {B: *}}\n",
+            ),
+            ("envoy: {command: x, Env: {A: s1}}\n", "envoy: {command: x, Env: {A: *}}\n"),
             // From here on it is no YAML.
             (
                 "  env:\n    A: \"s1\n      s2\n  cwd: \"x\n",
@@ -189,6 +205,7 @@ mod tests {
             ("env: {A: s1,\nB: s2}\ncwd: [", "env:*\n*\ncwd: ["),
             ("env: |\n  s1\n\"env\" : s2\nmyenv: [", "env:*\n  *\n\"env\" :*\nmyenv: ["),
             ("env: !t {A: s1}\ncwd: x\n", "env:*\ncwd: x\n"),
+            ("p: {enviroment: {A: s1}, cwd: [\n", "p: {enviroment:*\n"),
         ] {
             assert_eq!(masked(text, SourceKind::Main), wanted, "{text}");
         }

@@ -1,9 +1,10 @@
 //! Tells when the files of a configuration may have changed and have settled.
 //!
 //! Events decide only that something may have changed; whether it has, the digest of what is then
-//! read decides. What is watched: for each file the directory of every component of its path and of
-//! every symlink on the way, and the file itself, since a single file that is bind-mounted shows
-//! nothing in its directory.
+//! read decides. What is watched: every directory on the way to each file, of its path and of every
+//! symlink in it; all that happens in those where a name may come, go or be another one (the last,
+//! and where a symlink stands or nothing is); and the file itself, since a single file that is
+//! bind-mounted shows nothing in its directory.
 //!
 //! A watch is put on a directory before what is in it is looked at, and watches are renewed before
 //! [`Watcher::changed`] answers. So whoever reads after the answer misses nothing: a change before
@@ -220,6 +221,10 @@ impl Walk<'_> {
                 continue;
             }
             let is_last = rest.is_empty();
+            if !is_last && self.on_the_way(&here.join(&name)) {
+                here.push(&name);
+                continue;
+            }
             if let Some(watch) = self.directory(&here, is_last) {
                 watch.names.insert(name.clone());
             }
@@ -250,6 +255,24 @@ impl Walk<'_> {
                 | WatchMask::MOVE_SELF;
             self.add(&here, mask | WatchMask::DONT_FOLLOW);
         }
+    }
+
+    /// A directory that is on the way tells itself that it is moved or removed. What else happens in
+    /// the one above, which may be busy (/tmp, a home), need not wake anybody. False when it is no
+    /// directory, or cannot be watched: then the one above tells.
+    fn on_the_way(&mut self, path: &Path) -> bool {
+        let is_directory = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        let mask = WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR
+            | WatchMask::DONT_FOLLOW;
+        is_directory
+            && self.events.watches().add(path, mask | WatchMask::MASK_ADD).is_ok_and(|descriptor| {
+                let id = descriptor.get_watch_descriptor_id();
+                let new = Watch { descriptor, names: HashSet::new(), drop_ins: false };
+                self.watches.entry(id).or_insert(new);
+                true
+            })
     }
 
     /// Writes matter only where the file itself stands: above, other programs may be busy.

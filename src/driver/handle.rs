@@ -454,6 +454,8 @@ pub struct Handle {
     published: Arc<Published>,
     /// For reading what runs use: counting may take time, and the driver has none.
     backend: Arc<dyn Backend>,
+    /// One is counted at a time: more would only wait for each other, each in a thread.
+    counting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
@@ -463,7 +465,7 @@ impl Handle {
         published: Arc<Published>,
         backend: Arc<dyn Backend>,
     ) -> Handle {
-        Handle { commands, turns, published, backend }
+        Handle { commands, turns, published, backend, counting: Arc::default() }
     }
 
     /// What there is to read.
@@ -595,6 +597,7 @@ impl Handle {
         let view = self.published.instance(&instance);
         let Some(run) = view.and_then(|view| view.run) else { return Usage::default() };
         let backend = self.backend.clone();
+        let _turn = self.counting.lock().await;
         let count = move || {
             let used = backend.usage(&instance, run).unwrap_or_default();
             Usage {

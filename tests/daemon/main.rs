@@ -4,6 +4,7 @@
 mod foreground;
 mod graph;
 mod hostile;
+mod idle;
 mod manager;
 mod promises;
 mod reloading;

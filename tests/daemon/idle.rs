@@ -1,0 +1,26 @@
+//! Idle costs nothing.
+
+use crate::support::{Daemon, wait_for};
+
+/// How often the daemon was woken up and went to sleep again.
+fn waits(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_above_the_files_wakes_nobody() {
+    let daemon = Daemon::start("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
+    wait_for(&daemon.path().join("up"));
+    daemon.until_running(&["a@0"]).await;
+    let before = waits(&daemon);
+    for _ in 0..2000 {
+        // Beside the daemon's directory; each is made and removed.
+        drop(tempfile::NamedTempFile::new_in(daemon.path().parent().unwrap()).unwrap());
+    }
+    // One that is answered has taken in all that came before it.
+    daemon.status().await;
+    let woken = waits(&daemon) - before;
+    assert!(woken < 200, "{woken} times");
+}
