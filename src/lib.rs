@@ -7,6 +7,7 @@ pub mod bus;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod driver;
 pub mod journal;
 pub mod notify;

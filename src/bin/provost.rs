@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line of Provost.
+
+fn main() -> std::process::ExitCode {
+    provost::cli::main()
+}

@@ -1,10 +1,16 @@
 //! Reads all files of a configuration once, and makes a [`Config`] of them.
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Place, Severity};
+use super::lower::{File, Found, Role, Whole};
+use super::read::ReadError;
+use super::text::{SourceText, invalid_utf8_at};
+use super::yaml;
 use crate::core::ids::ProcessId;
 use crate::core::spec::Config;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -106,5 +112,259 @@ pub struct Loaded {
     /// All errors and warnings, in the order of the files and places.
     pub diagnostics: Vec<Diagnostic>,
     /// Where each process is defined, for messages about it later.
-    pub places: BTreeMap<ProcessId, super::diagnostic::Place>,
+    pub places: BTreeMap<ProcessId, Place>,
+}
+
+/// Reads and validates a configuration. Every file is read once.
+///
+/// Where the file with the processes is missing, there is a warning, and the configuration is what
+/// the other files say: usually no process at all.
+#[must_use]
+pub fn load(location: &Location) -> Loaded {
+    load_with(location, None)
+}
+
+/// The same, with a content that stands in for the file with the processes: what a change of that
+/// file would mean. The main file is that file unless it has `processManagement` alone.
+#[must_use]
+pub fn load_with(location: &Location, content: Option<Vec<u8>>) -> Loaded {
+    let mut loading = Loading {
+        whole: Whole::new(location.mode, Arc::clone(&location.environment)),
+        missing: false,
+        main: location.main.clone(),
+        stand_in: content,
+    };
+    let drop_ins = loading.all();
+    loading.finish(drop_ins)
+}
+
+struct Loading {
+    whole: Whole,
+    missing: bool,
+    main: PathBuf,
+    stand_in: Option<Vec<u8>>,
+}
+
+impl Loading {
+    /// Reads the main file, the file with the processes and the drop-ins; returns where the last
+    /// ones are.
+    fn all(&mut self) -> PathBuf {
+        let main = self.main.clone();
+        let beside = main.with_file_name("processes.yaml");
+        let mut processes_in = main.clone();
+        let content = match self.stand_in_is_main() {
+            true => self.stand_in.take(),
+            false => None,
+        };
+        let main_found = self.file(&main, SourceKind::Main, content);
+        let named = self.whole.settings.process_file.clone();
+        match (named, main_found) {
+            (Some((path, _)), _) if path == main => {}
+            (Some((path, place)), found) => {
+                processes_in = path.clone();
+                let content = self.stand_in.take();
+                if self.file(&path, SourceKind::Processes, content).is_none() {
+                    self.missing = !found.is_some_and(|found| found.processes);
+                    self.warn_of_missing(&path, Some(place));
+                }
+            }
+            (None, Some(Found { processes: true, .. })) => {}
+            (None, Some(Found { management: false, .. })) => {}
+            (None, found) if beside != main => {
+                processes_in = beside.clone();
+                let content = self.stand_in.take();
+                let is_there = self.file(&beside, SourceKind::Processes, content).is_some();
+                self.missing = !is_there;
+                match found {
+                    Some(_) if !is_there => self.warn_of_missing(&beside, None),
+                    None if !is_there => self.warn_of_missing(&main, None),
+                    // A name with a typo must not run another file without a word.
+                    None if !main.ends_with("provost.yaml") => {
+                        self.warn_of_substitute(&main, &beside);
+                    }
+                    _ => {}
+                }
+            }
+            (None, Some(_)) => {
+                let message = "the file has no `processes:` and names no `processConfigFile`";
+                let place = Place::whole(Arc::new(main.clone()));
+                self.whole.report.add(Diagnostic::error("no-processes", place, message));
+            }
+            (None, None) => {
+                self.missing = true;
+                self.warn_of_missing(&main, None);
+            }
+        }
+        let directory = processes_in.with_file_name("processes.d");
+        self.drop_ins(&directory);
+        self.whole.check_graph();
+        directory
+    }
+
+    /// Whether the content that stands in is that of the main file. A look at the file on disk
+    /// tells: one that has `processManagement` alone is not the file with the processes.
+    fn stand_in_is_main(&self) -> bool {
+        if self.stand_in.is_none() {
+            return false;
+        }
+        let Ok(content) = super::read::peek(&self.main) else {
+            return self.main.file_name() == Some("processes.yaml".as_ref())
+                || !self.main.with_file_name("processes.yaml").exists();
+        };
+        let parsed = std::str::from_utf8(&content).map(yaml::parse);
+        let root = parsed.ok().and_then(|parsed| parsed.root);
+        root.is_none_or(|root| {
+            root.get("processes").is_some() || root.get("processManagement").is_none()
+        })
+    }
+
+    /// Reads one file; None when it is missing. What else is wrong with it is reported.
+    fn file(&mut self, path: &Path, kind: SourceKind, content: Option<Vec<u8>>) -> Option<Found> {
+        let (path, outcome) = match content {
+            Some(content) => self.whole.files.stand_in(path, kind, content),
+            None => self.whole.files.read(path, kind),
+        };
+        let unreadable = Found { processes: true, management: true };
+        let content = match outcome {
+            Ok(content) => content,
+            Err(ReadError::Missing) => return None,
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", path.display());
+                let problem = Diagnostic::error("unreadable", Place::whole(path), message);
+                self.whole.report.add(problem);
+                return Some(unreadable);
+            }
+        };
+        let text = match std::str::from_utf8(&content) {
+            Ok(text) => text,
+            Err(error) => {
+                self.not_utf8(path, &content, error.valid_up_to());
+                return Some(unreadable);
+            }
+        };
+        let source = SourceText::new(path, text);
+        let role = if kind == SourceKind::Main { Role::Main } else { Role::Processes };
+        Some(File::new(&mut self.whole, &source).lower(role))
+    }
+
+    fn not_utf8(&mut self, file: Arc<PathBuf>, content: &[u8], start: usize) {
+        let (line, column) = invalid_utf8_at(content, start);
+        let place = Place { file, line, column, bytes: start..start + 1 };
+        let mut problem = Diagnostic::error("not-utf8", place, "the file is not UTF-8");
+        if content.starts_with(&[0xff, 0xfe]) || content.starts_with(&[0xfe, 0xff]) {
+            problem = problem.help("it looks like UTF-16; save it as UTF-8");
+        }
+        self.whole.report.add(problem);
+    }
+
+    fn warn_of_missing(&mut self, path: &Path, named: Option<Place>) {
+        let message = format!("{} does not exist; it is picked up when it appears", path.display());
+        let help = named.as_ref().and_then(|_| self.elsewhere(path));
+        let place = named.unwrap_or_else(|| Place::whole(Arc::new(path.to_owned())));
+        let mut problem = Diagnostic::warning("missing-file", place, message);
+        problem.help = help;
+        self.whole.report.add(problem);
+    }
+
+    fn warn_of_substitute(&mut self, main: &Path, beside: &Path) {
+        let message = format!("{} does not exist; {} is used", main.display(), beside.display());
+        let place = Place::whole(Arc::new(main.to_owned()));
+        self.whole.report.add(Diagnostic::warning("missing-file", place, message));
+    }
+
+    /// `config/proxy.yaml` that names `config/processes.yaml` means the directory above.
+    fn elsewhere(&self, path: &Path) -> Option<String> {
+        let directory = self.main.parent()?;
+        let relative = path.strip_prefix(directory).ok()?;
+        let above = directory.parent()?.join(relative);
+        above.exists().then(|| {
+            format!(
+                "{} exists; `baseDir: ..` at the top of {} makes its paths relative to the \
+                 directory above",
+                above.display(),
+                self.main.display()
+            )
+        })
+    }
+
+    /// Files of the drop-in directory in the order of their names. Those that editors leave behind
+    /// do not end in `.yaml` or begin with a dot.
+    fn drop_ins(&mut self, directory: &Path) {
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                let place = Place::whole(Arc::new(directory.to_owned()));
+                let error = ReadError::from(error);
+                let message = format!("cannot read {}: {error}", directory.display());
+                self.whole.report.add(Diagnostic::error("unreadable", place, message));
+                return;
+            }
+        };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            if is_drop_in(&path) {
+                // One that vanished since is as if it had never been there.
+                self.file(&path, SourceKind::DropIn, None);
+            } else if path.extension().is_some_and(|extension| extension == "yml") {
+                let place = Place::whole(Arc::new(path));
+                let message = "only files that end in `.yaml` are read here";
+                self.whole.report.add(Diagnostic::warning("ignored-file", place, message));
+            }
+        }
+    }
+
+    fn finish(self, drop_ins: PathBuf) -> Loaded {
+        let Whole { report, files, processes, settings, .. } = self.whole;
+        let good = !report.has_errors();
+        let mut diagnostics = report.into_vec();
+        let order: HashMap<&Path, usize> =
+            files.sources.iter().rev().enumerate().map(|(n, s)| (s.path.as_path(), n)).collect();
+        diagnostics.sort_by_key(|problem| {
+            let place = &problem.place;
+            let file = order.get(place.file.as_path()).copied();
+            (file.is_none(), std::cmp::Reverse(file), place.line, place.column)
+        });
+        debug_assert!(good || diagnostics.iter().any(|d| d.severity == Severity::Error));
+        let places =
+            processes.iter().map(|(id, lowered)| (id.clone(), lowered.place.clone())).collect();
+        let config = good.then(|| {
+            let specs = processes.into_iter().map(|(id, lowered)| (id, Arc::new(lowered.spec)));
+            Arc::new(Config { settings: settings.core.clone(), processes: specs.collect() })
+        });
+        let daemon = if good { settings.daemon } else { DaemonSettings::default() };
+        let digest = digest(&files.sources);
+        let sources = Sources { files: files.sources, drop_ins, digest };
+        Loaded { sources, config, daemon, missing: self.missing, diagnostics, places }
+    }
+}
+
+/// Whether a file in the drop-in directory is meant.
+pub(crate) fn is_drop_in(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.as_encoded_bytes()).unwrap_or_default();
+    name.ends_with(b".yaml") && !name.starts_with(b".") && !name.starts_with(b"#")
+}
+
+/// SHA-256 over paths and contents. Lengths keep neighbours apart; a missing file differs from an
+/// empty one.
+fn digest(sources: &[Source]) -> String {
+    let mut hash = Sha256::new();
+    for source in sources {
+        let path = source.path.as_os_str().as_encoded_bytes();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        match &source.content {
+            Some(content) => {
+                hash.update((content.len() as u64).to_le_bytes());
+                hash.update(content);
+            }
+            None => hash.update(u64::MAX.to_le_bytes()),
+        }
+    }
+    hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

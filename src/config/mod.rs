@@ -1,8 +1,35 @@
 //! The configuration: from files to a validated [`crate::core::spec::Config`] or to all that is
 //! wrong with them.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`load`] | which files there are; each read once; the whole from them |
+//! | `read` | one file: its limits, and what is no file |
+//! | `yaml` | text to a tree whose nodes know their bytes |
+//! | [`keys`] | the one table of keys |
+//! | `lower` | tree to spec, or everything that is wrong with it |
+//! | `env_file`, `interpolate` | environment files; `${NAME}` |
+//! | [`check`] | what can be told of the machine before a process is started |
+//! | [`environment`] | what every process has in its environment |
+//! | [`diagnostic`], [`render`], `mask` | what is wrong, and how it is shown without secrets |
+//! | [`edit`] | edits in place |
+//! | [`watch`] | when to read again |
+//! | [`schema`] | the JSON schema |
 
+pub mod check;
 pub mod diagnostic;
 pub mod edit;
+mod env_file;
+pub mod environment;
+mod interpolate;
+pub mod keys;
 pub mod load;
+mod lower;
+mod mask;
+mod read;
+pub mod render;
 pub mod schema;
+mod suggest;
+mod text;
 pub mod watch;
+mod yaml;

@@ -105,7 +105,7 @@ pub const FIELDS: &[Field] = fields! {
     "restartPolicy.successExitCodes" Live |s| &s.restart.success_exit_codes
         => list(s.restart.success_exit_codes.iter());
     "healthCheck" Live |s| s.health.as_ref().map(|h| &h.check)
-        => s.health.as_ref().map(|h| format!("{:?}", h.check));
+        => s.health.as_ref().map(|h| check(&h.check));
     "healthCheck.interval" Live |s| s.health.as_ref().map(|h| h.interval)
         => s.health.as_ref().map(|h| span(h.interval));
     "healthCheck.timeout" Live |s| s.health.as_ref().map(|h| h.timeout)
@@ -159,6 +159,19 @@ fn command(spec: &ProcessSpec) -> String {
             let words: Vec<String> =
                 std::iter::once(program).chain(args.iter()).map(quoted).collect();
             format!("[{}]", words.join(", "))
+        }
+    }
+}
+
+/// As the file has it.
+fn check(check: &crate::spec::Check) -> String {
+    use crate::spec::Check;
+    match check {
+        Check::Http(url) => format!("url: {url}"),
+        Check::Tcp(address) => format!("tcp: {address}"),
+        Check::Exec(argv) => {
+            let words: Vec<String> = argv.iter().map(quoted).collect();
+            format!("exec: [{}]", words.join(", "))
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | [`job`] | what was asked for and what came of it |
 //! | [`reload`] | the plan of a change, its steps, their record |
 //! | [`machine`] | the whole: events in, effects out |
+//! | [`event`], [`note`] | what the machine is told and answers; what is worth telling people |
 //! | [`view`] | what others may read |
 //! | [`text`] | the words for people, the same in every interface |
 
@@ -31,9 +32,11 @@ pub mod health;
 pub mod ids;
 pub mod job;
 pub mod machine;
+pub mod note;
 pub mod process;
 pub mod reload;
 pub mod restart;
+mod signal;
 pub mod spec;
 pub mod text;
 pub mod time;

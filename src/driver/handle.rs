@@ -4,6 +4,7 @@
 //! waits for the driver: after each turn it publishes what changed into [`Published`], and tells
 //! subscribers which objects that were.
 
+use crate::backend::Backend;
 use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
@@ -36,7 +37,7 @@ pub enum Trigger {
 }
 
 /// What is known about the configuration and the daemon as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagerView {
     /// Counts over all instances.
     pub summary: Summary,
@@ -427,7 +428,6 @@ pub(super) enum Command {
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, follow: bool, reply: Reply<Option<OwnedFd>> },
-    Usage { instance: InstanceId, reply: Reply<Usage> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
     Shutdown,
     Kill,
@@ -452,6 +452,8 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     turns: broadcast::Sender<Arc<Turn>>,
     published: Arc<Published>,
+    /// For reading what runs use: counting may take time, and the driver has none.
+    backend: Arc<dyn Backend>,
 }
 
 impl Handle {
@@ -459,8 +461,9 @@ impl Handle {
         commands: mpsc::Sender<Command>,
         turns: broadcast::Sender<Arc<Turn>>,
         published: Arc<Published>,
+        backend: Arc<dyn Backend>,
     ) -> Handle {
-        Handle { commands, turns, published }
+        Handle { commands, turns, published, backend }
     }
 
     /// What there is to read.
@@ -587,12 +590,21 @@ impl Handle {
         self.ask(|reply| Command::OpenLog { name, follow, reply }).await
     }
 
-    /// What an instance uses at the moment.
-    ///
-    /// # Errors
-    /// When the driver is gone.
-    pub async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
-        self.ask(|reply| Command::Usage { instance, reply }).await
+    /// What an instance uses at the moment; nothing where it does not run.
+    pub async fn usage(&self, instance: InstanceId) -> Usage {
+        let view = self.published.instance(&instance);
+        let Some(run) = view.and_then(|view| view.run) else { return Usage::default() };
+        let backend = self.backend.clone();
+        let count = move || {
+            let used = backend.usage(&instance, run).unwrap_or_default();
+            Usage {
+                memory: used.memory,
+                cpu: used.cpu,
+                tasks: used.tasks,
+                control_group: backend.control_group(&instance, run),
+            }
+        };
+        tokio::task::spawn_blocking(count).await.unwrap_or_default()
     }
 
     /// A descriptor for the main process of an instance.

@@ -1,3 +1,377 @@
 //! The only owner of the machine.
+//!
+//! The driver is one task. It takes in one thing at a time: facts from the backend first, then what
+//! is due, then its own answers from other threads, then what others ask. Each becomes an event of
+//! the machine; the effects that come back are handed on, and never waited for: whoever carries one
+//! out reports a fact when it is done. After each turn it publishes what changed.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`handle`] | what others hold of the driver |
+//! | `desk` | reading, checking and handing over configurations; who waits for which |
+//! | `read` | the judgement of what was read, for a reload and for a plan |
+//! | `watch` | the task that watches files |
+//! | `edit`, `replace` | changes of the files |
+//! | `journal` | the event log: lines for people and programs |
+//! | `publish` | what others read |
 
+mod desk;
+mod edit;
 pub mod handle;
+mod journal;
+mod publish;
+mod read;
+mod replace;
+mod watch;
+
+use crate::backend::{Backend, Facts};
+use crate::config::load::Location;
+use crate::core::Machine;
+use crate::core::event::{Effect, Event, Refusal};
+use crate::core::ids::{InstanceId, JobId, Request};
+use crate::core::job::JobKind;
+use crate::notify::Notifier;
+use crate::probe::Prober;
+use handle::{
+    Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
+    now,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How many commands may queue before callers wait.
+const MAILBOX: usize = 256;
+/// How many turns a subscriber may lag behind before it has to compare everything.
+const TURNS: usize = 1024;
+/// How many facts are taken in before others get their turn.
+const FACTS_AT_ONCE: usize = 256;
+/// How many ends of jobs are kept for a caller who asks late.
+const ENDS_KEPT: usize = 1024;
+
+/// What a driver is made with.
+pub struct Options {
+    /// Where the configuration is.
+    pub location: Location,
+    /// Whether it ends by itself when nothing can run again (`provost up`).
+    pub ends_by_itself: bool,
+    /// The seed of the machine.
+    pub seed: u64,
+}
+
+/// The only owner of the machine.
+pub struct Driver {
+    options: Options,
+    machine: Machine,
+    backend: Arc<dyn Backend>,
+    prober: Prober,
+    facts: mpsc::UnboundedReceiver<Event>,
+    commands: mpsc::Receiver<Command>,
+    desk: desk::Desk,
+    published: Arc<Published>,
+    turns: broadcast::Sender<Arc<Turn>>,
+    turn: Turn,
+    notifier: Notifier,
+    asked: BTreeMap<Request, Asked>,
+    last_request: Request,
+    waiting: BTreeMap<JobId, Vec<oneshot::Sender<JobEnd>>>,
+    ended: VecDeque<JobEnd>,
+    last_event: u64,
+    finished: Option<u8>,
+    effects: Vec<Effect>,
+}
+
+/// Who waits for the machine's answer.
+enum Asked {
+    Jobs(Vec<InstanceId>, Reply<Vec<Accepted>>),
+    Nothing(Reply<()>),
+    Config,
+}
+
+/// The mailbox for facts: made before the backend, which reports into it.
+#[must_use]
+pub fn facts() -> (Facts, mpsc::UnboundedReceiver<Event>) {
+    mpsc::unbounded_channel()
+}
+
+impl Driver {
+    /// A driver that owns an empty machine, and the handle to it. Nothing happens before
+    /// [`Driver::run`].
+    #[must_use]
+    pub fn new(
+        options: Options,
+        backend: Arc<dyn Backend>,
+        prober: Prober,
+        facts: mpsc::UnboundedReceiver<Event>,
+        notifier: Notifier,
+    ) -> (Driver, Handle) {
+        let (sender, commands) = mpsc::channel(MAILBOX);
+        let (turns, _) = broadcast::channel(TURNS);
+        let published = Arc::new(Published::new(ManagerView {
+            summary: crate::core::view::Summary::default(),
+            config_file: options.location.main.clone(),
+            config_state: "applying",
+            config_digest: String::new(),
+            last_modified: None,
+            last_reloaded: None,
+            watching: false,
+            valid: true,
+            diagnostics: Arc::from([]),
+            backend: backend.name(),
+        }));
+        let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
+        let driver = Driver {
+            machine: Machine::new(options.seed),
+            desk: desk::Desk::new(options.location.clone()),
+            options,
+            backend,
+            prober,
+            facts,
+            commands,
+            published,
+            turns,
+            turn: Turn::default(),
+            notifier,
+            asked: BTreeMap::new(),
+            last_request: Request(0),
+            waiting: BTreeMap::new(),
+            ended: VecDeque::new(),
+            last_event: 0,
+            finished: None,
+            effects: Vec::new(),
+        };
+        (driver, handle)
+    }
+
+    /// Runs until everything has ended; the result is the supervisor's exit code.
+    pub async fn run(mut self) -> u8 {
+        self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
+        loop {
+            let deadline = self.machine.poll_timeout();
+            tokio::select! {
+                biased;
+                Some(fact) = self.facts.recv() => self.take_facts(fact),
+                () = until(deadline) => self.time_out(),
+                Some(work) = self.desk.done() => self.take_work(work),
+                Some(command) = self.commands.recv() => self.take_command(command),
+            }
+            self.publish();
+            if let Some(code) = self.finished {
+                return code;
+            }
+        }
+    }
+
+    fn take_facts(&mut self, first: Event) {
+        self.feed(first);
+        for _ in 1..FACTS_AT_ONCE {
+            match self.facts.try_recv() {
+                Ok(fact) => self.feed(fact),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn time_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.machine.handle_timeout(now(), &mut effects);
+        self.carry_out(effects);
+    }
+
+    /// Gives the machine one event, and hands its effects on.
+    fn feed(&mut self, event: Event) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.machine.handle(event, now(), &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        for effect in effects.drain(..) {
+            self.carry_out_one(effect);
+        }
+        // Kept for its allocation.
+        self.effects = effects;
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn { instance, run, spec } => self.backend.spawn(&instance, run, &spec),
+            Effect::Terminate { instance, run, stop } => {
+                self.backend.terminate(&instance, run, &stop);
+            }
+            Effect::Kill { instance, run } => self.backend.kill(&instance, run),
+            Effect::Signal { instance, run, signal, whom } => {
+                self.backend.signal(&instance, run, signal, whom);
+            }
+            Effect::Probe { instance, run, probe, check, spec } => {
+                self.prober.probe(&instance, run, probe, check, &spec);
+            }
+            Effect::Answer { request, answer } => self.answer(request, answer),
+            Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
+            Effect::JobRemoved { job, kind, instance, result, detail } => {
+                self.job_removed(JobEnd { id: job, kind, instance, result, detail });
+            }
+            Effect::RunExited { instance, run: _, generation, pid, status } => {
+                self.turn.exits.push(handle::ExitNotice { instance, generation, pid, status });
+            }
+            Effect::ReloadFinished(report) => self.reload_finished(report),
+            Effect::Note(note) => self.record(&note),
+            Effect::Finished { code } => self.finished = Some(code),
+        }
+    }
+
+    fn request(&mut self, asked: Asked) -> Request {
+        self.last_request = Request(self.last_request.0 + 1);
+        self.asked.insert(self.last_request, asked);
+        self.last_request
+    }
+
+    fn answer(&mut self, request: Request, answer: Result<Vec<JobId>, Refusal>) {
+        // A caller that went away does not want the answer any more.
+        match self.asked.remove(&request) {
+            Some(Asked::Jobs(instances, reply)) => {
+                let accepted = answer.map(|jobs| {
+                    let pairs = instances.into_iter().zip(jobs);
+                    pairs.map(|(instance, job)| Accepted { instance, job }).collect()
+                });
+                let _ = reply.send(accepted.map_err(DriverError::Refused));
+            }
+            Some(Asked::Nothing(reply)) => {
+                let _ = reply.send(answer.map(|_| ()).map_err(DriverError::Refused));
+            }
+            Some(Asked::Config) => self.config_answered(answer),
+            None => {}
+        }
+    }
+
+    fn job_new(&mut self, id: JobId, kind: JobKind, instance: Option<InstanceId>) {
+        let created = std::time::SystemTime::now();
+        let job = handle::JobView { id, kind, instance, created };
+        self.published.add_job(job.clone());
+        self.turn.jobs_new.push(job);
+    }
+
+    fn job_removed(&mut self, end: JobEnd) {
+        self.published.remove_job(end.id);
+        for waiter in self.waiting.remove(&end.id).into_iter().flatten() {
+            let _ = waiter.send(end.clone());
+        }
+        if self.ended.len() == ENDS_KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(end.clone());
+        self.turn.jobs_removed.push(end);
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Start { names, once, reply } => self.on_instances(names, reply, |r, i| {
+                Event::StartRequested { request: r, instances: i, once }
+            }),
+            Command::Stop { names, reply } => self.on_instances(names, reply, |r, i| {
+                Event::StopRequested { request: r, instances: i }
+            }),
+            Command::Restart { names, reply } => self.on_instances(names, reply, |r, i| {
+                Event::RestartRequested { request: r, instances: i }
+            }),
+            Command::Signal { name, signal, whom, reply } => match self.one(&name) {
+                Ok(instance) => {
+                    let request = self.request(Asked::Nothing(reply));
+                    self.feed(Event::SignalRequested { request, instance, signal, whom });
+                }
+                Err(error) => refuse(reply, error),
+            },
+            Command::ResetFailed { names, reply } => match self.published.resolve(&names) {
+                Ok(instances) => {
+                    let request = self.request(Asked::Nothing(reply));
+                    self.feed(Event::ResetFailedRequested { request, instances });
+                }
+                Err(refusal) => refuse(reply, DriverError::Refused(refusal)),
+            },
+            Command::Reload { trigger, options, reply } => {
+                self.begin_reload(trigger, Some(reply), options);
+            }
+            Command::SetEnabled { names, enabled, trigger, reply } => {
+                self.set_enabled(&names, enabled, trigger, reply);
+            }
+            Command::Plan { content, reply } => self.begin_plan(content, reply),
+            Command::WaitJob { job, reply } => self.wait_job(job, reply),
+            Command::OpenLog { name, follow, reply } => {
+                let log = self.one(&name).and_then(|id| self.open_log(&id, follow));
+                let _ = reply.send(log);
+            }
+            Command::PidFd { instance, reply } => {
+                let run = self.machine.run_of(&instance);
+                let fd = run.and_then(|run| self.backend.pidfd(&instance, run));
+                let missing = || DriverError::Refused(Refusal::NotRunning(instance));
+                let _ = reply.send(fd.ok_or_else(missing));
+            }
+            Command::Shutdown => {
+                self.notifier.stopping();
+                self.feed(Event::ShutdownRequested);
+            }
+            Command::Kill => self.feed(Event::KillRequested),
+        }
+    }
+
+    fn on_instances(
+        &mut self,
+        names: Vec<String>,
+        reply: Reply<Vec<Accepted>>,
+        event: impl FnOnce(Request, Vec<InstanceId>) -> Event,
+    ) {
+        match self.published.resolve(&names) {
+            Ok(instances) => {
+                let request = self.request(Asked::Jobs(instances.clone(), reply));
+                self.feed(event(request, instances));
+            }
+            Err(refusal) => refuse(reply, DriverError::Refused(refusal)),
+        }
+    }
+
+    /// The one instance that a name means.
+    fn one(&self, name: &str) -> Result<InstanceId, DriverError> {
+        let found = self.published.resolve(&[name.to_owned()]).map_err(DriverError::Refused)?;
+        match found.as_slice() {
+            [only] => Ok(only.clone()),
+            _ => Err(DriverError::NotAvailable(format!(
+                "{name:?} means {} instances; name one, such as {}",
+                found.len(),
+                found[0]
+            ))),
+        }
+    }
+
+    fn wait_job(&mut self, job: JobId, reply: oneshot::Sender<JobEnd>) {
+        if self.published.job(job).is_some() {
+            self.waiting.entry(job).or_default().push(reply);
+        } else if let Some(end) = self.ended.iter().rev().find(|end| end.id == job) {
+            let _ = reply.send(end.clone());
+        }
+    }
+
+    fn open_log(
+        &self,
+        id: &InstanceId,
+        follow: bool,
+    ) -> Result<Option<std::os::fd::OwnedFd>, DriverError> {
+        let missing = || DriverError::Refused(Refusal::NoSuchProcess(id.to_string()));
+        let view = self.machine.view(id).ok_or_else(missing)?;
+        let log = self.backend.open_log(id, &view.spec, follow);
+        log.transpose().map_err(|error| {
+            DriverError::NotAvailable(format!("the log of {id} cannot be read: {error}"))
+        })
+    }
+}
+
+fn refuse<T>(reply: Reply<T>, error: DriverError) {
+    let _ = reply.send(Err(error));
+}
+
+/// Waits for a point of the machine's time; for ever when there is none.
+async fn until(deadline: Option<crate::core::time::Mono>) {
+    match deadline {
+        Some(at) => tokio::time::sleep(at.since(now())).await,
+        None => std::future::pending().await,
+    }
+}

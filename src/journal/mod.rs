@@ -1,1 +1,195 @@
-//! The own log.
+//! The daemon's own log: to the journal under a service manager, to the terminal in the foreground.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `outbox` | the queue and the thread that writes, so that a log nobody reads holds nothing up |
+//! | [`stream`] | the journal as the output of a process |
+
+mod outbox;
+pub mod stream;
+
+use outbox::{Entry, Outbox};
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, reload};
+
+/// What the daemon calls itself in the log.
+pub const IDENTIFIER: &str = "provostd";
+
+/// The log of this process.
+#[derive(Clone)]
+pub struct Log {
+    level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
+    outbox: Arc<Outbox>,
+}
+
+impl Log {
+    /// The level as syslog names it (syslog(3)), as far as ours go: `err`, `warning`, `info`,
+    /// `debug`.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
+        match self.level.clone_current() {
+            Some(LevelFilter::ERROR) => "err",
+            Some(LevelFilter::WARN) => "warning",
+            Some(LevelFilter::DEBUG | LevelFilter::TRACE) => "debug",
+            _ => "info",
+        }
+    }
+
+    /// Sets the level by its name in syslog; those that we do not tell apart count as the next one
+    /// that we do. False when there is no such name.
+    #[must_use]
+    pub fn set_level(&self, level: &str) -> bool {
+        let filter = match level {
+            "emerg" | "alert" | "crit" | "err" => LevelFilter::ERROR,
+            "warning" => LevelFilter::WARN,
+            "notice" | "info" => LevelFilter::INFO,
+            "debug" => LevelFilter::DEBUG,
+            _ => return false,
+        };
+        self.level.modify(|current| *current = filter).is_ok()
+    }
+
+    /// Waits until all that was logged is written, but not longer than this.
+    pub fn flush(&self, limit: Duration) {
+        self.outbox.flush(limit);
+    }
+}
+
+/// Sets up the log of this process: to the journal when standard error is connected to it, else to
+/// standard error, a line each, with `color` where that is wanted.
+pub fn set_up(color: bool) -> Log {
+    let outbox = match is_in_journal() {
+        true => Outbox::new(send_to_journal),
+        false => Outbox::new(move |entry| {
+            // Where it cannot be written there is nowhere to say so.
+            let _ = std::io::stderr().write_all(lines(entry, color).as_bytes());
+        }),
+    };
+    let (filter, level) = reload::Layer::new(LevelFilter::INFO);
+    let registry = tracing_subscriber::registry().with(filter);
+    // Somebody else may have set up a log in this process (a test): theirs serves as well.
+    let _ = registry.with(Capture(outbox.clone())).try_init();
+    Log { level, outbox }
+}
+
+/// Whether the log goes to the journal.
+#[must_use]
+pub fn is_in_journal() -> bool {
+    use libsystemd::logging::{SD_JOURNAL_SOCK_PATH, connected_to_journal};
+    connected_to_journal() && std::path::Path::new(SD_JOURNAL_SOCK_PATH).exists()
+}
+
+fn send_to_journal(entry: &Entry) {
+    use libsystemd::logging::{Priority, journal_send};
+    let priority = match entry.level {
+        Level::ERROR => Priority::Error,
+        Level::WARN => Priority::Warning,
+        Level::INFO => Priority::Info,
+        _ => Priority::Debug,
+    };
+    let identifier = ("SYSLOG_IDENTIFIER", IDENTIFIER);
+    let fields = entry.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    // The journal may be gone for a moment; what it misses is in `provost events`.
+    let _ = journal_send(priority, &entry.message, fields.chain([identifier]));
+}
+
+/// An entry for people: who speaks, and the message. The fields are for programs and stay out.
+fn lines(entry: &Entry, color: bool) -> String {
+    let (mut word, paint) = match entry.level {
+        Level::ERROR => ("error: ", "\x1b[31m"),
+        Level::WARN => ("", "\x1b[33m"),
+        _ => ("", ""),
+    };
+    let mut out = String::new();
+    for line in entry.message.lines() {
+        // Writing to a String cannot fail.
+        let _ = match color {
+            true => write!(out, "\x1b[1mprovost |\x1b[0m {paint}{word}"),
+            false => write!(out, "provost | {word}"),
+        };
+        // What a check or a file says must not act on the terminal.
+        for c in line.chars() {
+            match c.is_control() && c != '\t' {
+                true => out.extend(c.escape_default()),
+                false => out.push(c),
+            }
+        }
+        out.push_str(if color { "\x1b[0m\n" } else { "\n" });
+        word = "";
+    }
+    out
+}
+
+/// Takes events in and hands them to the queue.
+struct Capture(Arc<Outbox>);
+
+impl<S: Subscriber> Layer<S> for Capture {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut seen = Seen { message: String::new(), fields: Vec::new() };
+        event.record(&mut seen);
+        let mut field = |name: &str, value: Option<String>| {
+            seen.fields.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        field("CODE_FILE", metadata.file().map(str::to_owned));
+        field("CODE_LINE", metadata.line().map(|line| line.to_string()));
+        let level = *metadata.level();
+        self.0.put(Entry { level, message: seen.message, fields: seen.fields });
+    }
+}
+
+struct Seen {
+    message: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Seen {
+    fn take(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "message" => self.message = value,
+            name => self.fields.push((name.to_uppercase().replace('.', "_"), value)),
+        }
+    }
+}
+
+impl Visit for Seen {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.take(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, value.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(level: Level, message: &str, color: bool) -> String {
+        lines(&Entry { level, message: message.to_owned(), fields: Vec::new() }, color)
+    }
+
+    #[test]
+    fn an_error_of_several_lines_is_one_error() {
+        let text = shown(Level::ERROR, "not valid\n  --> a:1:2\n", false);
+        assert_eq!(text, "provost | error: not valid\nprovost |   --> a:1:2\n");
+        assert_eq!(shown(Level::WARN, "exited", false), "provost | exited\n");
+    }
+
+    #[test]
+    fn nothing_in_a_message_acts_on_the_terminal() {
+        let text = shown(Level::INFO, "a\x1b[2J\r\u{9b}\tb", false);
+        assert_eq!(text, "provost | a\\u{1b}[2J\\r\\u{9b}\tb\n");
+        let text = shown(Level::INFO, "\x1b]0;x\x07", true);
+        assert_eq!(text.matches('\x1b').count(), 3);
+    }
+}

@@ -1,1 +1,83 @@
-//! Health checks.
+//! Health checks: each is a task that asks once and reports one answer.
+//!
+//! An answer is a success, or says in a few words what was wrong: `HTTP 500`,
+//! `connection refused (127.0.0.1:3001)`, `no answer within 5s`. One deadline covers all of a
+//! check, from the name to the last byte, so nothing that trickles can hold it up.
+
+pub mod connect;
+pub mod http;
+
+use crate::backend::{Backend, CommandEnd, Facts};
+use crate::core::event::Event;
+use crate::core::ids::{InstanceId, ProbeId, Run};
+use crate::core::spec::{Check, HealthCheck, ProcessSpec};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Starts checks.
+pub struct Prober {
+    facts: Facts,
+    backend: Arc<dyn Backend>,
+}
+
+impl Prober {
+    /// A prober that reports to `facts` and runs commands by way of `backend`.
+    #[must_use]
+    pub fn new(facts: Facts, backend: Arc<dyn Backend>) -> Prober {
+        Prober { facts, backend }
+    }
+
+    /// Starts one check. Its answer comes as [`Event::Probed`], soon after the timeout at the
+    /// latest.
+    pub fn probe(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        probe: ProbeId,
+        check: Arc<HealthCheck>,
+        spec: &Arc<ProcessSpec>,
+    ) {
+        let (facts, backend) = (self.facts.clone(), self.backend.clone());
+        let (instance, spec) = (instance.clone(), spec.clone());
+        tokio::spawn(async move {
+            let outcome = ask(&*backend, &instance, &check, &spec).await;
+            // Nobody listens any more when the daemon ends.
+            let _ = facts.send(Event::Probed { instance, run, probe, outcome });
+        });
+    }
+}
+
+async fn ask(
+    backend: &dyn Backend,
+    instance: &InstanceId,
+    check: &HealthCheck,
+    spec: &Arc<ProcessSpec>,
+) -> Result<(), String> {
+    let (index, timeout) = (instance.index, check.timeout);
+    let deadline = Instant::now() + timeout;
+    let in_time =
+        |result: Result<Result<(), String>, _>| result.unwrap_or_else(|_| Err(no_answer(timeout)));
+    match &check.check {
+        Check::Http(url) => {
+            in_time(timeout_at(deadline, http::get(&url.render(index), deadline)).await)
+        }
+        Check::Tcp(address) => {
+            let address = address.render(index);
+            let connect = async { connect::to(&address, deadline).await.map(drop) };
+            in_time(timeout_at(deadline, connect).await)
+        }
+        Check::Exec(argv) => {
+            let argv = argv.iter().map(|text| text.render(index).into_owned()).collect();
+            match backend.run_in_context(instance, spec, argv, timeout).await {
+                CommandEnd::Success => Ok(()),
+                CommandEnd::Failure(text) => Err(text),
+                CommandEnd::TimedOut => Err(no_answer(timeout)),
+            }
+        }
+    }
+}
+
+fn no_answer(timeout: Duration) -> String {
+    format!("no answer within {timeout:?}")
+}

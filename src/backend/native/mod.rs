@@ -1,1 +1,328 @@
 //! The native backend: runs are children of the daemon.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`launch`] | from what shall run to the first instruction of the command, through the shim |
+//! | [`identity`] | who a process shall be |
+//! | [`reaper`] | the statuses of all children |
+//! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
+//! | [`run`] | the life of a run, from the request to the end of its tree |
+//! | [`command`] | commands beside a run, such as exec checks |
+//! | [`output`] | where output goes: [`console`], [`lines`], [`ring`] |
+
+pub mod census;
+pub mod cgroup;
+pub mod command;
+pub mod console;
+pub mod identity;
+pub mod launch;
+pub mod lines;
+pub mod output;
+pub mod reaper;
+pub mod ring;
+pub mod run;
+pub mod tree;
+
+use self::census::{Census, TreeId, new_mark};
+use self::cgroup::Cgroups;
+use self::console::{Console, ConsoleOptions, Prefix};
+use self::identity::Identity;
+use self::launch::{Launcher, Recipe, Waiting, failure, reason};
+use self::output::Route;
+use self::reaper::Reaper;
+use self::ring::Ring;
+use self::run::Handle;
+use self::tree::Tree;
+use super::{Backend, CommandFuture, Facts, Usage};
+use crate::config::environment::{UserRecord, base_environment};
+use crate::config::load::Mode;
+use crate::core::event::{SpawnError, SpawnStage, Whom};
+use crate::core::ids::{InstanceId, Run};
+use crate::core::spec::{ExecSpec, ProcessSpec, Signal, StopSpec};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// What the backend has to know about the daemon.
+pub struct NativeOptions {
+    /// Whose daemon it is.
+    pub mode: Mode,
+    /// The daemon's own environment. Of it, processes see what the mode lets them see; the backend
+    /// looks for [`cgroup::VARIABLE`] in it.
+    pub environment: Arc<BTreeMap<String, String>>,
+    /// The user of processes that name none, in [`Mode::System`].
+    pub default_user: Arc<str>,
+    /// The name of this daemon, in control groups and units: it tells two daemons apart.
+    pub name: String,
+    /// The socket of the journal, [`crate::journal::stream::socket`]; None in the foreground.
+    pub journal: Option<PathBuf>,
+    /// Where lines are shown that have nowhere else to go.
+    pub console: ConsoleOptions,
+}
+
+/// Runs processes as children of this one.
+///
+/// It takes the statuses of all children of this process: nothing else may wait for a child.
+pub struct NativeBackend {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    facts: Facts,
+    mode: Mode,
+    environment: Arc<BTreeMap<String, String>>,
+    default_user: Arc<str>,
+    name: String,
+    journal: Option<PathBuf>,
+    caller: UserRecord,
+    launcher: Launcher,
+    census: Arc<Census>,
+    cgroups: Option<Cgroups>,
+    console: Arc<Console>,
+    shown: Mutex<HashMap<InstanceId, Shown>>,
+    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    /// One command beside a run at a time, for each instance: one that cannot even be killed must
+    /// not be followed by more and more others.
+    commands: Mutex<HashMap<InstanceId, Arc<Semaphore>>>,
+    /// The user database may be slow: it shall not get all threads.
+    lookups: Semaphore,
+    /// How many outputs are being read.
+    pumps: watch::Sender<usize>,
+    _reaper: Reaper,
+}
+
+/// What is kept and shown of an instance over all its runs.
+#[derive(Clone)]
+struct Shown {
+    ring: Arc<Ring>,
+    prefix: Prefix,
+}
+
+impl NativeBackend {
+    /// Begins to reap and gets ready to run processes. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel refuses something no run can do without, or the control group that was given
+    /// cannot be used.
+    pub fn new(facts: Facts, options: NativeOptions) -> io::Result<Arc<NativeBackend>> {
+        const LOOKUPS: usize = 8;
+        let given = options.environment.get(cgroup::VARIABLE).map(String::as_str);
+        let inner = Inner {
+            facts,
+            mode: options.mode,
+            caller: identity::caller(&options.environment),
+            launcher: Launcher::new()?,
+            census: Arc::default(),
+            cgroups: Cgroups::find(given, &options.name)?,
+            console: Arc::new(Console::new(options.console)),
+            environment: options.environment,
+            default_user: options.default_user,
+            name: options.name,
+            journal: options.journal,
+            shown: Mutex::default(),
+            runs: Mutex::default(),
+            commands: Mutex::default(),
+            lookups: Semaphore::new(LOOKUPS),
+            pumps: watch::Sender::new(0),
+            _reaper: Reaper::new()?,
+        };
+        Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
+    }
+
+    /// Returns when all output of processes is read to its end and shown. A process that outlived
+    /// its run may hold its output open: the caller sets the limit.
+    pub async fn drained(&self) {
+        let mut pumps = self.inner.pumps.subscribe();
+        // An error means that the sender is gone, and it is ours.
+        let _ = pumps.wait_for(|reading| *reading == 0).await;
+        self.inner.console.flush().await;
+    }
+
+    fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
+        lock(&self.inner.runs).get(&(instance.clone(), run)).cloned()
+    }
+}
+
+impl Inner {
+    /// Who a process shall be. Does not block the caller's thread.
+    async fn identity(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
+        if !identity::needs_lookup(self.mode, exec) {
+            return Ok(Identity { record: self.caller.clone(), credentials: None });
+        }
+        let broken = |text: String| failure(SpawnStage::Identity, "", text);
+        let _permit = self.lookups.acquire().await.map_err(|error| broken(error.to_string()))?;
+        let (mode, exec) = (self.mode, exec.clone());
+        let (default_user, caller) = (self.default_user.clone(), self.caller.clone());
+        let find = move || identity::find(mode, &exec, &default_user, &caller);
+        tokio::task::spawn_blocking(find).await.map_err(|error| broken(error.to_string()))?
+    }
+
+    /// What runs for `argv` in the context of a process: without its log file and pid file.
+    fn recipe(
+        &self,
+        instance: &InstanceId,
+        exec: &ExecSpec,
+        argv: Vec<String>,
+        identity: Identity,
+    ) -> Recipe {
+        let index = instance.index;
+        let mut env = base_environment(self.mode, &self.environment, &identity.record, index);
+        let own = exec.env.iter();
+        env.extend(own.map(|(name, value)| (name.clone(), value.0.render(index).into_owned())));
+        const USUAL_UMASK: u32 = 0o022;
+        Recipe {
+            argv,
+            env,
+            cwd: exec.cwd.render(index).into_owned(),
+            identity,
+            umask: exec.umask.unwrap_or(USUAL_UMASK),
+            nice: exec.nice,
+            max_files: exec.max_files,
+            log_file: None,
+            pid_file: None,
+            mark: None,
+        }
+    }
+
+    /// A tree for what shall run, and its mark in the recipe where it needs one.
+    fn plant(&self, label: &str, recipe: &mut Recipe) -> Result<Tree, SpawnError> {
+        let mark = new_mark();
+        let number = mark.unwrap_or_else(census::random);
+        let Some(cgroups) = &self.cgroups else {
+            recipe.mark = mark;
+            return Ok(Tree::Marked(TreeId(number), self.census.clone()));
+        };
+        let name = format!("{label}-{number:016x}");
+        let group = cgroups.create(&name);
+        group.map(Tree::Cgroup).map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
+    }
+
+    /// Makes a process in a tree that waits to become the command. No waiting is in here, so
+    /// nothing can come between its start and its record.
+    fn begin(
+        &self,
+        recipe: &Recipe,
+        output: BorrowedFd<'_>,
+        tree: &Tree,
+    ) -> Result<Waiting, SpawnError> {
+        let group = match tree {
+            Tree::Cgroup(group) => Some(group),
+            Tree::Marked(..) => None,
+        };
+        let waiting = self.launcher.begin(recipe, output, group.map(|group| group.directory()))?;
+        tree.set_main(waiting.pid);
+        if let Some(group) = group
+            && !waiting.in_cgroup
+        {
+            let error = |io| failure(SpawnStage::Cgroup, group.below_mount(), reason(&io));
+            group.take_in(waiting.pid).map_err(error)?;
+        }
+        Ok(waiting)
+    }
+
+    fn route(&self, exec: &ExecSpec) -> Route {
+        Route::of(exec, self.journal.is_some())
+    }
+
+    fn shown(&self, instance: &InstanceId, spec: &ProcessSpec) -> Shown {
+        let mut shown = lock(&self.shown);
+        let new = || {
+            let name = match spec.instances {
+                1 => instance.process.to_string(),
+                _ => instance.to_string(),
+            };
+            Shown { ring: Arc::default(), prefix: self.console.prefix(name) }
+        };
+        shown.entry(instance.clone()).or_insert_with(new).clone()
+    }
+
+    /// Opens the log file as the user whose it is.
+    fn open_log_file(&self, path: &str, exec: &ExecSpec) -> io::Result<OwnedFd> {
+        let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+        identity.run(open).map(OwnedFd::from)
+    }
+}
+
+impl Backend for NativeBackend {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+        let handle = Arc::new(Handle::new(instance.clone(), run));
+        lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
+        tokio::spawn(run::live(self.inner.clone(), handle, spec.clone()));
+    }
+
+    fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.terminate(stop.signal);
+        }
+    }
+
+    fn kill(&self, instance: &InstanceId, run: Run) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.kill();
+        }
+    }
+
+    fn signal(&self, instance: &InstanceId, run: Run, signal: Signal, whom: Whom) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.signal(signal, whom);
+        }
+    }
+
+    fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {
+        Some(self.handle(instance, run)?.tree()?.usage())
+    }
+
+    fn control_group(&self, instance: &InstanceId, run: Run) -> Option<String> {
+        match &*self.handle(instance, run)?.tree()? {
+            Tree::Cgroup(group) => Some(group.below_mount().to_owned()),
+            Tree::Marked(..) => None,
+        }
+    }
+
+    fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {
+        self.handle(instance, run)?.pidfd()?.try_clone().ok()
+    }
+
+    fn run_in_context(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        argv: Vec<String>,
+        timeout: Duration,
+    ) -> CommandFuture {
+        command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+    }
+
+    fn open_log(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        follow: bool,
+    ) -> Option<io::Result<OwnedFd>> {
+        match (self.inner.route(&spec.exec), &spec.exec.log_file) {
+            (Route::File | Route::JournalAndFile, Some(path)) => {
+                Some(self.inner.open_log_file(&path.render(instance.index), &spec.exec))
+            }
+            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(follow)),
+            _ => None,
+        }
+    }
+}
+
+/// Nothing panics while it holds one of these, and each change is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -96,6 +96,9 @@ impl Machine {
             return;
         }
         let plan = Arc::new(Plan::between(&self.config, &config));
+        // Before the exceptions end: what only ran as one is stopped by this reload.
+        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
+        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let exceptions = self.end_exceptions();
         let unfinished = self.abandon_reload(now, out);
         if plan.is_empty() && unfinished.is_empty() {
@@ -108,8 +111,6 @@ impl Machine {
         let what = What::ReloadStarted { generation, plan: plan.clone() };
         self.note_all(Some(job), what, now, out);
 
-        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
-        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
         let from = std::mem::replace(&mut self.generation, generation);
         let management = self.config.settings.enabled != config.settings.enabled;
         self.replace_config(config);

@@ -92,8 +92,12 @@ impl Machine {
         }
         let Some(inst) = self.instances.get(id) else { return };
         if !matches!(&inst.phase, Phase::Waiting(old) if *old == blockers) {
+            let told = matches!(&inst.phase, Phase::Waiting(old)
+                if !old.contains(&Blocker::Reload) && gist(old) == gist(&blockers));
             self.set_phase(id, Phase::Waiting(blockers.clone()), now);
-            self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+            if !told && !blockers.contains(&Blocker::Reload) {
+                self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+            }
         }
         if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
             let detail = Some(format!("waits for {blocker}"));
@@ -243,6 +247,20 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
             Condition::Completed => Some(DependencyState::NotCompleted),
         },
     }
+}
+
+/// What of blockers is worth another line: who they are and whether they pass by themselves, not each
+/// step they take on their way. That a reload has an order is worth none.
+fn gist(blockers: &[Blocker]) -> Vec<(&ProcessId, bool, bool)> {
+    blockers
+        .iter()
+        .filter_map(|blocker| match blocker {
+            Blocker::Dependency { on, because, .. } => {
+                Some((on, because.is_final(), because.is_lasting()))
+            }
+            Blocker::Reload => None,
+        })
+        .collect()
 }
 
 /// What to think of a dependency that waits for these.

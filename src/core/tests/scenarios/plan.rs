@@ -60,7 +60,7 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     ("restartPolicy.successExitCodes", Consequence::Live, "[0]", "[0, 3]", |s| {
         s.restart.success_exit_codes = [0, 3].into();
     }),
-    ("healthCheck", Consequence::Live, r#"Tcp("localhost:1")"#, r#"Http("http://x")"#, |s| {
+    ("healthCheck", Consequence::Live, "tcp: localhost:1", "url: http://x", |s| {
         s.health.as_mut().unwrap().check = Check::Http(Text::new("http://x"));
     }),
     ("healthCheck.interval", Consequence::Live, "10s", "1s", |s| {

@@ -1,0 +1,55 @@
+# Provost. `make help` lists what there is; `make run` and `make test` set up all they need.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help run build release test check schedules mutants deny measure setup setup-test fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup:
+	@tests/setup run
+
+setup-test:
+	@tests/setup test
+
+build: setup ## debug binaries
+	$(CARGO) build --locked
+
+release: setup ## optimised binaries
+	$(CARGO) build --locked --release
+
+run: build ## the demo: real servers kept running from examples/quickstart/processes.yaml
+	@examples/quickstart/run
+
+check: setup-test ## formatting, lints
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+test: check ## everything that must hold
+	$(CARGO) nextest run --locked --workspace
+	$(CARGO) test --locked --workspace --doc
+	$(MAKE) schedules
+
+schedules: ## random fault schedules of the core, in release mode
+	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
+		$(CARGO) test --locked --release -p provost-core --test schedules
+
+mutants: ## mutation testing of the core (long)
+	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
+	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-100} PROVOST_SHRINK=0 $(CARGO) mutants -p provost-core
+
+deny: ## licences, bans and sources of dependencies
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check licenses bans sources
+
+measure: setup-test ## what starting a process costs, beside a bare posix_spawn
+	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure
+
+fmt: ## formats
+	$(CARGO) fmt --all
+
+clean: ## removes what was built
+	$(CARGO) clean

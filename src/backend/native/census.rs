@@ -1,0 +1,493 @@
+//! Which process belongs to which run, where there are no control groups to tell.
+//!
+//! The daemon is a subreaper, so whatever a run starts stays below the daemon for as long as it
+//! lives: a process whose parent ends becomes a child of the daemon and not of the first process.
+//! What descends from the daemon is therefore all there can be. Whose it is, is told by, in this
+//! order:
+//!
+//! 1. **Descent.** Below the main process of a run, or below a process that was found to be the
+//!    run's: it is the run's.
+//! 2. **The mark.** Each run has an unused resource limit, `RLIMIT_RSS`, set to a number of its own,
+//!    beyond any size of memory. The kernel has ignored this limit since 2.4.30, but hands it down
+//!    to every child and keeps it across exec, a new session, another user and an empty environment,
+//!    and `/proc/PID/limits` shows it to everybody. (A variable in the environment would be lost in
+//!    every daemon that overwrites its own arguments to show a title.)
+//! 3. **The session** of the run, for a process that changed the limit.
+//! 4. **Memory**: it was found to be the run's in an earlier census.
+//!
+//! What this cannot find: a process that has changed its limit and its session, and all of whose
+//! ancestors up to the run ended between two censuses. Only a control group holds such a one.
+//!
+//! A census is one walk over `/proc` and is shared by all who asked before it began. A walk takes
+//! time, and a process that forks and ends meanwhile has a child that was not listed. But while a
+//! tree is not empty one of its processes is a child of the daemon, and that one stays visible until
+//! the daemon reaps it. So when nothing of a tree was found, it is certain that nothing is there if
+//! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
+//! dead that belongs to the tree. Else another census decides.
+
+use super::reaper::{self, Moment};
+use crate::core::spec::Signal;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One process, as it was seen in `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its process id.
+    pub pid: u32,
+    /// Its parent.
+    pub parent: u32,
+    /// Its session.
+    pub session: u32,
+    /// When it was started, in ticks since boot: tells it from a later one with the same number.
+    pub start: u64,
+    /// Nothing of it runs any more.
+    pub ended: bool,
+    /// Its threads.
+    pub threads: u64,
+    /// Processor time, in ticks.
+    pub ticks: u64,
+    /// Resident memory, in pages.
+    pub pages: u64,
+    /// Its mark, where it has one that could be ours.
+    pub mark: Option<u64>,
+}
+
+/// A run, as far as the census is concerned. It is also the mark of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TreeId(pub u64);
+
+/// What a tree can be known by besides its mark.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// The process that was started: it began the session, which has its number.
+    main: u32,
+    /// When that was, as in [`Process::start`].
+    start: u64,
+}
+
+/// All descendants of this process at one moment, parents before their children.
+#[derive(Debug, Default)]
+struct Snapshot {
+    processes: Vec<Process>,
+    before: Moment,
+    /// Whether an orphan was reaped during it.
+    orphan_reaped: bool,
+}
+
+/// What was found of a tree.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What of it is alive.
+    pub members: Vec<Process>,
+    /// Whether it is certain that there is nothing else, where there are no members.
+    pub certain: bool,
+}
+
+impl Found {
+    /// Nothing is left of the tree, for certain.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.members.is_empty() && self.certain
+    }
+}
+
+/// Knows the trees and finds what belongs to them.
+#[derive(Default)]
+pub struct Census {
+    trees: Mutex<HashMap<TreeId, Claim>>,
+    remembered: Mutex<HashMap<(u32, u64), TreeId>>,
+    begun: Mutex<u64>,
+    last: tokio::sync::Mutex<(u64, Arc<Snapshot>)>,
+    recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+}
+
+impl Census {
+    /// Registers a tree by the process that was started for it, before that can have been reaped.
+    pub fn claim(&self, tree: TreeId, main: u32) {
+        let start = read(main).map_or(0, |process| process.start);
+        lock(&self.trees).insert(tree, Claim { main, start });
+    }
+
+    /// Nothing is left of a tree.
+    pub fn forget(&self, tree: TreeId) {
+        lock(&self.trees).remove(&tree);
+        lock(&self.remembered).retain(|_, owner| *owner != tree);
+    }
+
+    /// What of a tree is alive now, by a census that begins after this call.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
+        let snapshot = self.snapshot().await?;
+        Ok(self.of(tree, &snapshot))
+    }
+
+    /// The same by a census that may be a second old; walks `/proc` here and now if there is none.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn find_recent(&self, tree: TreeId) -> io::Result<Found> {
+        const RECENT: Duration = Duration::from_secs(1);
+        let recent = lock(&self.recent).clone().filter(|(at, _)| at.elapsed() < RECENT);
+        let snapshot = match recent {
+            Some((_, snapshot)) => snapshot,
+            None => self.remember_recent(take()?),
+        };
+        Ok(self.of(tree, &snapshot))
+    }
+
+    fn remember_recent(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        *lock(&self.recent) = Some((Instant::now(), snapshot.clone()));
+        snapshot
+    }
+
+    async fn snapshot(&self) -> io::Result<Arc<Snapshot>> {
+        let begun_before = *lock(&self.begun);
+        let mut last = self.last.lock().await;
+        if last.0 > begun_before {
+            return Ok(last.1.clone());
+        }
+        let number = {
+            let mut begun = lock(&self.begun);
+            *begun += 1;
+            *begun
+        };
+        let snapshot = tokio::task::spawn_blocking(take).await.map_err(io::Error::other)??;
+        *last = (number, self.remember_recent(snapshot));
+        Ok(last.1.clone())
+    }
+
+    fn of(&self, tree: TreeId, snapshot: &Snapshot) -> Found {
+        let owners = self.attribute(snapshot);
+        let ours = snapshot.processes.iter().filter(|p| owners.get(&p.pid) == Some(&tree));
+        let (dead, alive): (Vec<&Process>, _) = ours.partition(|process| process.ended);
+        let daemon = std::process::id();
+        let main = lock(&self.trees).get(&tree).map(|claim| claim.main);
+        let certain = !snapshot.orphan_reaped
+            && main.is_none_or(|main| !snapshot.before.registered.contains(&main))
+            && dead.iter().all(|process| process.parent != daemon);
+        Found { members: alive.into_iter().cloned().collect(), certain }
+    }
+
+    fn attribute(&self, snapshot: &Snapshot) -> HashMap<u32, TreeId> {
+        let trees = lock(&self.trees);
+        let mut remembered = lock(&self.remembered);
+        let owners = attribute(&snapshot.processes, &trees, &remembered);
+        *remembered = snapshot
+            .processes
+            .iter()
+            .filter_map(|p| Some(((p.pid, p.start), *owners.get(&p.pid)?)))
+            .collect();
+        owners
+    }
+}
+
+fn attribute(
+    processes: &[Process],
+    trees: &HashMap<TreeId, Claim>,
+    remembered: &HashMap<(u32, u64), TreeId>,
+) -> HashMap<u32, TreeId> {
+    let by_main: HashMap<u32, (TreeId, u64)> =
+        trees.iter().map(|(tree, claim)| (claim.main, (*tree, claim.start))).collect();
+    let starts: HashMap<u32, u64> = processes.iter().map(|p| (p.pid, p.start)).collect();
+    let mut owners: HashMap<u32, TreeId> = HashMap::new();
+    for process in processes {
+        let main = by_main.get(&process.pid).filter(|(_, start)| *start == process.start);
+        let by_descent =
+            || main.map(|(tree, _)| *tree).or_else(|| owners.get(&process.parent).copied());
+        let by_mark = || process.mark.map(TreeId).filter(|tree| trees.contains_key(tree));
+        let by_session = || {
+            let (tree, start) = by_main.get(&process.session)?;
+            // The number may have come to another process, which began a session of its own.
+            let reused = starts.get(&process.session).is_some_and(|leader| leader != start);
+            (!reused).then_some(*tree)
+        };
+        let by_memory = || {
+            remembered.get(&(process.pid, process.start)).filter(|t| trees.contains_key(t)).copied()
+        };
+        let owner = by_descent().or_else(by_mark).or_else(by_session).or_else(by_memory);
+        if let Some(owner) = owner {
+            owners.insert(process.pid, owner);
+        }
+    }
+    owners
+}
+
+/// A descriptor for a process of a census; None when it is gone. The check comes after the opening:
+/// a process that is alive and was opened had its number all the time in between.
+///
+/// # Errors
+/// When it cannot be opened for another reason.
+pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
+    let Some(pidfd) = crate::sys::signal::open(process.pid)? else { return Ok(None) };
+    let same = read_process(process.pid, &mut Vec::new())
+        .is_some_and(|now| now.start == process.start && !now.ended);
+    Ok(same.then_some(pidfd))
+}
+
+/// Walks `/proc`.
+fn take() -> io::Result<Snapshot> {
+    let before = reaper::moment();
+    let mut buffer = Vec::new();
+    let mut all = BTreeMap::new();
+    for pid in list()? {
+        all.extend(read_process(pid, &mut buffer).map(|process| (pid, process)));
+    }
+    mend_broken_links(&mut all, &mut buffer);
+    let mut processes = descendants(std::process::id(), &all);
+    for process in &mut processes {
+        process.mark = read_mark(process.pid, &mut buffer);
+    }
+    let orphan_reaped = reaper::moment().orphans != before.orphans;
+    Ok(Snapshot { processes, before, orphan_reaped })
+}
+
+/// Kills what has the mark of a tree, each as soon as it is seen, and then again what is new, until
+/// nothing is. It looks at nothing but the mark, so it is quick enough for a process that forks and
+/// ends over and over. Blocks.
+///
+/// # Errors
+/// When `/proc` cannot be read, or a signal is refused.
+pub fn hunt(tree: TreeId) -> io::Result<()> {
+    /// Numbers that were seen may be given out again: whoever asked for this looks again anyway.
+    const ENOUGH: usize = 1000;
+    /// So many lists without anything new of ours.
+    const QUIET: usize = 10;
+    let mut buffer = Vec::new();
+    let mut seen = HashSet::new();
+    let mut quiet = 0;
+    for _ in 0..ENOUGH {
+        quiet += 1;
+        for pid in list()? {
+            if !seen.insert(pid) || read_mark(pid, &mut buffer) != Some(tree.0) {
+                continue;
+            }
+            quiet = 0;
+            // The mark is read again after the opening, as in `open`.
+            if let Some(pidfd) = crate::sys::signal::open(pid)?
+                && read_mark(pid, &mut buffer) == Some(tree.0)
+            {
+                crate::sys::signal::send(&pidfd, Signal::KILL)?;
+            }
+        }
+        if quiet == QUIET {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn list() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// A process whose parent ended between the reading of the one and of the other has a new parent.
+fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) {
+    const ENOUGH: usize = 10;
+    for _ in 0..ENOUGH {
+        let broken = |p: &&Process| p.parent != 0 && !all.contains_key(&p.parent);
+        let lost: Vec<u32> = all.values().filter(broken).map(|p| p.pid).collect();
+        if lost.is_empty() {
+            return;
+        }
+        for pid in lost {
+            match read_process(pid, buffer) {
+                Some(process) => all.insert(pid, process),
+                None => all.remove(&pid),
+            };
+        }
+    }
+}
+
+/// All that descends from `root`, without it, parents first.
+fn descendants(root: u32, all: &BTreeMap<u32, Process>) -> Vec<Process> {
+    let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
+    for process in all.values() {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for process in children.remove(&parent).unwrap_or_default() {
+            found.push(process.clone());
+            parents.push(process.pid);
+        }
+    }
+    found
+}
+
+/// One process; None when there is no such process.
+#[must_use]
+pub fn read(pid: u32) -> Option<Process> {
+    read_process(pid, &mut Vec::new())
+}
+
+fn read_process(pid: u32, buffer: &mut Vec<u8>) -> Option<Process> {
+    read_into(&format!("/proc/{pid}/stat"), buffer)?;
+    parse_stat(pid, std::str::from_utf8(after_name(buffer)?).ok()?)
+}
+
+/// What follows the name, which may itself contain anything.
+fn after_name(stat: &[u8]) -> Option<&[u8]> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 1..)
+}
+
+fn parse_stat(pid: u32, rest: &str) -> Option<Process> {
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let small = |index: usize| fields.get(index)?.parse::<u32>().ok();
+    let threads = number(17)?;
+    // A process whose first thread has ended lives on in the others.
+    let ended = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
+    Some(Process {
+        pid,
+        parent: small(1)?,
+        // Kernel threads and processes of other namespaces have -1 or 0.
+        session: small(3).unwrap_or(0),
+        start: number(19)?,
+        ended,
+        threads,
+        ticks: number(11)? + number(12)?,
+        pages: number(21)?,
+        mark: None,
+    })
+}
+
+/// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
+/// process's to change. A dead process has it until it is reaped.
+fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
+    read_into(&format!("/proc/{pid}/limits"), buffer)?;
+    let text = std::str::from_utf8(buffer).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max resident set"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
+    buffer.clear();
+    fs::File::open(path).ok()?.read_to_end(buffer).ok()?;
+    Some(())
+}
+
+/// Chooses a mark that no other run has. None where the limit is so low already that lowering it
+/// further could mean something: then descent, session and memory have to do.
+#[must_use]
+pub fn new_mark() -> Option<u64> {
+    const BEYOND_MEMORY: u64 = 1 << 62;
+    let random = random();
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Rss).maximum;
+    match hard.unwrap_or(u64::MAX) {
+        // Below 2^63, so that nobody reads it as a negative number.
+        hard if hard >= 2 * BEYOND_MEMORY => Some(BEYOND_MEMORY + random % BEYOND_MEMORY),
+        // Below another supervisor that does the same: only lower is allowed.
+        hard if hard > BEYOND_MEMORY / 2 => Some(hard - 1 - random % (1 << 40)),
+        _ => None,
+    }
+}
+
+/// A number that hardly comes twice.
+#[must_use]
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Nothing panics while it holds one of these, and each change is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, parent: u32, session: u32, mark: Option<u64>) -> Process {
+        Process {
+            pid,
+            parent,
+            session,
+            start: u64::from(pid),
+            ended: false,
+            threads: 1,
+            ticks: 0,
+            pages: 0,
+            mark,
+        }
+    }
+
+    fn trees(claims: &[(u64, u32, u64)]) -> HashMap<TreeId, Claim> {
+        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start });
+        claims.iter().map(claim).collect()
+    }
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_name_is() {
+        let line = b"42 (a) R 1 (b) S 7 42 40 0 -1 4194560 1 0 0 0 3 4 0 0 20 0 2 0 99 1000 17 0";
+        let rest = std::str::from_utf8(after_name(line).unwrap()).unwrap();
+        let process = parse_stat(42, rest).unwrap();
+        assert_eq!((process.parent, process.session, process.start), (7, 40, 99));
+        assert_eq!((process.ticks, process.threads, process.pages), (7, 2, 17));
+        assert!(!process.ended);
+    }
+
+    #[test]
+    fn a_zombie_with_live_threads_has_not_ended() {
+        let stat = |threads| format!(" Z 7 42 40 0 -1 0 1 0 0 0 3 4 0 0 20 0 {threads} 0 99 0 0 0");
+        assert!(!parse_stat(42, &stat(2)).unwrap().ended);
+        assert!(parse_stat(42, &stat(1)).unwrap().ended);
+    }
+
+    #[test]
+    fn an_orphan_in_a_session_of_its_own_is_known_by_its_mark() {
+        let processes = [process(11, 1, 11, Some(5)), process(12, 11, 12, None)];
+        let owners = attribute(&processes, &trees(&[(5, 10, 10)]), &HashMap::new());
+        assert_eq!(owners.get(&11), Some(&TreeId(5)));
+        assert_eq!(owners.get(&12), Some(&TreeId(5)));
+    }
+
+    #[test]
+    fn descent_counts_more_than_a_mark() {
+        let processes = [process(10, 1, 10, Some(5)), process(11, 10, 11, Some(6))];
+        let owners = attribute(&processes, &trees(&[(5, 10, 10), (6, 20, 20)]), &HashMap::new());
+        assert_eq!(owners.get(&11), Some(&TreeId(5)));
+    }
+
+    #[test]
+    fn a_session_number_given_to_somebody_else_says_nothing() {
+        // 10 was the main process and is gone; another process has its number now.
+        let processes = [process(10, 1, 10, None), process(11, 1, 10, None)];
+        let known = trees(&[(5, 10, 3)]);
+        assert_eq!(attribute(&processes, &known, &HashMap::new()), HashMap::new());
+        // Without such a process the session is that of the run.
+        let owners = attribute(&processes[1..], &known, &HashMap::new());
+        assert_eq!(owners.get(&11), Some(&TreeId(5)));
+    }
+
+    #[test]
+    fn what_was_found_once_is_remembered_but_not_by_its_number_alone() {
+        let known = trees(&[(5, 10, 10)]);
+        let remembered = HashMap::from([((11, 11), TreeId(5)), ((12, 3), TreeId(5))]);
+        let processes = [process(11, 1, 11, None), process(12, 1, 12, None)];
+        let owners = attribute(&processes, &known, &remembered);
+        assert_eq!(owners, HashMap::from([(11, TreeId(5))]));
+    }
+
+    #[test]
+    fn descendants_come_after_their_parents() {
+        let all = [process(9, 5, 0, None), process(5, 8, 0, None), process(7, 2, 0, None)];
+        let found = descendants(8, &all.into_iter().map(|p| (p.pid, p)).collect());
+        assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [5, 9]);
+    }
+}

@@ -1,0 +1,344 @@
+//! Control groups (version 2), where a part of the hierarchy is ours: each run gets one, and then
+//! the kernel knows what belongs to it.
+//!
+//! Ours is what was delegated: a directory is only used when whoever manages the hierarchy says so
+//! (systemd's `delegate` attribute), when it belongs to us as an ordinary user, or when it is the
+//! root of a container whose first process we are. The root of the machine is never used unasked.
+//! (systemd's CGROUP_DELEGATION document, and cgroups(7), have the rules.)
+
+use futures_util::StreamExt;
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use rustix::fs::{Access, access, getxattr};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// The variable that names a directory that is ours, for those who delegate by hand.
+pub const VARIABLE: &str = "PROVOST_CGROUP";
+
+type Listeners = Arc<Mutex<HashMap<WatchDescriptor, Arc<Notify>>>>;
+
+/// The part of the hierarchy that is ours.
+pub struct Cgroups {
+    /// Where the groups of the runs are made.
+    runs: PathBuf,
+    /// Where the hierarchy is mounted.
+    mount: PathBuf,
+    watches: Watches,
+    listeners: Listeners,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// The group of one run.
+pub struct Cgroup {
+    path: PathBuf,
+    below_mount: String,
+    directory: OwnedFd,
+    changed: Arc<Notify>,
+    watch: WatchDescriptor,
+    watches: Watches,
+    listeners: Listeners,
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Cgroups {
+    /// Finds the part that is ours and makes a directory for the runs of the daemon `name` in it;
+    /// None when nothing is ours.
+    ///
+    /// # Errors
+    /// When a directory was given and cannot be used.
+    pub fn find(given: Option<&str>, name: &str) -> io::Result<Option<Cgroups>> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = cgroup_mounts(&mounts);
+        if let Some(given) = given {
+            let explain = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{VARIABLE}={given}: {error}"))
+            };
+            let base = fs::canonicalize(given).map_err(explain)?;
+            let mount = mounts.iter().find(|mount| base.starts_with(&mount.point));
+            let mount = mount.ok_or_else(|| {
+                explain(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it is in no cgroup2 file system",
+                ))
+            })?;
+            return Cgroups::in_directory(&base, &mount.point, name).map(Some).map_err(explain);
+        }
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let Some((base, mount)) = own_directory(&own, &mounts) else { return Ok(None) };
+        if !is_delegated(&base) {
+            return Ok(None);
+        }
+        // What looks like ours may still refuse, for instance a read-only mount in a container.
+        Ok(Cgroups::in_directory(&base, &mount, name).ok())
+    }
+
+    fn in_directory(base: &Path, mount: &Path, name: &str) -> io::Result<Cgroups> {
+        let runs = base.join(format!("{name}.runs"));
+        match fs::create_dir(&runs) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sweep(&runs),
+            Err(error) => return Err(error),
+        }
+        access(runs.join("cgroup.kill"), Access::WRITE_OK)?;
+        let inotify = Inotify::init()?;
+        let watches = inotify.watches();
+        let listeners = Listeners::default();
+        let task = tokio::spawn(listen(inotify, listeners.clone()));
+        Ok(Cgroups { runs, mount: mount.to_owned(), watches, listeners, task })
+    }
+
+    /// Makes an empty group.
+    ///
+    /// # Errors
+    /// What the kernel says, such as that the limit of groups is reached.
+    pub fn create(&self, name: &str) -> io::Result<Cgroup> {
+        let path = self.runs.join(name);
+        fs::create_dir(&path)?;
+        let mut watches = self.watches.clone();
+        let mut open = || -> io::Result<_> {
+            let directory: OwnedFd = fs::File::open(&path)?.into();
+            Ok((directory, watches.add(path.join("cgroup.events"), WatchMask::MODIFY)?))
+        };
+        let (directory, watch) = open().inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        })?;
+        let changed = Arc::new(Notify::new());
+        let listener = changed.clone();
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(watch.clone(), listener);
+        let below = path.strip_prefix(&self.mount).unwrap_or(&path);
+        Ok(Cgroup {
+            below_mount: format!("/{}", below.display()),
+            path,
+            directory,
+            changed,
+            watch,
+            watches,
+            listeners: self.listeners.clone(),
+        })
+    }
+}
+
+impl Cgroup {
+    /// For starting a process in it.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Its path below the mount of the hierarchy, beginning with a slash.
+    #[must_use]
+    pub fn below_mount(&self) -> &str {
+        &self.below_mount
+    }
+
+    /// Moves a process here, for kernels and containers that cannot start it here.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take_in(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Returns when there is no process in it nor below it. One waiter at a time.
+    pub async fn emptied(&self) {
+        while self.is_populated() {
+            self.changed.notified().await;
+        }
+    }
+
+    fn is_populated(&self) -> bool {
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(events) => events.lines().any(|line| line == "populated 1"),
+            // Somebody removed it, which is only possible when it is empty.
+            Err(_) => false,
+        }
+    }
+
+    /// Kills all that is in it and below it, and whatever that forks meanwhile.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")
+    }
+
+    /// The processes in it and below it.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        let mut directories = vec![self.path.clone()];
+        while let Some(directory) = directories.pop() {
+            let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(members.lines().filter_map(|line| line.parse::<u32>().ok()));
+            directories.extend(subdirectories(&directory));
+        }
+        pids
+    }
+
+    /// Descriptors for the processes in it and below it.
+    #[must_use]
+    pub fn members(&self) -> Vec<OwnedFd> {
+        let opened = self
+            .pids()
+            .into_iter()
+            .filter_map(|pid| Some((pid, crate::sys::signal::open(pid).ok()??)));
+        let opened: Vec<_> = opened.collect();
+        // Whoever still has the number and is here now, and is alive, is whom we opened.
+        let still = self.pids();
+        opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, pidfd)| pidfd).collect()
+    }
+
+    /// A number of the file `name`, or of the line `key` in it; None where there is no such
+    /// controller.
+    #[must_use]
+    pub fn number(&self, name: &str, key: Option<&str>) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join(name)).ok()?;
+        let number = match key {
+            None => text.trim(),
+            Some(key) => text.lines().find_map(|line| line.strip_prefix(key))?.trim(),
+        };
+        number.parse().ok()
+    }
+}
+
+impl Drop for Cgroup {
+    /// Removes the group with the groups that its processes made. What is not empty stays.
+    fn drop(&mut self) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.watch);
+        // Gone already when the group is.
+        let _ = self.watches.remove(self.watch.clone());
+        remove(&self.path);
+    }
+}
+
+async fn listen(inotify: Inotify, listeners: Listeners) {
+    let Ok(mut events) = inotify.into_event_stream(vec![0; 4096]) else { return };
+    while let Some(event) = events.next().await {
+        let Ok(event) = event else { continue };
+        let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            // Any of them may have changed.
+            listeners.values().for_each(|listener| listener.notify_one());
+        } else if let Some(listener) = listeners.get(&event.wd) {
+            listener.notify_one();
+        }
+    }
+}
+
+/// Removes what an earlier daemon of the same name left and what is empty.
+fn sweep(runs: &Path) {
+    subdirectories(runs).iter().for_each(|group| remove(group));
+}
+
+fn remove(group: &Path) {
+    if fs::remove_dir(group).is_err() {
+        subdirectories(group).iter().for_each(|below| remove(below));
+        // A group that is not empty cannot be removed, and must not be.
+        let _ = fs::remove_dir(group);
+    }
+}
+
+fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let directories = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path()).collect()
+}
+
+/// Where a hierarchy of version 2 is mounted, and which part of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    root: PathBuf,
+    point: PathBuf,
+}
+
+/// The mounts of version 2 in `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+fn cgroup_mounts(mountinfo: &str) -> Vec<Mount> {
+    let mount = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let kind = after.split(' ').next()?;
+        (kind == "cgroup2").then(|| Mount { root: unescape(root), point: unescape(point) })
+    };
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+/// Spaces and the like are octal there.
+fn unescape(path: &str) -> PathBuf {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    PathBuf::from(escapes.iter().fold(path.to_owned(), |path, (from, to)| path.replace(from, to)))
+}
+
+/// The directory of our own group and the mount it is in, by the line `0::` of `/proc/self/cgroup`
+/// (cgroups(7)).
+fn own_directory(own: &str, mounts: &[Mount]) -> Option<(PathBuf, PathBuf)> {
+    let path = Path::new(own.lines().find_map(|line| line.strip_prefix("0::"))?);
+    mounts.iter().find_map(|mount| {
+        let below = path.strip_prefix(&mount.root).ok()?;
+        Some((mount.point.join(below), mount.point.clone()))
+    })
+}
+
+fn is_delegated(directory: &Path) -> bool {
+    // The root of the machine has no such file; the root of a container's namespace has.
+    if !directory.join("cgroup.events").exists() || access(directory, Access::WRITE_OK).is_err() {
+        return false;
+    }
+    let by_attribute = ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        let mut value = [0_u8; 8];
+        getxattr(directory, *name, &mut value).is_ok_and(|len| &value[..len] == b"1")
+    });
+    let user = rustix::process::geteuid();
+    let owned = fs::metadata(directory).is_ok_and(|of| of.uid() == user.as_raw());
+    let container = std::process::id() == 1;
+    by_attribute || (!user.is_root() && owned) || container
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_directory_is_found_in_a_hybrid_hierarchy() {
+        let mounts = cgroup_mounts(
+            "30 23 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+             31 30 0:28 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
+             32 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+        );
+        let own = "4:memory:/a\n0::/system.slice/provostd.service\n";
+        let (directory, mount) = own_directory(own, &mounts).unwrap();
+        assert_eq!(directory, Path::new("/sys/fs/cgroup/unified/system.slice/provostd.service"));
+        assert_eq!(mount, Path::new("/sys/fs/cgroup/unified"));
+    }
+
+    #[test]
+    fn a_mount_of_a_part_is_taken_into_account() {
+        let mounts = cgroup_mounts("9 8 0:2 /docker/ab /sys/fs/cg\\040roup rw - cgroup2 c rw\n");
+        let (directory, _) = own_directory("0::/docker/ab/x\n", &mounts).unwrap();
+        assert_eq!(directory, Path::new("/sys/fs/cg roup/x"));
+        assert_eq!(own_directory("0::/elsewhere\n", &mounts), None);
+    }
+
+    #[test]
+    fn the_root_of_the_machine_is_not_ours() {
+        for mount in cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap()) {
+            if mount.root == Path::new("/") && !mount.point.join("cgroup.events").exists() {
+                assert!(!is_delegated(&mount.point));
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A command beside a run: as its user, in its directory, with its environment, and apart from it.
+
+use super::launch::Waiting;
+use super::lines::shown;
+use super::tree::Tree;
+use super::{Inner, lock};
+use crate::backend::{CommandEnd, CommandFuture};
+use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
+use crate::core::ids::InstanceId;
+use crate::core::spec::ProcessSpec;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+/// So much of the end of the output is kept.
+const KEPT: usize = 4096;
+
+/// The longest line that is shown, in characters.
+const SHOWN: usize = 200;
+
+/// Runs a command. It is carried out whether or not anybody waits for the answer.
+pub(super) fn run(
+    inner: Arc<Inner>,
+    instance: InstanceId,
+    spec: Arc<ProcessSpec>,
+    argv: Vec<String>,
+    timeout: Duration,
+) -> CommandFuture {
+    let (sender, answer) = oneshot::channel();
+    tokio::spawn(async move { carry_out(&inner, &instance, &spec, argv, timeout, sender).await });
+    Box::pin(async move {
+        answer.await.unwrap_or_else(|_| CommandEnd::Failure("the supervisor is ending".into()))
+    })
+}
+
+/// Answers as soon as the end of the command is known, and returns when nothing is left of it.
+async fn carry_out(
+    inner: &Inner,
+    instance: &InstanceId,
+    spec: &ProcessSpec,
+    argv: Vec<String>,
+    timeout: Duration,
+    answer: oneshot::Sender<CommandEnd>,
+) {
+    let deadline = Instant::now() + timeout;
+    let gate = lock(&inner.commands).entry(instance.clone()).or_insert_with(one).clone();
+    let prepared = timeout_at(deadline, async {
+        let permit = gate.acquire_owned().await;
+        (permit, inner.identity(&spec.exec).await)
+    });
+    let (_permit, begun) = match prepared.await {
+        Err(_) => {
+            let _ = answer.send(CommandEnd::TimedOut);
+            return;
+        }
+        Ok((permit, identity)) => (
+            permit,
+            identity.and_then(|identity| {
+                let mut recipe = inner.recipe(instance, &spec.exec, argv, identity);
+                let tree = inner.plant(&format!("{instance}.check"), &mut recipe)?;
+                let instruction = inner.launcher.instruction(&recipe)?;
+                let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                    .map_err(|errno| output_error(&errno.into()))?;
+                let waiting = inner.begin(&recipe, std::os::fd::AsFd::as_fd(&write), &tree)?;
+                let read = pipe::Receiver::from_owned_fd(read).map_err(|io| output_error(&io))?;
+                Ok((recipe, instruction, waiting, tree, Output { pipe: read, tail: Vec::new() }))
+            }),
+        ),
+    };
+    let (recipe, instruction, mut waiting, tree, mut output) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let _ = answer.send(CommandEnd::Failure(error.to_string()));
+            return;
+        }
+    };
+    let end = timeout_at(deadline, async {
+        match waiting.go(&recipe, &instruction).await {
+            Err(error) => CommandEnd::Failure(error.to_string()),
+            Ok(()) => output.collect_until_exit(&mut waiting).await,
+        }
+    });
+    // Whoever asked may be gone.
+    let _ = answer.send(end.await.unwrap_or(CommandEnd::TimedOut));
+    end_tree(instance, &tree).await;
+}
+
+fn one() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(1))
+}
+
+fn output_error(error: &io::Error) -> SpawnError {
+    super::failure(SpawnStage::Output, "", super::reason(error))
+}
+
+/// Whatever the command left behind is killed.
+async fn end_tree(instance: &InstanceId, tree: &Tree) {
+    let ended = async {
+        tree.kill().await?;
+        tree.emptied().await
+    };
+    if let Err(error) = ended.await {
+        tracing::error!("{instance}: ending what its check left behind: {error}");
+    }
+}
+
+/// The output of a command, read as it comes so that the command never waits, and forgotten but
+/// for its end.
+struct Output {
+    pipe: pipe::Receiver,
+    tail: Vec<u8>,
+}
+
+impl Output {
+    async fn collect_until_exit(&mut self, waiting: &mut Waiting) -> CommandEnd {
+        let mut open = true;
+        let status = loop {
+            tokio::select! {
+                status = &mut waiting.exit => break status.unwrap_or(ExitStatus::Unknown),
+                ready = self.pipe.readable(), if open => open = ready.is_ok() && self.read_some(),
+            }
+        };
+        // What the command itself wrote is in the pipe by now; what it left behind may go on.
+        const WHOLE_PIPE: usize = 16;
+        for _ in 0..WHOLE_PIPE {
+            if !self.read_some() {
+                break;
+            }
+        }
+        match status {
+            ExitStatus::Code(0) => CommandEnd::Success,
+            status => CommandEnd::Failure(match self.last_line() {
+                Some(line) => format!("{status}: {line}"),
+                None => status.to_string(),
+            }),
+        }
+    }
+
+    /// Whether there may be more, now or later.
+    fn read_some(&mut self) -> bool {
+        let mut buffer = [0; KEPT];
+        match self.pipe.try_read(&mut buffer) {
+            Ok(0) => false,
+            Ok(len) => {
+                self.tail.extend_from_slice(&buffer[..len]);
+                let excess = self.tail.len().saturating_sub(KEPT);
+                self.tail.drain(..excess);
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    fn last_line(&self) -> Option<String> {
+        let mut lines = self.tail.rsplit(|byte| *byte == b'\n');
+        let line = lines.find(|line| !line.trim_ascii().is_empty())?;
+        let text = shown(line.trim_ascii());
+        Some(match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! From what shall run to the first instruction of the command, by way of the shim.
+//!
+//! [`Launcher::begin`] makes a process that runs the shim and waits. Its pid is recorded then; only
+//! [`Waiting::go`] lets it become the command. When this process dies in between, the shim sees the
+//! end of its socket and ends.
+
+use super::identity::Identity;
+use super::reaper::{Exit, start_registered};
+use crate::core::event::{SpawnError, SpawnStage};
+use crate::sys::clone::{Program, StartError};
+use message::{Draft, Limit, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+#[path = "../../shim/message.rs"]
+#[allow(dead_code, reason = "one file for two programs, of which each has its part")]
+mod message;
+
+/// The usual soft limit of open files. The daemon's own is raised, and is not for its children: a
+/// program that uses select(2) breaks above this one.
+const USUAL_FILES: u64 = 1024;
+
+/// What shall run and how, for one instance.
+pub struct Recipe {
+    /// The argument vector; not empty.
+    pub argv: Vec<String>,
+    /// All of its environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Who it shall be.
+    pub identity: Identity,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Scheduling priority.
+    pub nice: Option<i8>,
+    /// Limit of open files.
+    pub max_files: Option<u64>,
+    /// The file that shall be its standard output and standard error.
+    pub log_file: Option<String>,
+    /// The file that shall hold its pid.
+    pub pid_file: Option<String>,
+    /// A mark that its descendants inherit, as a resource limit: see [`super::census`].
+    pub mark: Option<u64>,
+}
+
+/// What is needed to start any process.
+pub struct Launcher {
+    shim: OwnedFd,
+    null: OwnedFd,
+    /// The hard limit of open files, of the daemon and so of its children.
+    files: u64,
+    /// The daemon is more, or less, likely to be killed for want of memory than its children are.
+    oom_adjusted: bool,
+}
+
+/// A process that runs the shim and waits to be told what to become.
+pub struct Waiting {
+    /// Its process id.
+    pub pid: u32,
+    /// Stands for it.
+    pub pidfd: Arc<OwnedFd>,
+    /// Comes when it has ended.
+    pub exit: Exit,
+    /// Whether it is in the control group already.
+    pub in_cgroup: bool,
+    socket: UnixStream,
+}
+
+impl Launcher {
+    /// Puts the shim into memory, and raises this process's own limit of open files.
+    ///
+    /// # Errors
+    /// When memory that can be executed is not to be had (`vm.memfd_noexec`), or /dev/null is not.
+    pub fn new() -> io::Result<Launcher> {
+        let explain = |error: io::Error| {
+            io::Error::new(error.kind(), format!("making executable memory for the shim: {error}"))
+        };
+        let shim = sealed(include_bytes!(concat!(env!("OUT_DIR"), "/shim"))).map_err(explain)?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let mut limit = getrlimit(Resource::Nofile);
+        let files = limit.maximum.unwrap_or(u64::MAX);
+        limit.current = limit.maximum;
+        // With the present limit it works too, for fewer processes.
+        let _ = setrlimit(Resource::Nofile, limit);
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        let oom_adjusted = !matches!(own.trim(), "" | "0");
+        Ok(Launcher { shim, null: null.into(), files, oom_adjusted })
+    }
+
+    /// Standard input of everything, and the output of what shall have none.
+    #[must_use]
+    pub fn null(&self) -> BorrowedFd<'_> {
+        self.null.as_fd()
+    }
+
+    /// Makes a process that waits.
+    ///
+    /// # Errors
+    /// At stage `Fork`, or `Exec` when the arguments or the environment cannot be passed.
+    pub fn begin(
+        &self,
+        recipe: &Recipe,
+        output: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Waiting, SpawnError> {
+        let fork = |error: io::Error| failure(SpawnStage::Fork, "", reason(&error));
+        let exec = |reason: String| failure(SpawnStage::Exec, recipe.program(), reason);
+        let has_nul = || exec("an argument or environment value has a NUL byte".into());
+        let argv = recipe.argv.iter().map(|text| CString::new(text.as_str())).collect();
+        let argv: Vec<_> = Result::map_err(argv, |_| has_nul())?;
+        let env = recipe.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+        let env: Vec<_> = env.collect::<Result<_, _>>().map_err(|_| has_nul())?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fork)?;
+        ours.set_nonblocking(true).map_err(fork)?;
+        let socket = UnixStream::from_std(ours).map_err(fork)?;
+
+        let fds = [(self.null.as_fd(), 0), (output, 1), (output, 2), (theirs.as_fd(), SOCKET_FD)];
+        let program =
+            Program { file: self.shim.as_fd(), argv: &argv, env: &env, fds: &fds, cgroup };
+        let (started, exit) = start_registered(&program).map_err(|error| match error {
+            StartError::Clone(error) if cgroup.is_some() && is_about_cgroup(&error) => {
+                failure(SpawnStage::Cgroup, "", reason(&error))
+            }
+            StartError::Clone(error) => fork(error),
+            StartError::Exec(error) if error.raw_os_error() == Some(libc::E2BIG) => {
+                exec(reason(&error))
+            }
+            StartError::Exec(error) => {
+                failure(SpawnStage::Fork, "", format!("executing the shim: {}", reason(&error)))
+            }
+        })?;
+        if self.oom_adjusted {
+            // The process waits, so it can still be changed from here. Only raising is always
+            // allowed, and a wish that is refused is no reason not to run.
+            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", started.pid), "0");
+        }
+        Ok(Waiting {
+            pid: started.pid,
+            pidfd: Arc::new(started.pidfd),
+            exit,
+            in_cgroup: started.in_cgroup,
+            socket,
+        })
+    }
+
+    /// What the shim has to be told.
+    ///
+    /// # Errors
+    /// At the stage whose text cannot be passed on.
+    pub fn instruction(&self, recipe: &Recipe) -> Result<Vec<u8>, SpawnError> {
+        let text = |stage, text: &str| {
+            CString::new(text).map_err(|_| failure(stage, text, "it has a NUL byte".into()))
+        };
+        let optional = |stage, path: &Option<String>| {
+            path.as_deref().map(|path| text(stage, path)).transpose()
+        };
+        let cwd = text(SpawnStage::Cwd, &recipe.cwd)?;
+        let log_file = optional(SpawnStage::LogFile, &recipe.log_file)?;
+        let pid_file = optional(SpawnStage::PidFile, &recipe.pid_file)?;
+        let candidates = recipe.candidates().into_iter();
+        let candidates = candidates.map(|path| text(SpawnStage::Exec, &path));
+        let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
+        let candidates: Vec<&CStr> = candidates.iter().map(CString::as_c_str).collect();
+        let credentials = recipe.identity.credentials.as_ref();
+
+        let mut bytes = vec![0; 4];
+        Draft {
+            umask: recipe.umask,
+            nice: recipe.nice.map(i32::from),
+            credentials: credentials.map(|user| (user.uid, user.gid, user.groups.as_slice())),
+            limits: &self.limits(recipe),
+            cwd: &cwd,
+            log_file: log_file.as_deref(),
+            pid_file: pid_file.as_deref(),
+            candidates: &candidates,
+        }
+        .encode(&mut bytes);
+        if bytes.len() > MAX_INSTRUCTION {
+            let reason = format!("PATH and paths are longer than {MAX_INSTRUCTION} bytes in all");
+            return Err(failure(SpawnStage::Exec, recipe.program(), reason));
+        }
+        let len = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        Ok(bytes)
+    }
+
+    fn limits(&self, recipe: &Recipe) -> Vec<Limit> {
+        let files = match recipe.max_files {
+            None => Limit {
+                resource: libc::RLIMIT_NOFILE,
+                soft: USUAL_FILES.min(self.files),
+                hard: self.files,
+            },
+            Some(wanted) => {
+                // Only root can go beyond the hard limit; a limit that cannot be had is no reason
+                // not to run.
+                let root = rustix::process::geteuid().is_root();
+                let files = if root { wanted } else { wanted.min(self.files) };
+                Limit { resource: libc::RLIMIT_NOFILE, soft: files, hard: files }
+            }
+        };
+        let mark =
+            recipe.mark.map(|mark| Limit { resource: libc::RLIMIT_RSS, soft: mark, hard: mark });
+        std::iter::once(files).chain(mark).collect()
+    }
+}
+
+impl Waiting {
+    /// Lets the process become the command, and returns when it has.
+    ///
+    /// # Errors
+    /// At the stage the shim reports. The process ends by itself then.
+    pub async fn go(&mut self, recipe: &Recipe, instruction: &[u8]) -> Result<(), SpawnError> {
+        let died = |_| {
+            let reason = "the process was killed before it could become the command".to_owned();
+            failure(SpawnStage::Fork, "", reason)
+        };
+        self.socket.write_all(instruction).await.map_err(died)?;
+        let mut answer = Vec::new();
+        self.socket.read_to_end(&mut answer).await.map_err(died)?;
+        match Report::decode(&answer) {
+            Some(report) => Err(recipe.explain(report)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Recipe {
+    fn program(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+
+    /// Where execvp(3) looks when there is no PATH.
+    fn path(&self) -> &str {
+        self.env.get("PATH").map_or("/bin:/usr/bin", String::as_str)
+    }
+
+    fn candidates(&self) -> Vec<String> {
+        let program = self.program();
+        if program.contains('/') {
+            return vec![program.to_owned()];
+        }
+        let directories = self.path().split(':');
+        let inside = directories.map(|directory| match directory {
+            "" => format!("./{program}"),
+            directory => format!("{}/{program}", directory.trim_end_matches('/')),
+        });
+        inside.collect()
+    }
+
+    /// The report of the shim in words.
+    fn explain(&self, report: Report) -> SpawnError {
+        let mut reason = reason(&io::Error::from_raw_os_error(report.errno));
+        let path_of = |path: &Option<String>| path.clone().unwrap_or_default();
+        let (stage, subject) = match report.stage {
+            Stage::Instruction | Stage::Session => (SpawnStage::Fork, String::new()),
+            Stage::Limits => (SpawnStage::Limits, self.limit_text(report.index)),
+            Stage::Nice => {
+                (SpawnStage::Nice, self.nice.map(|nice| nice.to_string()).unwrap_or_default())
+            }
+            Stage::Credentials => (SpawnStage::Credentials, self.identity.record.name.clone()),
+            Stage::Cwd => (SpawnStage::Cwd, self.cwd.clone()),
+            Stage::LogFile | Stage::PidFile => {
+                let (stage, path) = match report.stage {
+                    Stage::LogFile => (SpawnStage::LogFile, path_of(&self.log_file)),
+                    _ => (SpawnStage::PidFile, path_of(&self.pid_file)),
+                };
+                if report.errno == libc::ELOOP {
+                    reason = "it is a symbolic link, which is not followed".into();
+                } else if let Some(directory) = path.get(..report.index as usize)
+                    && !directory.is_empty()
+                {
+                    reason = format!("making directory {directory}: {reason}");
+                }
+                (stage, path)
+            }
+            Stage::Exec => (SpawnStage::Exec, self.exec_subject(report, &mut reason)),
+        };
+        SpawnError { stage, subject, reason }
+    }
+
+    fn limit_text(&self, resource: u32) -> String {
+        match self.max_files {
+            Some(files) if resource == libc::RLIMIT_NOFILE => format!("files: {files}"),
+            _ => String::new(),
+        }
+    }
+
+    fn exec_subject(&self, report: Report, reason: &mut String) -> String {
+        let program = self.program();
+        let candidate = self.candidates().into_iter().nth(report.index as usize);
+        match candidate.filter(|_| report.index != NO_INDEX) {
+            Some(path) => {
+                if report.errno == libc::ENOENT {
+                    *reason =
+                        "the file is there, but the interpreter or loader it names is not".into();
+                }
+                path
+            }
+            None if program.contains('/') => program.to_owned(),
+            None => format!("{program} (searched in {})", self.path()),
+        }
+    }
+}
+
+/// What clone3(2) says about `CLONE_INTO_CGROUP` and nothing else.
+fn is_about_cgroup(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EBUSY | libc::EOPNOTSUPP))
+}
+
+/// A file in memory that can be executed and never changed.
+fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know that it has to be asked for.
+    let file = rustix::fs::memfd_create("provost-shim", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("provost-shim", flags))?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(content)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
+}
+
+/// What the system says about an error, without the number.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if error.raw_os_error().is_some() => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
+/// Puts an error together.
+#[must_use]
+pub fn failure(stage: SpawnStage, subject: &str, reason: String) -> SpawnError {
+    SpawnError { stage, subject: subject.to_owned(), reason }
+}

@@ -1,0 +1,324 @@
+//! The life of a run: started, running, its main process gone, empty.
+
+use super::identity::Identity;
+use super::launch::{failure, reason};
+use super::output::{Connection, Output, Pump, Route, connect};
+use super::reaper::Exit;
+use super::tree::Tree;
+use super::{Inner, lock};
+use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
+use crate::core::ids::{InstanceId, Run};
+use crate::core::spec::{ProcessSpec, Signal};
+use crate::sys::signal::send;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, Mutex};
+
+const CONT: Signal = Signal(18);
+
+/// What the backend holds of a run, and by what others act on it.
+pub struct Handle {
+    instance: InstanceId,
+    run: Run,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    /// A signal that came before there was a command to get it.
+    ending: Option<Signal>,
+    /// Somebody is killing it until nothing is left.
+    killing: bool,
+}
+
+enum Phase {
+    /// There is no process yet.
+    Preparing,
+    /// Somebody wanted it to end before there was a process.
+    Cancelled,
+    /// There is a process, which has not become the command yet.
+    Starting(Child),
+    /// The command runs.
+    Running(Child),
+    /// The main process is gone.
+    Left(Arc<Tree>),
+    /// Nothing is left.
+    Over,
+}
+
+#[derive(Clone)]
+struct Child {
+    pidfd: Arc<OwnedFd>,
+    tree: Arc<Tree>,
+}
+
+impl Handle {
+    /// A run that was asked for.
+    #[must_use]
+    pub fn new(instance: InstanceId, run: Run) -> Handle {
+        let state = State { phase: Phase::Preparing, ending: None, killing: false };
+        Handle { instance, run, state: Mutex::new(state) }
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self, signal: Signal) {
+        let mut state = lock(&self.state);
+        match &state.phase {
+            Phase::Preparing => state.phase = Phase::Cancelled,
+            Phase::Starting(_) => state.ending = Some(signal),
+            Phase::Running(child) => self.end_by(signal, &child.pidfd),
+            Phase::Left(tree) => self.signal_all(signal, tree.clone()),
+            Phase::Cancelled | Phase::Over => {}
+        }
+    }
+
+    /// A process that is stopped would not see the signal: it is woken up for it.
+    fn end_by(&self, signal: Signal, pidfd: &OwnedFd) {
+        self.complain(send(pidfd, signal).and_then(|()| send(pidfd, CONT)));
+    }
+
+    fn signal_all(&self, signal: Signal, tree: Arc<Tree>) {
+        let name = self.instance.clone();
+        tokio::spawn(async move {
+            if let Err(error) = tree.signal(signal).await {
+                tracing::warn!("{name}: sending {signal}: {error}");
+            }
+        });
+    }
+
+    fn complain(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!("{}: sending a signal: {error}", self.instance);
+        }
+    }
+
+    /// Kills all of it until nothing is left.
+    pub fn kill(&self) {
+        let mut state = lock(&self.state);
+        let tree = match &state.phase {
+            Phase::Preparing => {
+                state.phase = Phase::Cancelled;
+                return;
+            }
+            Phase::Starting(child) | Phase::Running(child) => child.tree.clone(),
+            Phase::Left(tree) => tree.clone(),
+            Phase::Cancelled | Phase::Over => return,
+        };
+        if !std::mem::replace(&mut state.killing, true) {
+            let name = self.instance.clone();
+            tokio::spawn(async move {
+                if let Err(error) = tree.kill().await {
+                    tracing::error!("{name}: killing it: {error}");
+                }
+            });
+        }
+    }
+
+    /// Sends a signal to what runs.
+    pub fn signal(&self, signal: Signal, whom: Whom) {
+        match (&lock(&self.state).phase, whom) {
+            (Phase::Running(child), Whom::Main) => self.complain(send(&child.pidfd, signal)),
+            (Phase::Running(Child { tree, .. }) | Phase::Left(tree), Whom::All) => {
+                self.signal_all(signal, tree.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Its tree, where there is one.
+    #[must_use]
+    pub fn tree(&self) -> Option<Arc<Tree>> {
+        match &lock(&self.state).phase {
+            Phase::Starting(child) | Phase::Running(child) => Some(child.tree.clone()),
+            Phase::Left(tree) => Some(tree.clone()),
+            Phase::Preparing | Phase::Cancelled | Phase::Over => None,
+        }
+    }
+
+    /// Its main process, while there is one.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<Arc<OwnedFd>> {
+        match &lock(&self.state).phase {
+            Phase::Running(child) => Some(child.pidfd.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// What a run that was started has to be ended with.
+struct Started {
+    pid: u32,
+    exit: Exit,
+    child: Child,
+    pid_file: Option<PidFile>,
+}
+
+struct PidFile {
+    path: String,
+    pid: u32,
+    identity: Identity,
+}
+
+/// Carries out one run and reports what happens.
+pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<ProcessSpec>) {
+    let (instance, run) = (handle.instance.clone(), handle.run);
+    let report = |event| {
+        // Nobody listens any more when the daemon ends.
+        let _ = inner.facts.send(event);
+    };
+    let over = || {
+        lock(&inner.runs).remove(&(instance.clone(), run));
+        lock(&handle.state).phase = Phase::Over;
+    };
+    let started = match start(&inner, &handle, &spec).await {
+        Ok(started) => started,
+        Err(error) => {
+            over();
+            return report(Event::SpawnFailed { instance, run, error });
+        }
+    };
+    let Started { pid, exit, child: Child { pidfd, tree }, pid_file } = started;
+    report(Event::Spawned { instance: instance.clone(), run, pid });
+    {
+        let mut state = lock(&handle.state);
+        state.phase = Phase::Running(Child { pidfd: pidfd.clone(), tree: tree.clone() });
+        if let Some(signal) = state.ending.take() {
+            handle.end_by(signal, &pidfd);
+        }
+    }
+    // The table that holds the other end outlives all runs.
+    let status = exit.await.unwrap_or(ExitStatus::Unknown);
+    lock(&handle.state).phase = Phase::Left(tree.clone());
+    report(Event::Exited { instance: instance.clone(), run, status });
+
+    if let Err(error) = tree.emptied().await {
+        tracing::error!("{instance}: cannot tell whether anything is left of it: {error}");
+    }
+    if let Some(pid_file) = pid_file {
+        pid_file.remove().await;
+    }
+    over();
+    // With it goes the control group.
+    drop(tree);
+    report(Event::Emptied { instance, run });
+}
+
+async fn start(
+    inner: &Arc<Inner>,
+    handle: &Handle,
+    spec: &Arc<ProcessSpec>,
+) -> Result<Started, SpawnError> {
+    let (instance, exec) = (&handle.instance, &spec.exec);
+    let path = |path: &Option<crate::core::spec::Text>| {
+        path.as_ref().map(|path| path.render(instance.index).into_owned())
+    };
+    let identity = inner.identity(exec).await?;
+    let argv = exec.command.argv(instance.index);
+    let mut recipe = inner.recipe(instance, exec, argv, identity);
+    let route = inner.route(exec);
+    let output = connect_output(inner, instance, route, path(&exec.log_file), &recipe.identity);
+    let output = output.await?;
+    recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
+    recipe.pid_file = path(&exec.pid_file);
+    let tree = Arc::new(inner.plant(&instance.to_string(), &mut recipe)?);
+    let instruction = inner.launcher.instruction(&recipe)?;
+
+    let mut waiting = {
+        let mut state = lock(&handle.state);
+        if let Phase::Cancelled = state.phase {
+            let reason = "it was stopped before it was started".to_owned();
+            return Err(failure(SpawnStage::Fork, "", reason));
+        }
+        let null = inner.launcher.null();
+        let waiting = inner.begin(&recipe, output.for_process(null), &tree)?;
+        state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
+        waiting
+    };
+    if let Output::Read { write, read, copies } = output {
+        // Ours must not keep it open.
+        drop(write);
+        let shown = inner.shown(instance, spec);
+        let console = (route == Route::Console).then(|| (inner.console.clone(), shown.prefix));
+        let pump = Pump { ring: shown.ring, console };
+        spawn_pump(inner, instance.clone(), pump.run(read, copies));
+    }
+    let pid_file = recipe.pid_file.clone();
+    let pid_file =
+        pid_file.map(|path| PidFile { path, pid: waiting.pid, identity: recipe.identity.clone() });
+    if let Err(error) = waiting.go(&recipe, &instruction).await {
+        // Reported only when nothing of it exists any more.
+        let _ = waiting.exit.await;
+        if let Some(pid_file) = pid_file.filter(|_| error.stage >= SpawnStage::PidFile) {
+            pid_file.remove().await;
+        }
+        return Err(error);
+    }
+    let child = Child { pidfd: waiting.pidfd, tree };
+    Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file })
+}
+
+async fn connect_output(
+    inner: &Inner,
+    instance: &InstanceId,
+    route: Route,
+    log_file: Option<String>,
+    identity: &Identity,
+) -> Result<Output, SpawnError> {
+    // The journal lets only root say which unit it is.
+    let root = rustix::process::geteuid().is_root();
+    let unit = root.then(|| format!("{}-{instance}.service", inner.name));
+    let journal = inner.journal.clone();
+    if !route.may_block() {
+        return connect(&Connection { route, instance, journal, unit, log_file, identity });
+    }
+    let (instance, identity) = (instance.clone(), identity.clone());
+    let work = move || {
+        let (instance, identity) = (&instance, &identity);
+        connect(&Connection { route, instance, journal, unit, log_file, identity })
+    };
+    let broken = |error: tokio::task::JoinError| failure(SpawnStage::Output, "", error.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(broken)?
+}
+
+fn spawn_pump(
+    inner: &Arc<Inner>,
+    instance: InstanceId,
+    pump: impl Future<Output = io::Result<()>> + Send + 'static,
+) {
+    let inner = inner.clone();
+    inner.pumps.send_modify(|reading| *reading += 1);
+    tokio::spawn(async move {
+        if let Err(error) = pump.await {
+            tracing::warn!("{instance}: reading its output: {error}");
+        }
+        inner.pumps.send_modify(|reading| *reading -= 1);
+    });
+}
+
+impl PidFile {
+    /// Removes the file as the user, if it is still the one that was written.
+    async fn remove(self) {
+        let path = self.path.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            self.identity.run(|| {
+                let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                let mut options = std::fs::OpenOptions::new();
+                let file = options.read(true).custom_flags(flags).open(&self.path)?;
+                let mut text = String::new();
+                const LONGEST_PID: u64 = 12;
+                file.take(LONGEST_PID).read_to_string(&mut text)?;
+                match text.trim_end() == self.pid.to_string() {
+                    true => std::fs::remove_file(&self.path),
+                    false => Ok(()),
+                }
+            })
+        });
+        match removed.await {
+            Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!("removing the pid file {path}: {}", reason(&error));
+            }
+            _ => {}
+        }
+    }
+}

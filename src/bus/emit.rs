@@ -1,0 +1,309 @@
+//! Turns what the driver published into objects and signals, one task for each connection.
+//!
+//! For each turn of the driver and each object there is at most one `PropertiesChanged`, with only
+//! what differs from what was told before. It is built by hand: the generated functions send one
+//! signal for each property.
+
+use super::job::JobObject;
+use super::manager::{ManagerObject, write_cursor};
+use super::process::ProcessObject;
+use super::values::{self, Changed, Clock};
+use super::{Context, job_number, paths, replies};
+use crate::core::ids::{InstanceId, JobId};
+use crate::core::job::{JobKind, JobResult};
+use crate::core::view::InstanceView;
+use crate::driver::handle::{ExitNotice, JobEnd, JobView, ManagerView, ReloadOutcome, Turn};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::{self, error::RecvError};
+use zbus::message::Message;
+use zbus::object_server::Interface;
+use zbus::{Connection, DynamicType, OwnedObjectPath};
+
+/// How long one turn may take to be sent to a peer. One that reads nothing for so long is given up,
+/// so that it does not keep its place. A bus that does not read is waited for: giving up would not
+/// give the name free, and it reads again when the client that holds it up has gone.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why no more signals can be sent on a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum EmitError {
+    /// The connection does not work any more.
+    #[error("{0}")]
+    Bus(#[from] zbus::Error),
+    /// Nobody reads at the other end.
+    #[error("the other end has not read for {} s", PATIENCE.as_secs())]
+    Stuck,
+    /// The driver is gone.
+    #[error("the supervisor is gone")]
+    DriverGone,
+}
+
+/// Tells one connection what changes.
+pub struct Emitter {
+    context: Arc<Context>,
+    turns: broadcast::Receiver<Arc<Turn>>,
+    told: Told,
+}
+
+/// What the other end was told last.
+struct Told {
+    instances: BTreeMap<InstanceId, Arc<InstanceView>>,
+    manager: Arc<ManagerView>,
+    jobs: BTreeMap<JobId, JobView>,
+    last_event: u64,
+}
+
+impl Emitter {
+    /// Notes what there is now. Whoever makes an emitter registers the objects of [`Emitter::told`]
+    /// before it runs.
+    pub fn new(context: Arc<Context>) -> Emitter {
+        // Subscribed first: what changes after this is seen twice and not missed.
+        let turns = context.handle().subscribe();
+        let published = context.handle().published();
+        let told = Told {
+            instances: published.instances().into_iter().map(|v| (v.id.clone(), v)).collect(),
+            manager: published.manager(),
+            jobs: published.jobs().into_iter().map(|job| (job.id, job)).collect(),
+            last_event: published.last_event(),
+        };
+        Emitter { context, turns, told }
+    }
+
+    /// The objects of instances that there are at the beginning.
+    pub fn processes(&self) -> impl Iterator<Item = (OwnedObjectPath, ProcessObject)> {
+        self.told
+            .instances
+            .keys()
+            .map(|id| (paths::process(id), ProcessObject::new(self.context.clone(), id.clone())))
+    }
+
+    /// The objects of jobs that there are at the beginning.
+    pub fn jobs(&self) -> impl Iterator<Item = (OwnedObjectPath, JobObject)> {
+        self.told.jobs.values().map(|job| (paths::job(job.id), JobObject(job.clone())))
+    }
+
+    /// Tells what changes, until that is not possible any more.
+    pub async fn run(mut self, connection: Connection, patience: Option<Duration>) -> EmitError {
+        loop {
+            let turn = match self.turns.recv().await {
+                Ok(turn) => turn,
+                Err(RecvError::Lagged(_)) => Arc::new(self.everything().await),
+                Err(RecvError::Closed) => return EmitError::DriverGone,
+            };
+            let told = self.tell(&turn, &connection);
+            let told = match patience {
+                None => told.await,
+                Some(patience) => match tokio::time::timeout(patience, told).await {
+                    Ok(told) => told,
+                    Err(_) => return EmitError::Stuck,
+                },
+            };
+            if let Err(error) = told {
+                return error.into();
+            }
+        }
+    }
+
+    /// A turn in which everything may have changed, for when turns were missed.
+    async fn everything(&self) -> Turn {
+        let published = self.context.handle().published();
+        let mut turn = Turn { manager: true, ..Turn::default() };
+        turn.instances = self.told.instances.keys().cloned().collect();
+        turn.instances.extend(published.instances().iter().map(|view| view.id.clone()));
+        let jobs = published.jobs();
+        turn.jobs_new =
+            jobs.iter().filter(|job| !self.told.jobs.contains_key(&job.id)).cloned().collect();
+        for job in self.told.jobs.values() {
+            if jobs.iter().all(|other| other.id != job.id) {
+                turn.jobs_removed.push(self.end_of(job).await);
+            }
+        }
+        turn
+    }
+
+    async fn end_of(&self, job: &JobView) -> JobEnd {
+        self.context.handle().job_end(job.id).await.unwrap_or_else(|| JobEnd {
+            id: job.id,
+            kind: job.kind,
+            instance: job.instance.clone(),
+            // So long ago that nobody knows. It must not be told as success.
+            result: JobResult::Canceled,
+            detail: None,
+        })
+    }
+
+    async fn tell(&mut self, turn: &Turn, connection: &Connection) -> zbus::Result<()> {
+        let mut out = Vec::new();
+        let gone = self.tell_instances(turn, connection, &mut out).await?;
+        self.tell_jobs_new(turn, connection, &mut out).await?;
+        for exit in &turn.exits {
+            out.push(exited(exit)?);
+        }
+        for outcome in &turn.reloads {
+            out.push(reload_finished(outcome)?);
+        }
+        if turn.manager {
+            let manager = self.context.handle().published().manager();
+            let old = std::mem::replace(&mut self.told.manager, manager.clone());
+            let table = values::MANAGER;
+            let changed = values::changed(table, &*old, &*manager, &Clock::now());
+            out.extend(properties_changed::<ManagerObject>(paths::ROOT, changed)?);
+        }
+        let last_event = self.context.handle().published().last_event();
+        if last_event != self.told.last_event {
+            self.told.last_event = last_event;
+            out.push(events_added(&write_cursor(&self.context.service.epoch, last_event))?);
+        }
+        connection.send_all(&out).await?;
+        self.tell_jobs_removed(turn, connection).await?;
+        for id in gone {
+            remove::<ProcessObject>(connection, paths::process(&id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers what is new and compares the rest; what is gone is given back, to be removed when
+    /// all else was told.
+    async fn tell_instances(
+        &mut self,
+        turn: &Turn,
+        connection: &Connection,
+        out: &mut Vec<Message>,
+    ) -> zbus::Result<Vec<InstanceId>> {
+        let clock = Clock::now();
+        let mut gone = Vec::new();
+        for id in &turn.instances {
+            let view = self.context.handle().published().instance(id);
+            let Some(view) = view else {
+                if self.told.instances.remove(id).is_some() {
+                    gone.push(id.clone());
+                }
+                continue;
+            };
+            let path = paths::process(id);
+            match self.told.instances.insert(id.clone(), view.clone()) {
+                None => {
+                    let object = ProcessObject::new(self.context.clone(), id.clone());
+                    connection.object_server().at(path, object).await?;
+                }
+                Some(old) => {
+                    let changed = values::changed(values::PROCESS, &*old, &*view, &clock);
+                    out.extend(properties_changed::<ProcessObject>(&path, changed)?);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn tell_jobs_new(
+        &mut self,
+        turn: &Turn,
+        connection: &Connection,
+        out: &mut Vec<Message>,
+    ) -> zbus::Result<()> {
+        for job in &turn.jobs_new {
+            if self.told.jobs.insert(job.id, job.clone()).is_some() {
+                continue;
+            }
+            // One that has ended already is told in signals only.
+            if turn.jobs_removed.iter().all(|end| end.id != job.id) {
+                connection.object_server().at(paths::job(job.id), JobObject(job.clone())).await?;
+            }
+            out.push(job_new(job)?);
+        }
+        Ok(())
+    }
+
+    async fn tell_jobs_removed(
+        &mut self,
+        turn: &Turn,
+        connection: &Connection,
+    ) -> zbus::Result<()> {
+        if turn.jobs_removed.is_empty() {
+            return Ok(());
+        }
+        let reloads = turn.jobs_removed.iter().any(|end| end.kind == JobKind::Reload);
+        self.context.replies.settled(reloads).await;
+        let mut out = Vec::new();
+        for end in &turn.jobs_removed {
+            if self.told.jobs.remove(&end.id).is_some() {
+                out.push(job_removed(end)?);
+            }
+        }
+        connection.send_all(&out).await?;
+        for end in &turn.jobs_removed {
+            remove::<JobObject>(connection, paths::job(end.id)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes jobs visible before a reply names them. They may be there already.
+pub async fn expose_jobs(context: &Context, connection: &Connection, jobs: &[JobId]) {
+    for job in jobs {
+        if let Some(view) = context.handle().published().job(*job) {
+            // It fails only when the connection is gone, and with it whoever could look.
+            let _ = connection.object_server().at(paths::job(*job), JobObject(view)).await;
+        }
+    }
+}
+
+/// Removes an object; that it is not there is as good.
+async fn remove<I: Interface>(connection: &Connection, path: OwnedObjectPath) -> zbus::Result<()> {
+    match connection.object_server().remove::<I, _>(path).await {
+        Ok(_) | Err(zbus::Error::InterfaceNotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn signal<B>(path: &str, interface: &str, member: &str, body: &B) -> zbus::Result<Message>
+where
+    B: serde::Serialize + DynamicType,
+{
+    Message::signal(path, interface, member).build(body)
+}
+
+/// The signal, or none when nothing changed.
+fn properties_changed<I: Interface>(path: &str, changed: Changed) -> zbus::Result<Option<Message>> {
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let body = (I::name(), changed.values, changed.invalidated);
+    signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", &body).map(Some)
+}
+
+fn manager_signal<B>(member: &str, body: &B) -> zbus::Result<Message>
+where
+    B: serde::Serialize + DynamicType,
+{
+    signal(paths::ROOT, &ManagerObject::name(), member, body)
+}
+
+fn job_new(job: &JobView) -> zbus::Result<Message> {
+    let instance = job.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+    manager_signal("JobNew", &(job_number(job.id), paths::job(job.id), instance))
+}
+
+fn job_removed(end: &JobEnd) -> zbus::Result<Message> {
+    let instance = end.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+    let body = (job_number(end.id), paths::job(end.id), instance, end.result.as_str());
+    manager_signal("JobRemoved", &body)
+}
+
+fn reload_finished(outcome: &ReloadOutcome) -> zbus::Result<Message> {
+    let body = (outcome.generation.0, outcome.result, replies::reload_info(outcome));
+    manager_signal("ReloadFinished", &body)
+}
+
+fn events_added(cursor: &str) -> zbus::Result<Message> {
+    manager_signal("EventsAdded", &(cursor,))
+}
+
+fn exited(exit: &ExitNotice) -> zbus::Result<Message> {
+    let (code, status) = values::exit(Some(exit.status));
+    let generation = u32::try_from(exit.generation.0).unwrap_or(u32::MAX);
+    let body = (generation, exit.pid, code, status);
+    signal(&paths::process(&exit.instance), &ProcessObject::name(), "Exited", &body)
+}

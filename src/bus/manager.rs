@@ -1,0 +1,562 @@
+//! `org.provost.Provost1.Manager`: the root object.
+
+use super::auth::Action;
+use super::emit::expose_jobs;
+use super::errors::{Error, Named, Result};
+use super::options::Options;
+use super::process::{UNKNOWN, signal_arguments};
+use super::replies::{self, ChangeRow, DiagnosticRow, EventRow};
+use super::values::{self, Clock, Dict};
+use super::{Context, ReplyDue, job_number, paths, plain, text};
+use crate::core::ids::{InstanceId, JobId};
+use crate::core::view::InstanceView;
+use crate::driver::handle::{
+    Accepted, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, now,
+};
+use futures_util::{StreamExt, stream};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use zbus::message::Header;
+use zbus::object_server::{ResponseDispatchNotifier, SignalEmitter};
+use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, interface};
+
+type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
+type Job = ResponseDispatchNotifier<OwnedObjectPath>;
+type Given = HashMap<String, OwnedVariant>;
+
+/// How many instances are asked for their usage at once.
+const USAGE_AT_ONCE: usize = 16;
+
+/// The largest file that is read through a descriptor: the limit of a configuration file.
+const MAX_CONFIG: u64 = 16 * 1024 * 1024;
+
+/// The root object.
+pub struct ManagerObject(Arc<Context>);
+
+impl ManagerObject {
+    pub(super) fn new(context: Arc<Context>) -> ManagerObject {
+        ManagerObject(context)
+    }
+
+    fn view(&self) -> Arc<ManagerView> {
+        self.0.handle().published().manager()
+    }
+
+    async fn authorise(
+        &self,
+        action: Action,
+        header: &Header<'_>,
+        connection: &Connection,
+    ) -> Result<u32> {
+        self.0.access.authorise(action, header, connection).await
+    }
+
+    /// The jobs of a verb, now or when all have ended.
+    async fn jobs(
+        &self,
+        due: ReplyDue,
+        accepted: Vec<Accepted>,
+        wait: bool,
+        connection: &Connection,
+    ) -> Result<Jobs> {
+        let jobs: Vec<JobId> = accepted.iter().map(|accepted| accepted.job).collect();
+        let found = jobs.iter().map(|job| paths::job(*job)).collect();
+        if wait {
+            drop(due);
+            for job in jobs {
+                self.0.handle().job_end(job).await;
+            }
+            return Ok(plain(found));
+        }
+        expose_jobs(&self.0, connection, &jobs).await;
+        Ok(due.with(found))
+    }
+
+    /// The job of a reload, now or when it has ended.
+    async fn reloaded(
+        &self,
+        due: ReplyDue,
+        ticket: ReloadTicket,
+        wait: bool,
+        connection: &Connection,
+    ) -> Result<Job> {
+        let path = ticket.job.map_or_else(paths::none, paths::job);
+        if wait {
+            drop(due);
+            // A driver that is gone tells nothing; the caller learns that from the next call.
+            let _ = ticket.outcome.await;
+            return Ok(plain(path));
+        }
+        expose_jobs(&self.0, connection, ticket.job.as_slice()).await;
+        Ok(due.with(path))
+    }
+
+    async fn status_of(&self, view: Arc<InstanceView>, clock: &Clock) -> (String, Dict) {
+        let usage = match view.pid {
+            Some(_) => self.0.handle().usage(view.id.clone()).await,
+            None => Default::default(),
+        };
+        let mut dict = values::all(values::PROCESS, &*view, clock);
+        dict.insert("MemoryCurrent", usage.memory.unwrap_or(UNKNOWN).into());
+        dict.insert("CPUUsageNSec", usage.cpu.unwrap_or(UNKNOWN).into());
+        dict.insert("TasksCurrent", usage.tasks.unwrap_or(UNKNOWN).into());
+        dict.insert("ControlGroup", usage.control_group.unwrap_or_default().into());
+        dict.insert("Reason", view.reason(now()).into());
+        dict.insert("History", replies::history(&view, clock).into());
+        let tags: Vec<String> = view.spec.tags.iter().map(ToString::to_string).collect();
+        dict.insert("Tags", tags.into());
+        let name = view.spec.name.as_deref().unwrap_or_default().to_owned();
+        dict.insert("DisplayName", name.into());
+        dict.insert("LogKind", values::log_kind(&view).into());
+        (view.id.to_string(), dict)
+    }
+
+    async fn planned(&self, content: Option<OwnedFd>) -> Result<PlanOutcome> {
+        let content = match content {
+            Some(descriptor) => Some(read_config(descriptor).await?),
+            None => None,
+        };
+        Ok(self.0.handle().plan(content).await?)
+    }
+
+    fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>> {
+        Ok(self.0.handle().published().resolve(names)?)
+    }
+}
+
+/// An empty list of names must not mean all, nor nothing without a word.
+fn named(names: Vec<String>) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Err(Error::invalid("name at least one process"));
+    }
+    Ok(names)
+}
+
+/// Reads the file behind a descriptor from its beginning. Only of a regular file (a memfd is one):
+/// any other can keep a reader waiting for ever.
+async fn read_config(descriptor: OwnedFd) -> Result<Vec<u8>> {
+    let file = std::fs::File::from(std::os::fd::OwnedFd::from(descriptor));
+    let read = move || {
+        use std::io::{Read, Seek};
+        let metadata = file.metadata().map_err(|error| Error::invalid(error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(Error::invalid("the configuration must be a regular file or a memfd"));
+        }
+        let mut file = file;
+        let mut content = Vec::new();
+        file.rewind().and_then(|()| file.take(MAX_CONFIG + 1).read_to_end(&mut content)).map_err(
+            |error| Error::invalid(format!("the configuration cannot be read: {error}")),
+        )?;
+        if content.len() as u64 > MAX_CONFIG {
+            return Err(Error::invalid("the configuration is larger than 16 MiB"));
+        }
+        Ok(content)
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| Error::failed(error.to_string()))?
+}
+
+#[interface(name = "org.provost.Provost1.Manager", introspection_docs = false)]
+impl ManagerObject {
+    #[zbus(out_args("jobs"))]
+    async fn start(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Jobs> {
+        self.authorise(Action::Start, &header, connection).await?;
+        let mut options = Options::new(options);
+        let (once, wait) = (options.switch("once")?, options.switch("wait")?);
+        options.done()?;
+        let due = self.0.replies.verb().await;
+        let accepted = self.0.handle().start(named(names)?, once).await?;
+        self.jobs(due, accepted, wait, connection).await
+    }
+
+    #[zbus(out_args("jobs"))]
+    async fn stop(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Jobs> {
+        self.authorise(Action::Stop, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.0.replies.verb().await;
+        let accepted = self.0.handle().stop(named(names)?).await?;
+        self.jobs(due, accepted, wait, connection).await
+    }
+
+    #[zbus(out_args("jobs"))]
+    async fn restart(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Jobs> {
+        self.authorise(Action::Restart, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.0.replies.verb().await;
+        let accepted = self.0.handle().restart(named(names)?).await?;
+        self.jobs(due, accepted, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn reload(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Reload, &header, connection).await?;
+        let mut given = Options::new(options);
+        let wait = given.switch("wait")?;
+        let options = ReloadOptions {
+            expect_generation: given.number("expect-generation")?,
+            force: given.switch("force")?,
+        };
+        given.done()?;
+        let due = self.0.replies.reload().await;
+        let ticket = self.0.handle().reload(Trigger::Caller { uid }, options).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn set_enabled(
+        &self,
+        names: Vec<String>,
+        enabled: bool,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.0.replies.reload().await;
+        let trigger = Trigger::Caller { uid };
+        let ticket = self.0.handle().set_enabled(named(names)?, enabled, trigger).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("processes"))]
+    async fn status(&self, names: Vec<String>) -> Result<BTreeMap<String, Dict>> {
+        let published = self.0.handle().published();
+        let views = if names.is_empty() {
+            published.instances()
+        } else {
+            let ids = published.resolve(&names)?;
+            ids.iter().filter_map(|id| published.instance(id)).collect()
+        };
+        let clock = Clock::now();
+        Ok(stream::iter(views)
+            .map(|view| self.status_of(view, &clock))
+            .buffered(USAGE_AT_ONCE)
+            .collect()
+            .await)
+    }
+
+    #[zbus(out_args("processes"))]
+    async fn list_processes(&self) -> Vec<(String, String, String, u32, OwnedObjectPath)> {
+        let views = self.0.handle().published().instances();
+        let row = |view: Arc<InstanceView>| {
+            (
+                view.id.to_string(),
+                view.state.as_str().to_owned(),
+                view.health.as_str().to_owned(),
+                view.pid.unwrap_or(0),
+                paths::process(&view.id),
+            )
+        };
+        views.into_iter().map(row).collect()
+    }
+
+    #[zbus(out_args("process"))]
+    async fn get_process(&self, name: String) -> Result<OwnedObjectPath> {
+        let id = InstanceId::parse(&name).map_err(|_| Error::no_process(&name))?;
+        match self.0.handle().published().instance(&id) {
+            Some(_) => Ok(paths::process(&id)),
+            None => Err(Error::no_process(&name)),
+        }
+    }
+
+    #[zbus(out_args("jobs"))]
+    async fn list_jobs(&self) -> Vec<(u32, String, String, OwnedObjectPath)> {
+        let jobs = self.0.handle().published().jobs();
+        jobs.into_iter()
+            .map(|job| {
+                let instance = job.instance.map(|id| id.to_string()).unwrap_or_default();
+                (job_number(job.id), job.kind.as_str().to_owned(), instance, paths::job(job.id))
+            })
+            .collect()
+    }
+
+    #[zbus(out_args("result", "detail"))]
+    async fn wait_job(
+        &self,
+        id: u32,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(String, String)> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        match self.0.handle().job_end(JobId(id.into())).await {
+            Some(end) => Ok((end.result.as_str().to_owned(), end.detail.unwrap_or_default())),
+            None => Err(Named::NoSuchJob(format!("there is no job {id}")).into()),
+        }
+    }
+
+    async fn signal(
+        &self,
+        name: String,
+        whom: &str,
+        signal: i32,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        self.authorise(Action::Signal, &header, connection).await?;
+        let (signal, whom) = signal_arguments(whom, signal)?;
+        Ok(self.0.handle().signal(name, signal, whom).await?)
+    }
+
+    async fn reset_failed(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<()> {
+        self.authorise(Action::Start, &header, connection).await?;
+        Ok(self.0.handle().reset_failed(named(names)?).await?)
+    }
+
+    #[zbus(out_args("ok", "diagnostics"))]
+    async fn validate_config(
+        &self,
+        config: OwnedFd,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(bool, Vec<DiagnosticRow>)> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        Options::new(options).done()?;
+        let outcome = self.planned(Some(config)).await?;
+        let diagnostics = replies::full_diagnostics(&outcome.diagnostics, &outcome.rendered);
+        Ok((outcome.plan.is_some(), diagnostics))
+    }
+
+    #[zbus(out_args("changes", "diagnostics"))]
+    async fn plan_reload(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<ChangeRow>, Vec<DiagnosticRow>)> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let mut options = Options::new(options);
+        let config = options.descriptor("config")?;
+        options.done()?;
+        let outcome = self.planned(config).await?;
+        let diagnostics = replies::full_diagnostics(&outcome.diagnostics, &outcome.rendered);
+        Ok((outcome.plan.as_ref().map(replies::changes).unwrap_or_default(), diagnostics))
+    }
+
+    #[zbus(out_args("stream"))]
+    async fn open_log(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd> {
+        self.authorise(Action::ReadLogs, &header, connection).await?;
+        let mut options = Options::new(options);
+        let follow = options.switch("follow")?;
+        options.done()?;
+        let found = self.resolve(&names)?;
+        let [instance] = found.as_slice() else {
+            return Err(Error::invalid("a stream is of one process; open one for each"));
+        };
+        match self.0.handle().open_log(instance.to_string(), follow).await? {
+            Some(stream) => Ok(stream.into()),
+            None => Err(Named::LogInJournal(text::journal_command(instance, follow)).into()),
+        }
+    }
+
+    #[zbus(out_args("events", "cursor"))]
+    async fn get_events(
+        &self,
+        cursor: String,
+        limit: u32,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<EventRow>, String)> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let published = self.0.handle().published();
+        let epoch = &self.0.service.epoch;
+        if cursor == "tail" {
+            return Ok((Vec::new(), write_cursor(epoch, published.last_event())));
+        }
+        let after = read_cursor(epoch, &cursor)?;
+        let limit = if limit == 0 { usize::MAX } else { limit as usize };
+        let lines = published.events_after(after, limit);
+        let last = lines.last().map_or(after, |line| line.seq);
+        Ok((lines.iter().map(|line| replies::event(line)).collect(), write_cursor(epoch, last)))
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn backend(&self) -> String {
+        self.view().backend.to_owned()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn config_file(&self) -> String {
+        self.view().config_file.display().to_string()
+    }
+
+    #[zbus(property)]
+    async fn system_state(&self) -> String {
+        self.view().summary.system_state().to_owned()
+    }
+
+    #[zbus(property)]
+    async fn config_state(&self) -> String {
+        self.view().config_state.to_owned()
+    }
+
+    #[zbus(property)]
+    async fn config_generation(&self) -> u64 {
+        self.view().summary.generation.0
+    }
+
+    #[zbus(property)]
+    async fn config_digest(&self) -> String {
+        self.view().config_digest.clone()
+    }
+
+    #[zbus(property)]
+    async fn last_modified(&self) -> u64 {
+        values::real_or_none(self.view().last_modified)
+    }
+
+    #[zbus(property)]
+    async fn last_reloaded(&self) -> u64 {
+        values::real_or_none(self.view().last_reloaded)
+    }
+
+    #[zbus(property)]
+    async fn watching(&self) -> bool {
+        self.view().watching
+    }
+
+    #[zbus(property)]
+    async fn valid(&self) -> bool {
+        self.view().valid
+    }
+
+    #[zbus(property(emits_changed_signal = "invalidates"))]
+    async fn diagnostics(&self) -> Vec<DiagnosticRow> {
+        replies::public_diagnostics(&self.view().diagnostics)
+    }
+
+    #[zbus(property, name = "NProcesses")]
+    async fn n_processes(&self) -> u32 {
+        self.view().summary.total
+    }
+
+    #[zbus(property, name = "NEnabled")]
+    async fn n_enabled(&self) -> u32 {
+        self.view().summary.enabled
+    }
+
+    #[zbus(property, name = "NRunning")]
+    async fn n_running(&self) -> u32 {
+        self.view().summary.running
+    }
+
+    #[zbus(property, name = "NFailed")]
+    async fn n_failed(&self) -> u32 {
+        self.view().summary.failed
+    }
+
+    #[zbus(property, name = "NUnhealthy")]
+    async fn n_unhealthy(&self) -> u32 {
+        self.view().summary.unhealthy
+    }
+
+    #[zbus(property, name = "NJobs")]
+    async fn n_jobs(&self) -> u32 {
+        self.view().summary.jobs
+    }
+
+    #[zbus(signal)]
+    async fn job_new(
+        emitter: &SignalEmitter<'_>,
+        id: u32,
+        job: OwnedObjectPath,
+        instance: &str,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn job_removed(
+        emitter: &SignalEmitter<'_>,
+        id: u32,
+        job: OwnedObjectPath,
+        instance: &str,
+        result: &str,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn reload_finished(
+        emitter: &SignalEmitter<'_>,
+        generation: u64,
+        result: &str,
+        info: Dict,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn events_added(emitter: &SignalEmitter<'_>, cursor: &str) -> zbus::Result<()>;
+}
+
+/// A cursor names the line after which to go on, and the daemon that counted it.
+pub(super) fn write_cursor(epoch: &str, seq: u64) -> String {
+    format!("{epoch}:{seq}")
+}
+
+/// The number of a cursor; 0 when it is empty or of a daemon that ran before.
+fn read_cursor(epoch: &str, cursor: &str) -> Result<u64> {
+    if cursor.is_empty() {
+        return Ok(0);
+    }
+    let bad = || Error::invalid(format!("{cursor:?} is no cursor"));
+    let (of, seq) = cursor.split_once(':').ok_or_else(bad)?;
+    let seq = seq.parse().map_err(|_| bad())?;
+    Ok(if of == epoch { seq } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_of_one_daemon() {
+        assert_eq!(read_cursor("5f", &write_cursor("5f", 17)).unwrap(), 17);
+        assert_eq!(read_cursor("5f", &write_cursor("60", 17)).unwrap(), 0);
+        assert_eq!(read_cursor("5f", "").unwrap(), 0);
+        for bad in ["17", "5f:", "5f:x", ":"] {
+            assert!(read_cursor("5f", bad).is_err(), "{bad}");
+        }
+    }
+}

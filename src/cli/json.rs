@@ -1,0 +1,220 @@
+//! Data for programs. Keys are `snake_case` and stable: they are added, never renamed. Times are RFC
+//! 3339 in UTC, spans in milliseconds, amounts in bytes; what is not known is null.
+
+use super::human::rfc3339;
+use crate::client::{
+    Change, DiagnosticLine, EventLine, Exit, JobOutcome, PlanSummary, ProcessStatus, ReloadSummary,
+    Severity, Step,
+};
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn time(at: Option<SystemTime>) -> Option<String> {
+    at.and_then(rfc3339)
+}
+
+/// One instance.
+#[must_use]
+pub fn process(status: &ProcessStatus, shown: &str) -> Value {
+    json!({
+        "id": status.id,
+        "name": shown,
+        "process": status.process,
+        "instance": status.instance,
+        "display_name": status.display_name,
+        "description": status.description,
+        "tags": status.tags,
+        "enabled": status.enabled,
+        "desired": status.desired,
+        "state": status.state,
+        "phase": status.phase,
+        "active_state": status.active_state,
+        "since": time(status.since),
+        "result": status.result,
+        "health": status.health,
+        "health_detail": status.health_detail,
+        "last_check": time(status.last_check),
+        "pid": status.pid,
+        "exit": status.exit.map(exit),
+        "restarts": status.restarts,
+        "next_restart_ms": status.next_restart.map(millis),
+        "started": time(status.started),
+        "memory": status.memory,
+        "cpu_ms": status.cpu.map(millis),
+        "tasks": status.tasks,
+        "control_group": status.control_group,
+        "waiting_for": status.waiting_for,
+        "needs_restart": status.needs_restart,
+        "generation": status.generation,
+        "environment_names": status.environment_names,
+        "reason": status.reason,
+        "log": status.log_kind,
+        "history": status.history.iter().map(|line| json!({
+            "at": rfc3339(line.at),
+            "kind": line.kind,
+            "message": line.message,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn exit(exit: Exit) -> Value {
+    match exit {
+        Exit::Code(code) => json!({ "code": code }),
+        Exit::Signal { signal, core } => json!({ "signal": signal, "core_dumped": core }),
+    }
+}
+
+/// The end of one job.
+#[must_use]
+pub fn job(outcome: &JobOutcome, shown: &str, asked: bool) -> Value {
+    json!({
+        "id": outcome.name,
+        "name": shown,
+        "job": (outcome.id != 0).then_some(outcome.id),
+        "asked": asked,
+        "result": outcome.result,
+        "success": outcome.is_success(),
+        "detail": outcome.detail,
+    })
+}
+
+/// One line of the event log.
+#[must_use]
+pub fn event(line: &EventLine) -> Value {
+    json!({
+        "at": rfc3339(line.at),
+        "kind": line.kind,
+        "id": line.instance,
+        "run": line.run,
+        "job": line.job,
+        "message": line.message,
+    })
+}
+
+/// What a reload came to.
+#[must_use]
+pub fn reload(summary: &ReloadSummary) -> Value {
+    json!({
+        "result": summary.result,
+        "generation": summary.generation,
+        "trigger": summary.trigger,
+        "added": summary.added,
+        "removed": summary.removed,
+        "modified": summary.modified,
+        "unchanged": summary.unchanged,
+        "failed": summary.failed,
+        "took_ms": millis(summary.took),
+        "timings_ms": summary.timings.iter()
+            .map(|(stage, took)| (stage.clone(), json!(millis(*took))))
+            .collect::<serde_json::Map<_, _>>(),
+        "steps": summary.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn step(step: &Step) -> Value {
+    json!({
+        "id": step.name,
+        "kind": step.kind,
+        "state": step.state,
+        "took_ms": millis(step.took),
+        "why": step.why,
+    })
+}
+
+/// What a reload would do.
+#[must_use]
+pub fn plan(plan: &PlanSummary) -> Value {
+    json!({
+        "valid": plan.valid(),
+        "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
+        "diagnostics": plan.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
+    })
+}
+
+fn change(change: &Change) -> Value {
+    json!({
+        "process": change.process,
+        "kind": change.kind,
+        "consequence": change.consequence,
+        "fields": change.fields.iter().map(|field| json!({
+            "key": field.key,
+            "old": field.old,
+            "new": field.new,
+            "consequence": field.consequence,
+        })).collect::<Vec<_>>(),
+        "touches": change.touches,
+    })
+}
+
+fn diagnostic(line: &DiagnosticLine) -> Value {
+    json!({
+        "severity": match line.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        "code": line.code,
+        "line": line.line,
+        "column": line.column,
+        "text": line.text,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_process_stay() {
+        let value = process(&ProcessStatus::default(), "");
+        let keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "id",
+            "name",
+            "process",
+            "instance",
+            "display_name",
+            "description",
+            "tags",
+            "enabled",
+            "desired",
+            "state",
+            "phase",
+            "active_state",
+            "since",
+            "result",
+            "health",
+            "health_detail",
+            "last_check",
+            "pid",
+            "exit",
+            "restarts",
+            "next_restart_ms",
+            "started",
+            "memory",
+            "cpu_ms",
+            "tasks",
+            "control_group",
+            "waiting_for",
+            "needs_restart",
+            "generation",
+            "environment_names",
+            "reason",
+            "log",
+            "history",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_null() {
+        let value = process(&ProcessStatus::default(), "");
+        for key in ["pid", "exit", "memory", "started", "next_restart_ms"] {
+            assert!(value[key].is_null(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `up`: the daemon itself, in the foreground, for the files of a project.
+
+use super::args::{Global, Up as Args};
+use super::{CliError, exit::Exit, target, usage};
+use crate::config::load::Mode;
+use crate::daemon::{self, DaemonOptions};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Runs until Ctrl-C, or until nothing can run again.
+#[must_use]
+pub fn run(args: &Args, global: &Global) -> ExitCode {
+    if args.detach {
+        return usage(
+            "`up` runs in the foreground; what shall run by itself is the service's: \
+             systemctl enable --now provostd",
+        );
+    }
+    if global.system || global.user {
+        return usage(
+            "`up` runs a daemon of its own, for this directory; the others are services: \
+             systemctl start provostd",
+        );
+    }
+    match options(args, global) {
+        Ok(options) => daemon::run(options),
+        Err(error) => {
+            let exit = usage(&format!("error: {error}"));
+            if matches!(error, CliError::Usage(_)) { exit } else { Exit::Failed.into() }
+        }
+    }
+}
+
+fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
+    let here = std::env::current_dir()
+        .map_err(|error| CliError::Failed(format!("cannot tell the directory: {error}")))?;
+    let config = match &args.config {
+        Some(config) => here.join(config),
+        None => in_directory(&here).ok_or_else(|| {
+            CliError::Failed(format!(
+                "there is no provost.yaml and no processes.yaml in {}\n  name the file: \
+                 provost up -c FILE",
+                here.display()
+            ))
+        })?,
+    };
+    let sockets = sockets(&here, &config, global.socket.as_deref());
+    for socket in sockets.iter().filter(|socket| Some(*socket) != global.socket.as_ref()) {
+        target::prepare(socket)?;
+    }
+    Ok(DaemonOptions { config, mode: Mode::User, bus: None, sockets, foreground: true })
+}
+
+/// The file that stands for a project when none is named.
+#[must_use]
+pub fn in_directory(dir: &Path) -> Option<PathBuf> {
+    ["provost.yaml", "processes.yaml"].iter().map(|name| dir.join(name)).find(|path| path.is_file())
+}
+
+/// Where to listen: for whoever is in this directory, for whoever is in that of the file, and where
+/// the options say.
+fn sockets(here: &Path, config: &Path, named: Option<&Path>) -> Vec<PathBuf> {
+    let mut sockets = vec![target::project_socket(here)];
+    if let Some(dir) = config.parent() {
+        sockets.push(target::project_socket(dir));
+    }
+    sockets.extend(named.map(Path::to_owned));
+    sockets.dedup();
+    sockets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_is_found_from_its_directory_and_from_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("conf");
+        std::fs::create_dir(&inner).unwrap();
+        let both = sockets(dir.path(), &inner.join("processes.yaml"), None);
+        assert_eq!(both, [target::project_socket(dir.path()), target::project_socket(&inner)]);
+        let one = sockets(&inner, &inner.join("processes.yaml"), Some(Path::new("/x/s")));
+        assert_eq!(one, [target::project_socket(&inner), PathBuf::from("/x/s")]);
+    }
+
+    #[test]
+    fn the_file_with_the_settings_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(in_directory(dir.path()), None);
+        std::fs::write(dir.path().join("processes.yaml"), "").unwrap();
+        assert_eq!(in_directory(dir.path()), Some(dir.path().join("processes.yaml")));
+        std::fs::write(dir.path().join("provost.yaml"), "").unwrap();
+        assert_eq!(in_directory(dir.path()), Some(dir.path().join("provost.yaml")));
+    }
+}

@@ -1,0 +1,330 @@
+//! What the daemon says, as data. Words of closed sets (states, results, kinds) stay strings: a newer
+//! daemon may know more of them, and an unknown one is shown as it is.
+
+use std::time::{Duration, SystemTime};
+
+/// All about one instance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessStatus {
+    /// `api@0`.
+    pub id: String,
+    /// `api`.
+    pub process: String,
+    /// 0.
+    pub instance: u32,
+    /// The name for people; empty when the file gives none.
+    pub display_name: String,
+    /// The description for people; empty when the file gives none.
+    pub description: String,
+    /// In alphabetical order.
+    pub tags: Vec<String>,
+    /// What the file says.
+    pub enabled: bool,
+    /// The operator's word: `up` or `down`.
+    pub desired: String,
+    /// `active`, `inactive`, `activating`, `deactivating` or `failed`.
+    pub active_state: String,
+    /// `down`, `waiting`, `starting`, `running`, `stopping`, `backoff`, `completed` or `failed`.
+    pub state: String,
+    /// A finer word within the state, such as `checking` or `killing`; mostly empty.
+    pub phase: String,
+    /// Since when it is in that state.
+    pub since: Option<SystemTime>,
+    /// How the last run ended: `success`, `exit-code`, `signal`, `spawn-failed`, `timeout`,
+    /// `unhealthy`, `stopped`; empty before there was one.
+    pub result: String,
+    /// `none`, `starting`, `healthy` or `unhealthy`.
+    pub health: String,
+    /// What the last failed check said.
+    pub health_detail: String,
+    /// When the last check was answered.
+    pub last_check: Option<SystemTime>,
+    /// The main process.
+    pub pid: Option<u32>,
+    /// How the last main process ended.
+    pub exit: Option<Exit>,
+    /// Restarts by policy since the supervisor knows it.
+    pub restarts: u32,
+    /// How long until it is started again.
+    pub next_restart: Option<Duration>,
+    /// When the current run was started.
+    pub started: Option<SystemTime>,
+    /// Bytes; None when unknown.
+    pub memory: Option<u64>,
+    /// Processor time of the current run; None when unknown.
+    pub cpu: Option<Duration>,
+    /// Processes and threads; None when unknown.
+    pub tasks: Option<u64>,
+    /// The control group; empty when it has none of its own.
+    pub control_group: String,
+    /// What keeps it from starting, in words.
+    pub waiting_for: Vec<String>,
+    /// Whether a restart is due because the file differs from the run.
+    pub needs_restart: bool,
+    /// The generation of its spec.
+    pub generation: u64,
+    /// The names of its environment variables.
+    pub environment_names: Vec<String>,
+    /// One sentence why it is not up; empty when it is.
+    pub reason: String,
+    /// What happened last, oldest first.
+    pub history: Vec<HistoryLine>,
+    /// Where its output goes: `journal`, `file`, `memory` or `none`.
+    pub log_kind: String,
+}
+
+/// How a main process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// Whether it left a core dump.
+        core: bool,
+    },
+}
+
+/// One line of the history of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// When.
+    pub at: SystemTime,
+    /// The stable name of the kind, such as `exited`.
+    pub kind: String,
+    /// One line for people.
+    pub message: String,
+}
+
+/// The daemon and its configuration as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ManagerStatus {
+    /// The version of the daemon.
+    pub version: String,
+    /// `native` or `systemd`.
+    pub backend: String,
+    /// The main file.
+    pub config_file: String,
+    /// `starting`, `running`, `degraded`, `reloading` or `stopping`.
+    pub system_state: String,
+    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    pub config_state: String,
+    /// The active generation; 0 before there is one.
+    pub generation: u64,
+    /// SHA-256 of the active configuration, in hex.
+    pub digest: String,
+    /// When the main file was last modified.
+    pub last_modified: Option<SystemTime>,
+    /// When a configuration was last applied.
+    pub last_reloaded: Option<SystemTime>,
+    /// Whether the files are watched.
+    pub watching: bool,
+    /// Whether the files, as last read, are valid.
+    pub valid: bool,
+    /// What was wrong with the files as last read. The texts have no excerpts.
+    pub diagnostics: Vec<DiagnosticLine>,
+    /// Instances.
+    pub processes: u32,
+    /// Instances the file enables.
+    pub enabled: u32,
+    /// Instances that are running.
+    pub running: u32,
+    /// Instances that failed or wait for another try.
+    pub failed: u32,
+    /// Instances whose check says unhealthy.
+    pub unhealthy: u32,
+    /// Jobs that have not ended.
+    pub jobs: u32,
+}
+
+/// How bad a diagnostic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration can be used.
+    Warning,
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiagnosticLine {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The stable name of the rule, such as `unknown-key`.
+    pub code: String,
+    /// Counted from 1; 0 when it is about the file as a whole.
+    pub line: u32,
+    /// In characters, counted from 1; 0 when it is about the file as a whole.
+    pub column: u32,
+    /// For people; several lines, with an excerpt of the file, where the caller may see it.
+    pub text: String,
+}
+
+/// What a reload would do to one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// `api`.
+    pub process: String,
+    /// `added`, `removed` or `modified`.
+    pub kind: String,
+    /// `live`, `start`, `stop` or `restart`.
+    pub consequence: String,
+    /// The keys that differ.
+    pub fields: Vec<FieldChange>,
+    /// Other processes that are restarted or held because of this.
+    pub touches: Vec<String>,
+}
+
+/// One key that differs. Secrets are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldChange {
+    /// As in the file, `restartPolicy.delay`.
+    pub key: String,
+    /// Empty where there was none.
+    pub old: String,
+    /// Empty where there is none.
+    pub new: String,
+    /// `live`, `start`, `stop` or `restart`.
+    pub consequence: String,
+}
+
+/// What a reload would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanSummary {
+    /// What would change; empty when the files are not valid.
+    pub changes: Vec<Change>,
+    /// Errors and warnings, each with an excerpt.
+    pub diagnostics: Vec<DiagnosticLine>,
+}
+
+impl PlanSummary {
+    /// Whether the files can be used.
+    #[must_use]
+    pub fn valid(&self) -> bool {
+        self.diagnostics.iter().all(|line| line.severity != Severity::Error)
+    }
+}
+
+/// What is asked of instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Up.
+    Start {
+        /// Also what the file disables, until the next stop or reload.
+        once: bool,
+    },
+    /// Down.
+    Stop,
+    /// A new run.
+    Restart,
+}
+
+/// A job that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRef {
+    /// Its number.
+    pub id: u32,
+    /// `api@0`; empty for a reload.
+    pub name: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobOutcome {
+    /// Its number.
+    pub id: u32,
+    /// `api@0`.
+    pub name: String,
+    /// `done`, `canceled`, `timeout`, `failed`, `dependency` or `skipped`.
+    pub result: String,
+    /// In words where there is more to say; may be empty.
+    pub detail: String,
+}
+
+impl JobOutcome {
+    /// Whether the caller got what was asked for.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self.result.as_str(), "done" | "skipped")
+    }
+}
+
+/// Options of a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadOptions {
+    /// Only apply on top of this generation.
+    pub expect_generation: Option<u64>,
+    /// Apply again although nothing differs.
+    pub force: bool,
+}
+
+/// What a reload came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadSummary {
+    /// The generation that is active now.
+    pub generation: u64,
+    /// `applied`, `unchanged`, `failed-kept` or `superseded`.
+    pub result: String,
+    /// What caused it: `start`, `file`, `signal`, `uid 1000`.
+    pub trigger: String,
+    /// Processes that are new.
+    pub added: Vec<String>,
+    /// Processes that are gone.
+    pub removed: Vec<String>,
+    /// Processes that changed.
+    pub modified: Vec<String>,
+    /// How many did not change.
+    pub unchanged: u32,
+    /// Instances that did not come up.
+    pub failed: Vec<String>,
+    /// How long each stage took, in order.
+    pub timings: Vec<(String, Duration)>,
+    /// From the acceptance to the end.
+    pub took: Duration,
+    /// What was done.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// `api@0`.
+    pub name: String,
+    /// `stop`, `live`, `restart` or `start`.
+    pub kind: String,
+    /// `done`, `held`, `failed` or `superseded`.
+    pub state: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it failed or is held; else empty.
+    pub why: String,
+}
+
+/// One line of the event log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLine {
+    /// When.
+    pub at: SystemTime,
+    /// The stable name of the kind, such as `exited`.
+    pub kind: String,
+    /// `api@0`; None when it is about all.
+    pub instance: Option<String>,
+    /// The run.
+    pub run: Option<u64>,
+    /// The job.
+    pub job: Option<u32>,
+    /// One line for people.
+    pub message: String,
+}
+
+/// Where the output of an instance can be read.
+#[derive(Debug)]
+pub enum Log {
+    /// From here, until end of file.
+    Stream(std::os::fd::OwnedFd),
+    /// In the journal, by this command.
+    Journal(String),
+}

@@ -1,0 +1,241 @@
+//! What can be told of the machine before a process is started.
+//!
+//! A later start can fail all the same, and one that looks bad here can come good until then; so
+//! these are found at a reload, where a person waits for the answer, and not at boot.
+
+use super::diagnostic::{Diagnostic, Place, shown};
+use super::environment::SYSTEM_PATH;
+use super::load::Mode;
+use crate::core::ids::ProcessId;
+use crate::core::spec::{Check, Command, Config, ExecSpec, ProcessSpec, Text};
+use nix::unistd::{Gid, Group, Uid, User};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Checks some processes against the machine.
+///
+/// `default_user` is who runs a process that names no user in [`Mode::System`]; `places` is where
+/// each process is defined. Disabled processes are not checked: they are not started.
+#[must_use]
+pub fn check_machine(
+    config: &Config,
+    which: &BTreeSet<ProcessId>,
+    mode: Mode,
+    default_user: &str,
+    places: &BTreeMap<ProcessId, Place>,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let processes = which.iter().filter_map(|id| config.processes.get(id));
+    for spec in processes.filter(|spec| spec.enabled) {
+        let whole = || Place::whole(Arc::default());
+        let place = places.get(&spec.id).cloned().unwrap_or_else(whole);
+        let mut looker = Looker { spec, mode, place, found: &mut found };
+        looker.all(default_user);
+    }
+    found
+}
+
+struct Looker<'a> {
+    spec: &'a ProcessSpec,
+    mode: Mode,
+    place: Place,
+    found: &'a mut Vec<Diagnostic>,
+}
+
+impl Looker<'_> {
+    fn error(&mut self, code: &'static str, message: String, help: Option<&str>) {
+        let message = format!("{}: {message}", self.spec.id);
+        let mut problem = Diagnostic::error(code, self.place.clone(), message);
+        problem.help = help.map(str::to_owned);
+        if !self.found.contains(&problem) {
+            self.found.push(problem);
+        }
+    }
+
+    fn all(&mut self, default_user: &str) {
+        let exec = &self.spec.exec;
+        let user = self.user(default_user);
+        if let Some(name) = &exec.group
+            && !known_group(name)
+        {
+            self.error("unknown-group", format!("there is no group `{}`", shown(name)), None);
+        }
+        // Instances differ at most in their number; the first and the last tell enough.
+        for index in [0, self.spec.instances - 1] {
+            let cwd = PathBuf::from(exec.cwd.render(index).into_owned());
+            let cwd_is_good = self.cwd(&cwd, user);
+            let (program, what) = match &exec.command {
+                Command::Program { program, .. } => (program.clone(), "the command"),
+                Command::Shell(_) => (Text::new("/bin/sh"), "the shell"),
+            };
+            self.program(&program.render(index), what, &cwd, cwd_is_good, index, user);
+            if let Some(Check::Exec(command)) = self.spec.health.as_ref().map(|h| &h.check)
+                && let Some(program) = command.first()
+            {
+                let program = program.render(index);
+                self.program(&program, "the health check", &cwd, cwd_is_good, index, user);
+            }
+        }
+    }
+
+    /// Who runs it, as far as that is another than the daemon. None: the daemon's own user, or
+    /// unknown.
+    fn user(&mut self, default_user: &str) -> Option<Uid> {
+        let name = match (&self.spec.exec.user, self.mode) {
+            (Some(name), _) => &**name,
+            (None, Mode::System) if nix::unistd::geteuid().is_root() => default_user,
+            (None, _) => return None,
+        };
+        let Some(uid) = uid_of(name) else {
+            let help = match self.spec.exec.user {
+                None => Some("it is the default user; name another with `user:`"),
+                Some(_) => None,
+            };
+            self.error("unknown-user", format!("there is no user `{}`", shown(name)), help);
+            return None;
+        };
+        let own = nix::unistd::geteuid();
+        if uid != own && !own.is_root() {
+            let message = format!("only root can run it as user `{}`", shown(name));
+            self.error("cannot-switch-user", message, Some("remove `user:`"));
+            return None;
+        }
+        (uid != own).then_some(uid)
+    }
+
+    fn cwd(&mut self, cwd: &Path, user: Option<Uid>) -> bool {
+        match std::fs::metadata(cwd) {
+            Ok(found) if found.is_dir() => true,
+            Ok(_) => {
+                let message = format!("`cwd` {} is no directory", cwd.display());
+                self.error("bad-cwd", message, None);
+                false
+            }
+            Err(error) if unknowable(&error, user) => true,
+            Err(error) => {
+                let reason = reason(&error);
+                let message = format!("`cwd` {}: {reason}", cwd.display());
+                self.error("bad-cwd", message, None);
+                false
+            }
+        }
+    }
+
+    fn program(
+        &mut self,
+        program: &str,
+        what: &str,
+        cwd: &Path,
+        cwd_is_good: bool,
+        index: u32,
+        user: Option<Uid>,
+    ) {
+        if program.contains('/') {
+            // A relative one is below the working directory, whose own error is enough.
+            if program.starts_with('/') || cwd_is_good {
+                self.file(&cwd.join(program), program, what, user);
+            }
+            return;
+        }
+        let path = path_of(&self.spec.exec, self.mode, index);
+        let mut refused = None;
+        for directory in std::env::split_paths(&path) {
+            // An empty entry means the working directory.
+            let candidate = cwd.join(directory).join(program);
+            match executable(&candidate, user) {
+                Ok(()) => return,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => refused = refused.or(Some((candidate, error))),
+            }
+        }
+        let shown = shown(program);
+        match refused {
+            Some((candidate, error)) => {
+                let message = format!("{what} {}: {}", candidate.display(), reason(&error));
+                self.error("not-executable", message, None);
+            }
+            None => {
+                let message = format!("{what} `{shown}` is not in PATH ({path})");
+                let help = "install it, name it with its directory, or set PATH in `env`";
+                self.error("command-not-found", message, Some(help));
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, program: &str, what: &str, user: Option<Uid>) {
+        let Err(error) = executable(path, user) else { return };
+        let shown = shown(program);
+        let at = match program.starts_with('/') {
+            true => format!("{what} {shown}"),
+            false => format!("{what} {shown} ({})", path.display()),
+        };
+        let message = format!("{at}: {}", reason(&error));
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                let relative = "a command with a slash is relative to `cwd`";
+                let help = (!program.starts_with('/')).then_some(relative);
+                self.error("command-not-found", message, help);
+            }
+            _ => self.error("not-executable", message, Some("`chmod +x` makes it executable")),
+        }
+    }
+}
+
+/// The PATH a command is looked up in.
+fn path_of(exec: &ExecSpec, mode: Mode, index: u32) -> String {
+    if let Some(path) = exec.env.get("PATH") {
+        return path.0.render(index).into_owned();
+    }
+    match mode {
+        Mode::System => SYSTEM_PATH.to_owned(),
+        Mode::User => std::env::var("PATH").unwrap_or_else(|_| SYSTEM_PATH.to_owned()),
+    }
+}
+
+/// Whether the file can be executed, as far as can be told without being the one who does it.
+fn executable(path: &Path, user: Option<Uid>) -> io::Result<()> {
+    let found = match std::fs::metadata(path) {
+        Err(error) if unknowable(&error, user) => return Ok(()),
+        found => found?,
+    };
+    if found.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mode = found.mode();
+    let good = match user {
+        // Which groups it will have is not known here.
+        Some(uid) if found.uid() == uid.as_raw() => mode & 0o100 != 0,
+        Some(_) => mode & 0o011 != 0,
+        None => rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok(),
+    };
+    if good { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// What we may not see, another user may.
+fn unknowable(error: &io::Error, user: Option<Uid>) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && user.is_some()
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::IsADirectory => "it is a directory".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// By name, or by number even where nobody has it.
+fn uid_of(name: &str) -> Option<Uid> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Some(user.uid),
+        _ => name.parse().ok().map(Uid::from_raw),
+    }
+}
+
+fn known_group(name: &str) -> bool {
+    matches!(Group::from_name(name), Ok(Some(_))) || name.parse().map(Gid::from_raw).is_ok()
+}

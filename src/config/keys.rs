@@ -1,0 +1,431 @@
+//! The one table of keys. It drives what is unknown and what is suggested instead, what is refused
+//! by name because this version cannot do it, the bounds of numbers, and the JSON schema.
+
+/// The keys that may stand together in one mapping.
+#[derive(Debug)]
+pub struct Section {
+    /// What messages call it: `restartPolicy`; empty for the file and for a process.
+    pub path: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// The default, for people; empty where there is none.
+    pub default: &'static str,
+    /// What it means, one line.
+    pub doc: &'static str,
+}
+
+/// What a value is.
+#[derive(Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// Any single value, as it stands in the file.
+    Text,
+    /// A list of them.
+    Texts,
+    /// One of them or a list.
+    TextOrTexts,
+    /// Milliseconds, or a text such as `2m30s`. The bounds are in milliseconds.
+    Duration {
+        /// At least.
+        min: u64,
+        /// At most.
+        max: u64,
+    },
+    /// A whole number.
+    Integer {
+        /// At least.
+        min: i64,
+        /// At most.
+        max: i64,
+    },
+    /// A list of whole numbers.
+    Integers {
+        /// At least.
+        min: i64,
+        /// At most.
+        max: i64,
+    },
+    /// A decimal number.
+    Number {
+        /// At least.
+        min: f64,
+        /// At most.
+        max: f64,
+    },
+    /// Octal digits, as in `0022`.
+    Octal,
+    /// One of some words.
+    Words {
+        /// Those that are understood.
+        words: &'static [&'static str],
+        /// Those that a later version will understand.
+        later: &'static [&'static str],
+    },
+    /// The name or number of a signal.
+    Signal,
+    /// Names and values of variables.
+    Variables,
+    /// A list of processes, or processes with a condition each.
+    Dependencies,
+    /// A mapping with keys of its own.
+    Section(&'static Section),
+    /// Processes by id.
+    Processes,
+    /// Not available in this version: refused by name, unless null.
+    Later,
+}
+
+impl Section {
+    /// The key of that name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        let keys: &'static [Key] = self.keys;
+        keys.iter().find(|key| key.name == name)
+    }
+
+    /// What messages call a key of it: `restartPolicy.delay`.
+    #[must_use]
+    pub fn full_name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+/// A key of a feature that is not here yet.
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Later, default: "", doc }
+}
+
+const DAY: u64 = 24 * 60 * 60 * 1_000;
+/// Longer than anybody waits; keeps sums of durations far from overflow.
+const LONGEST: u64 = 3_650 * DAY;
+const MOST: i64 = u32::MAX as i64;
+
+/// The main file, and a file with processes.
+pub static FILE: Section = Section {
+    path: "",
+    keys: &[
+        key("processes", Kind::Processes, "", "The processes, by id."),
+        key(
+            "processManagement",
+            Kind::Section(&MANAGEMENT),
+            "",
+            "Settings of the daemon. In the main file only.",
+        ),
+        key(
+            "baseDir",
+            Kind::Text,
+            "the directory of the file",
+            "Relative paths of this file are relative to this directory.",
+        ),
+    ],
+};
+
+/// `processManagement`.
+pub static MANAGEMENT: Section = Section {
+    path: "processManagement",
+    keys: &[
+        key("enabled", Kind::Bool, "true", "false: the daemon runs, and no process is wanted."),
+        key(
+            "processConfigFile",
+            Kind::Text,
+            "processes.yaml beside it",
+            "The file with the processes.",
+        ),
+        key(
+            "autoStart",
+            Kind::Bool,
+            "true",
+            "false: processes are wanted only once started by hand.",
+        ),
+        key(
+            "healthCheckInterval",
+            Kind::Duration { min: 100, max: LONGEST },
+            "30s",
+            "The default of healthCheck.interval.",
+        ),
+        key(
+            "restartAttempts",
+            Kind::Integer { min: 0, max: MOST },
+            "unlimited",
+            "The default of restartPolicy.maxAttempts.",
+        ),
+        key("watchConfig", Kind::Bool, "true", "Reload by itself when a file changes."),
+        key(
+            "reloadDebounceMs",
+            Kind::Duration { min: 0, max: 60_000 },
+            "100",
+            "A finished write settles this long before it is read.",
+        ),
+        key(
+            "validateOnReload",
+            Kind::Bool,
+            "true",
+            "false skips the checks against the machine. A file with errors is never applied.",
+        ),
+        key(
+            "backend",
+            Kind::Words { words: &["auto", "native"], later: &["systemd"] },
+            "auto",
+            "What runs the processes.",
+        ),
+        key("defaultUser", Kind::Text, "provost", "Runs the processes that name no user."),
+        later("rollback", "Whether a change that does not come up is undone."),
+        later("verdictTimeout", "How long a change may take to come up."),
+        later("settle", "How long a change must stay up to be good."),
+        later("history", "How many generations are kept."),
+        later("gateway", "The web gateway."),
+    ],
+};
+
+/// One process.
+pub static PROCESS: Section = Section {
+    path: "",
+    keys: &[
+        key("enabled", Kind::Bool, "true", "Whether it may run at all."),
+        key("name", Kind::Text, "", "For people; the key is the id."),
+        key("description", Kind::Text, "", "For people."),
+        key(
+            "command",
+            Kind::TextOrTexts,
+            "",
+            "The program, looked up in PATH, or the program with its arguments as a list.",
+        ),
+        key("shell", Kind::Text, "", "A line for /bin/sh, instead of command."),
+        key("args", Kind::Texts, "[]", "Arguments of command."),
+        key("cwd", Kind::Text, "the directory of the file", "The working directory."),
+        key("user", Kind::Text, "", "Runs as this user, by name or number."),
+        key("group", Kind::Text, "the user's", "Runs as this group, by name or number."),
+        key("umask", Kind::Octal, "0022", "Permissions that new files do not get."),
+        key("nice", Kind::Integer { min: -20, max: 19 }, "0", "Scheduling priority."),
+        key("env", Kind::Variables, "{}", "Environment variables."),
+        key("envFile", Kind::TextOrTexts, "[]", "Files with environment variables, NAME=VALUE."),
+        key("instances", Kind::Integer { min: 1, max: 10_000 }, "1", "How many of it run."),
+        key(
+            "dependsOn",
+            Kind::Dependencies,
+            "[]",
+            "What it waits for: ids, or ids with started, ready, healthy or completed.",
+        ),
+        key(
+            "readiness",
+            Kind::Words { words: &["health", "started"], later: &["notify", "log"] },
+            "health where there is a check, else started",
+            "When it counts as ready.",
+        ),
+        key(
+            "startTimeout",
+            Kind::Duration { min: 1, max: LONGEST },
+            "60s",
+            "A run that is not ready by then has failed.",
+        ),
+        key("restartPolicy", Kind::Section(&RESTART), "", "What follows the end of a run."),
+        key("healthCheck", Kind::Section(&HEALTH), "", "How its health is told."),
+        key("stop", Kind::Section(&STOP), "", "How it is stopped."),
+        key("limits", Kind::Section(&LIMITS), "", "What it may use."),
+        key("logFile", Kind::Text, "", "Its output goes to this file."),
+        key("log", Kind::Section(&LOG), "", "Where its output goes."),
+        key("pidFile", Kind::Text, "", "Holds its pid while it runs."),
+        key(
+            "essential",
+            Kind::Bool,
+            "false",
+            "Its final end ends the supervisor, with its exit code.",
+        ),
+        key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
+        later("maxMemoryRestart", "Restarts it gracefully above so much memory."),
+        later("sockets", "Sockets that are held for it."),
+        later("reload", "How it takes new settings without a restart."),
+        later("watch", "Restarts it when files change."),
+        later("overlap", "Whether old and new may run at once during a change."),
+        later("schedule", "Runs it at times of the calendar."),
+        later("hooks", "Commands around its start and stop."),
+        later("sandbox", "What it may see of the machine."),
+        later("systemd", "Properties of its unit."),
+    ],
+};
+
+/// `restartPolicy`.
+pub static RESTART: Section = Section {
+    path: "restartPolicy",
+    keys: &[
+        key(
+            "condition",
+            Kind::Words { words: &["always", "on-failure", "unless-stopped", "no"], later: &[] },
+            "always",
+            "Which ends of a run are followed by another.",
+        ),
+        key("delay", Kind::Duration { min: 0, max: LONGEST }, "1s", "The first delay."),
+        key(
+            "maxDelay",
+            Kind::Duration { min: 0, max: LONGEST },
+            "5m",
+            "The delay grows up to here.",
+        ),
+        key(
+            "factor",
+            Kind::Number { min: 1.0, max: 1_000.0 },
+            "2",
+            "The delay is multiplied with it each time.",
+        ),
+        key(
+            "jitter",
+            Kind::Number { min: 0.0, max: 1.0 },
+            "0.2",
+            "The delay varies by up to this fraction.",
+        ),
+        key(
+            "minUptime",
+            Kind::Duration { min: 0, max: LONGEST },
+            "10s",
+            "This long ready and healthy resets the delay and the attempts.",
+        ),
+        key(
+            "maxAttempts",
+            Kind::Integer { min: 0, max: MOST },
+            "null",
+            "Gives up after so many restarts; null: never.",
+        ),
+        key(
+            "successExitCodes",
+            Kind::Integers { min: 0, max: 255 },
+            "[0]",
+            "Exit codes that count as success.",
+        ),
+    ],
+};
+
+/// `healthCheck`.
+pub static HEALTH: Section = Section {
+    path: "healthCheck",
+    keys: &[
+        key("enabled", Kind::Bool, "true", "false: as if there were no check."),
+        key("url", Kind::Text, "", "Healthy when a GET of this http: URL answers 200 to 299."),
+        key("tcp", Kind::Text, "", "Healthy when host:port accepts a connection."),
+        key("exec", Kind::Texts, "", "Healthy when this command exits with 0."),
+        later("notify", "Healthy as long as it says so by itself."),
+        key(
+            "interval",
+            Kind::Duration { min: 100, max: LONGEST },
+            "30s",
+            "From the end of one check to the next.",
+        ),
+        key(
+            "timeout",
+            Kind::Duration { min: 1, max: LONGEST },
+            "5s",
+            "One deadline for all of one check.",
+        ),
+        key(
+            "startPeriod",
+            Kind::Duration { min: 0, max: LONGEST },
+            "10s",
+            "Failures in the first so much of a run do not count.",
+        ),
+        key(
+            "failureThreshold",
+            Kind::Integer { min: 1, max: MOST },
+            "3",
+            "So many failures in a row make it unhealthy.",
+        ),
+        key(
+            "successThreshold",
+            Kind::Integer { min: 1, max: MOST },
+            "1",
+            "So many successes in a row make it healthy again.",
+        ),
+        key(
+            "onFailure",
+            Kind::Words { words: &["restart", "none", "stop"], later: &[] },
+            "restart",
+            "What becoming unhealthy leads to.",
+        ),
+    ],
+};
+
+/// `stop`.
+pub static STOP: Section = Section {
+    path: "stop",
+    keys: &[
+        key("signal", Kind::Signal, "SIGTERM", "Asks the process to end."),
+        key(
+            "timeout",
+            Kind::Duration { min: 0, max: LONGEST },
+            "30s",
+            "After this all of it is killed.",
+        ),
+        later("command", "Run instead of sending the signal."),
+    ],
+};
+
+/// `limits`.
+pub static LIMITS: Section = Section {
+    path: "limits",
+    keys: &[
+        key(
+            "files",
+            Kind::Integer { min: 3, max: 1 << 30 },
+            "as at a login",
+            "How many files it may have open.",
+        ),
+        later("memory", "How much memory it may have."),
+        later("memoryHigh", "Above so much memory it is slowed down."),
+        later("cpu", "How many processors it may use."),
+        later("tasks", "How many processes and threads it may have."),
+    ],
+};
+
+/// `log`.
+pub static LOG: Section = Section {
+    path: "log",
+    keys: &[
+        key(
+            "target",
+            Kind::Words { words: &["auto", "journal", "none"], later: &[] },
+            "auto",
+            "Where its output goes besides logFile; auto: the journal, unless there is a logFile.",
+        ),
+        later("maxSize", "A log file that is larger is rotated."),
+        later("maxFiles", "So many rotated files are kept."),
+    ],
+};
+
+/// A dependency that is more than a word.
+pub static DEPENDENCY: Section = Section {
+    path: "dependsOn",
+    keys: &[
+        key(
+            "condition",
+            Kind::Words { words: &["started", "ready", "healthy", "completed"], later: &[] },
+            "ready",
+            "When it counts as met.",
+        ),
+        key("restart", Kind::Bool, "false", "Restart with it when its run ends."),
+    ],
+};
+
+/// Every section with the name the manual gives it.
+pub static SECTIONS: &[(&str, &Section)] = &[
+    ("file", &FILE),
+    ("processManagement", &MANAGEMENT),
+    ("process", &PROCESS),
+    ("restartPolicy", &RESTART),
+    ("healthCheck", &HEALTH),
+    ("stop", &STOP),
+    ("limits", &LIMITS),
+    ("log", &LOG),
+    ("dependsOn", &DEPENDENCY),
+];

@@ -1,0 +1,255 @@
+//! One process.
+
+use super::at::At;
+use super::environment::Variables;
+use super::fields::Fields;
+use super::{File, Lowered};
+use crate::config::diagnostic::{Diagnostic, shown};
+use crate::config::yaml::Kind;
+use crate::core::ids::ProcessId;
+use crate::core::spec::{Command, LogTarget, ProcessSpec, Readiness, Text};
+use std::sync::Arc;
+
+impl<'s> File<'_, 's> {
+    /// Reads a process. What is wrong with it is reported, and its default stands in.
+    pub(super) fn process(
+        &mut self,
+        id: &ProcessId,
+        key: &At<'_, 's>,
+        fields: &Fields<'_, 's>,
+    ) -> Lowered {
+        let variables = self.env_files(fields);
+        let command = self.command(id, key, fields, &variables);
+        let mut spec = ProcessSpec::new(id.clone(), command);
+        self.about(fields, &mut spec);
+        self.execution(fields, &variables, &mut spec);
+        let (restart, restart_is_sure) = self.restart_policy(fields);
+        spec.restart = restart;
+        if let Some(field) = fields.get("instances") {
+            spec.instances = self.integer(field).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+        }
+        let (health, health_is_sure) = self.health_check(fields, &variables, spec.instances);
+        spec.health = health;
+        spec.readiness = self.readiness(fields, &spec, health_is_sure);
+        if let Some(timeout) = fields.get("startTimeout").and_then(|field| self.duration(field)) {
+            spec.start_timeout = timeout;
+        }
+        spec.stop = self.stop(fields);
+        self.shared_pid_file(fields, &spec);
+        let edges = self.dependencies(id, fields);
+        spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();
+        let place = self.place(key.span());
+        Lowered { spec, place, edges, restart_is_sure, health_is_sure }
+    }
+
+    fn about(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {
+        if let Some(field) = fields.get("enabled") {
+            spec.enabled = self.boolean(field).unwrap_or(true);
+        }
+        if let Some(field) = fields.get("essential") {
+            spec.essential = self.boolean(field).unwrap_or(false);
+        }
+        spec.name = fields.get("name").and_then(|field| self.text(field)).map(Arc::from);
+        spec.description =
+            fields.get("description").and_then(|field| self.text(field)).map(Arc::from);
+        if let Some(field) = fields.get("tags") {
+            for item in self.list(&field.value, "`tags`").unwrap_or_default() {
+                if let Some((tag, _)) = self.scalar(&item, "a tag", "a text") {
+                    spec.tags.insert(Arc::from(tag));
+                }
+            }
+        }
+    }
+
+    fn execution(
+        &mut self,
+        fields: &Fields<'_, 's>,
+        variables: &Variables,
+        spec: &mut ProcessSpec,
+    ) {
+        let exec = &mut spec.exec;
+        exec.cwd = match fields.get("cwd").and_then(|field| self.path(field, variables)) {
+            Some(cwd) => cwd,
+            None => Text::new(&self.base.to_string_lossy()),
+        };
+        exec.user = fields
+            .get("user")
+            .and_then(|field| self.text(field))
+            .map(Arc::from)
+            .or_else(|| self.whole.default_user());
+        exec.group = fields.get("group").and_then(|field| self.text(field)).map(Arc::from);
+        exec.umask = fields.get("umask").and_then(|field| self.octal(field));
+        exec.nice = fields
+            .get("nice")
+            .and_then(|field| self.integer(field))
+            .and_then(|nice| i8::try_from(nice).ok());
+        exec.env = self.environment(fields, variables);
+        exec.max_files = self.limits(fields);
+        exec.log_file = fields.get("logFile").and_then(|field| self.path(field, variables));
+        exec.pid_file = fields.get("pidFile").and_then(|field| self.path(field, variables));
+        exec.log_target = self.log_target(fields);
+    }
+
+    fn command(
+        &mut self,
+        id: &ProcessId,
+        key: &At<'_, 's>,
+        fields: &Fields<'_, 's>,
+        variables: &Variables,
+    ) -> Command {
+        let nothing = || Command::Shell(Text::new("false"));
+        let (command, shell) = (fields.get("command"), fields.get("shell"));
+        let args = fields.get("args");
+        match (command, shell) {
+            (None, None) => {
+                let problem = self.problem(
+                    "missing-command",
+                    key,
+                    format!("process `{id}` has no `command`"),
+                );
+                self.add(problem.help("add `command:` with a program, or `shell:` with a line"));
+                nothing()
+            }
+            (Some(command), Some(shell)) => {
+                let message = format!("process `{id}` has both `command` and `shell`");
+                let other = self.place(command.key.span());
+                let problem = self.problem("command-and-shell", &shell.key, message);
+                self.add(problem.related(other, "the `command`").help("remove one of them"));
+                nothing()
+            }
+            (None, Some(shell)) => {
+                if let Some(args) = args {
+                    let message = "`args` belongs to `command`; `shell` takes none";
+                    let problem = self.problem("args-with-shell", &args.key, message);
+                    self.add(problem.help("write them into the line of `shell`"));
+                }
+                let line = self
+                    .text(shell)
+                    .and_then(|_| self.filled(&shell.value, &shell.name, variables));
+                line.map_or_else(nothing, Command::Shell)
+            }
+            (Some(command), None) => {
+                let list = self.command_list(command, variables);
+                let rest = args.map(|args| self.texts(&args.value, &args.name, variables));
+                let Some((program, own)) = list.split_first() else { return nothing() };
+                let args = match rest {
+                    Some(rest) if own.is_empty() => rest,
+                    Some(rest) => own.iter().chain(&*rest).cloned().collect(),
+                    None => own.into(),
+                };
+                Command::Program { program: program.clone(), args }
+            }
+        }
+    }
+
+    /// The program, and the arguments where it is a list. Empty when it was wrong.
+    fn command_list(
+        &mut self,
+        field: &super::fields::Field<'_, 's>,
+        variables: &Variables,
+    ) -> Vec<Text> {
+        let list = match &field.value.value().kind {
+            Kind::Sequence(items) => {
+                let first_is_empty = items.first().is_none_or(|item| item.text() == Some(""));
+                if first_is_empty {
+                    let message = "`command` names no program";
+                    self.add(self.problem("empty-value", &field.value, message));
+                    return Vec::new();
+                }
+                self.texts(&field.value, &field.name, variables).to_vec()
+            }
+            Kind::Scalar { text, .. } if text.chars().any(char::is_whitespace) => {
+                let problem = words_in_command(self, field, text);
+                self.add(problem);
+                return Vec::new();
+            }
+            Kind::Scalar { .. } => {
+                let text = self.text(field);
+                let filled = text.and_then(|_| self.filled(&field.value, &field.name, variables));
+                filled.into_iter().collect()
+            }
+            _ => {
+                self.wrong_type(&field.value, "`command`", "a text or a list");
+                Vec::new()
+            }
+        };
+        if let Some(program) = list.first() {
+            self.no_tilde(&field.value, &field.name, &program.to_string());
+        }
+        list
+    }
+
+    fn readiness(
+        &mut self,
+        fields: &Fields<'_, 's>,
+        spec: &ProcessSpec,
+        health_is_sure: bool,
+    ) -> Readiness {
+        let default = if spec.health.is_some() { Readiness::Health } else { Readiness::Started };
+        let Some(field) = fields.get("readiness") else { return default };
+        if field.value.node.get("log").is_some() {
+            self.unavailable(&field.value, "`readiness: { log: … }`");
+            return default;
+        }
+        match self.word(field) {
+            Some("started") => Readiness::Started,
+            Some("health") if spec.health.is_none() && health_is_sure => {
+                let message = format!("`readiness: health`, but `{}` has no health check", spec.id);
+                let problem = self.problem("readiness-without-check", &field.value, message);
+                self.add(problem.help("add a `healthCheck`, or write `readiness: started`"));
+                default
+            }
+            Some(_) => Readiness::Health,
+            None => default,
+        }
+    }
+
+    fn log_target(&mut self, fields: &Fields<'_, 's>) -> LogTarget {
+        let section = &crate::config::keys::LOG;
+        let log = fields.get("log");
+        let log = log.and_then(|field| self.fields(&field.value, section, "`log`"));
+        let target = log.as_ref().and_then(|log| log.get("target"));
+        match target.and_then(|target| self.word(target)) {
+            Some("journal") => LogTarget::Journal,
+            Some("none") => LogTarget::None,
+            _ => LogTarget::Auto,
+        }
+    }
+
+    fn shared_pid_file(&mut self, fields: &Fields<'_, 's>, spec: &ProcessSpec) {
+        let (Some(field), Some(path)) = (fields.get("pidFile"), &spec.exec.pid_file) else {
+            return;
+        };
+        if spec.instances > 1 && !path.depends_on_instance() {
+            let place = self.place(field.value.span());
+            let message = format!("{} instances write the same `pidFile`", spec.instances);
+            let problem = Diagnostic::warning("shared-pid-file", place, message);
+            self.add(problem.help("put `${INSTANCE}` into its name"));
+        }
+    }
+}
+
+/// `command: npm start`, which is what people write.
+fn words_in_command<'s>(
+    file: &File<'_, 's>,
+    field: &super::fields::Field<'_, 's>,
+    text: &str,
+) -> Diagnostic {
+    let problem = file.problem(
+        "command-with-spaces",
+        &field.value,
+        "`command` is one program, and this has spaces",
+    );
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+@%".contains(c);
+    let simple = words.iter().all(|word| word.chars().all(plain));
+    let line = shown(text.trim());
+    problem.help(match simple && text.len() < 50 && !words.is_empty() {
+        true => format!(
+            "write `shell: {line}`, or `command: [{}]`; a program with a space in its name goes \
+             into a list too",
+            words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+        ),
+        false => "write it as `shell: …`, or as a list: `command: [program, argument]`".into(),
+    })
+}

@@ -1,0 +1,173 @@
+//! Reads files: each once, regular files only, 16 MiB at most.
+
+use super::load::{Source, SourceKind};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A file may have so many bytes.
+pub(crate) const LARGEST: u64 = 16 << 20;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// It, or a directory on the way to it, does not exist.
+    #[error("no such file")]
+    Missing,
+    /// A directory, a FIFO, a device or a socket.
+    #[error("{0}, not a file")]
+    NotAFile(&'static str),
+    /// More than [`LARGEST`].
+    #[error("larger than {} MiB", LARGEST >> 20)]
+    TooLarge,
+    /// Somebody is writing to it.
+    #[error("it changed while it was read")]
+    Changing,
+    /// The system says no.
+    #[error("{}", reason(.0))]
+    Io(#[from] io::Error),
+}
+
+/// What the system says, without the number that only programmers want.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// Every file that was read or looked for, in that order.
+#[derive(Debug, Default)]
+pub(crate) struct FileSet {
+    pub(crate) sources: Vec<Source>,
+}
+
+impl FileSet {
+    /// Reads a file and remembers that it was read.
+    pub(crate) fn read(
+        &mut self,
+        path: &Path,
+        kind: SourceKind,
+    ) -> (Arc<PathBuf>, Result<Arc<[u8]>, ReadError>) {
+        let result = read(path);
+        let (content, modified, outcome) = match result {
+            Ok((content, modified)) => {
+                let content: Arc<[u8]> = content.into();
+                (Some(Arc::clone(&content)), modified, Ok(content))
+            }
+            Err(error) => (None, None, Err(error)),
+        };
+        (self.remember(path, kind, content, modified), outcome)
+    }
+
+    /// Takes a content as that of a file.
+    pub(crate) fn stand_in(
+        &mut self,
+        path: &Path,
+        kind: SourceKind,
+        content: Vec<u8>,
+    ) -> (Arc<PathBuf>, Result<Arc<[u8]>, ReadError>) {
+        if content.len() as u64 > LARGEST {
+            return (self.remember(path, kind, None, None), Err(ReadError::TooLarge));
+        }
+        let content: Arc<[u8]> = content.into();
+        (self.remember(path, kind, Some(Arc::clone(&content)), None), Ok(content))
+    }
+
+    fn remember(
+        &mut self,
+        path: &Path,
+        kind: SourceKind,
+        content: Option<Arc<[u8]>>,
+        modified: Option<SystemTime>,
+    ) -> Arc<PathBuf> {
+        let path = Arc::new(path.to_owned());
+        self.sources.push(Source { path: Arc::clone(&path), content, modified, kind });
+        path
+    }
+}
+
+/// The content alone, for a look that decides what is read.
+pub(crate) fn peek(path: &Path) -> Result<Vec<u8>, ReadError> {
+    read(path).map(|(content, _)| content)
+}
+
+fn read(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), ReadError> {
+    // Without O_NONBLOCK the open of a FIFO waits for a writer, for ever.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => ReadError::Missing,
+            // What open says of a socket.
+            Some(libc::ENXIO) => ReadError::NotAFile("a socket"),
+            _ => ReadError::Io(error),
+        }
+    })?;
+    let before = file.metadata()?;
+    if !before.is_file() {
+        return Err(ReadError::NotAFile(word(before.file_type())));
+    }
+    if before.len() > LARGEST {
+        return Err(ReadError::TooLarge);
+    }
+    let mut content = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0) + 1);
+    (&file).take(LARGEST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LARGEST {
+        return Err(ReadError::TooLarge);
+    }
+    let after = file.metadata()?;
+    // Files of /proc have no size of their own.
+    let grown = before.len() != 0 && content.len() as u64 != before.len();
+    if grown || after.len() != before.len() || after.modified().ok() != before.modified().ok() {
+        return Err(ReadError::Changing);
+    }
+    Ok((content, before.modified().ok()))
+}
+
+fn word(kind: std::fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_bounded_size_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("good"), "a: 1").unwrap();
+        assert_eq!(read(&path("good")).unwrap().0, b"a: 1");
+        assert!(matches!(read(&path("none")), Err(ReadError::Missing)));
+        assert!(matches!(read(&path("good/x")), Err(ReadError::Missing)));
+        assert!(matches!(read(dir.path()), Err(ReadError::NotAFile("a directory"))));
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, path("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(matches!(read(&path("fifo")), Err(ReadError::NotAFile("a FIFO"))));
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        assert!(matches!(read(&path("socket")), Err(ReadError::NotAFile("a socket"))));
+        assert!(matches!(read(Path::new("/dev/null")), Err(ReadError::NotAFile("a device"))));
+        std::fs::File::create(path("large")).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(matches!(read(&path("large")), Err(ReadError::TooLarge)));
+        // Has no size and does not end.
+        assert!(!read(Path::new("/proc/self/status")).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_missing_file_is_remembered_too() {
+        let mut files = FileSet::default();
+        let (path, outcome) = files.read(Path::new("/nowhere/x.yaml"), SourceKind::Main);
+        assert!(matches!(outcome, Err(ReadError::Missing)));
+        assert_eq!(files.sources[0].path, path);
+        assert!(files.sources[0].content.is_none());
+    }
+}

@@ -1,0 +1,243 @@
+//! The daemon as a whole: puts the parts together and turns signals into requests.
+
+use crate::backend::native::console::ConsoleOptions;
+use crate::backend::native::{NativeBackend, NativeOptions};
+use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
+use crate::config::load::{DaemonSettings, Location, Mode};
+use crate::driver::handle::{Handle, ReloadOptions, Trigger};
+use crate::driver::{self, Driver};
+use crate::journal;
+use crate::notify::Notifier;
+use crate::probe::Prober;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+pub use crate::bus::Bus;
+
+/// A bus that is not there yet must not hold up the start for longer.
+const BUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// At the end, whoever reads the output of processes has so long to read the rest of it.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+
+/// The same for the daemon's own log.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// The main file.
+    pub config: PathBuf,
+    /// Whose daemon it is.
+    pub mode: Mode,
+    /// The bus to be on; None: only the private sockets.
+    pub bus: Option<Bus>,
+    /// The private sockets.
+    pub sockets: Vec<PathBuf>,
+    /// Whether it is `provost up`: logs on the terminal, ends when nothing can run again.
+    pub foreground: bool,
+}
+
+/// Runs a daemon until it has ended everything.
+#[must_use]
+pub fn run(options: DaemonOptions) -> ExitCode {
+    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = journal::set_up(color);
+    let code = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let served = runtime.block_on(serve(options, log.clone()));
+            // A thread may be in a write that nobody reads, or a read that nobody answers.
+            runtime.shutdown_background();
+            served
+        }
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    let code = code.map_or_else(
+        |error| {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    );
+    log.flush(LAST_WORDS);
+    code
+}
+
+async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> {
+    // From here on: as PID 1 a signal without a handler would be lost.
+    let signals = Signals::new(options.foreground)
+        .map_err(|error| format!("signals cannot be received: {error}"))?;
+    let config = std::path::absolute(&options.config)
+        .map_err(|error| format!("{}: {error}", options.config.display()))?;
+    let environment: Arc<BTreeMap<String, String>> = Arc::new(
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    );
+    let (sender, facts) = driver::facts();
+    let backend = NativeBackend::new(
+        sender.clone(),
+        NativeOptions {
+            mode: options.mode,
+            environment: environment.clone(),
+            default_user: DaemonSettings::default().default_user,
+            name: name_of(&options),
+            // In the foreground what processes write belongs on the terminal.
+            journal: if options.foreground { None } else { journal::stream::socket() },
+            console: ConsoleOptions::stdout(),
+        },
+    )
+    .map_err(|error| format!("cannot supervise processes here: {error}"))?;
+    let prober = Prober::new(sender, backend.clone());
+    let output = backend.clone();
+    let location = Location { main: config, mode: options.mode, environment };
+    let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
+    let notifier = Notifier::from_environment();
+    let (driver, handle) = Driver::new(driver, backend, prober, facts, notifier);
+    listen(&options, &handle, log).await?;
+    let hurry = Arc::new(Notify::new());
+    tokio::spawn(signals.watch(handle, hurry.clone()));
+    let code = driver.run().await;
+    tokio::select! {
+        () = output.drained() => {}
+        () = tokio::time::sleep(LAST_OUTPUT) => {}
+        () = hurry.notified() => {}
+    }
+    Ok(code)
+}
+
+/// Serves the objects on the private sockets and the bus. Nothing but another daemon in the same
+/// place is a reason not to supervise: where nobody can ask, processes are kept running all the same.
+async fn listen(options: &DaemonOptions, handle: &Handle, log: journal::Log) -> Result<(), String> {
+    let service = Service::new(handle.clone(), Arc::new(Log(log)));
+    for path in &options.sockets {
+        match PrivateSocket::bind(path) {
+            Ok(socket) => {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = socket.serve(service).await {
+                        tracing::error!("{error}");
+                    }
+                });
+            }
+            Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+    let Some(kind) = options.bus else { return Ok(()) };
+    let (serving, mut is_serving) = tokio::sync::watch::channel(false);
+    let mut serve = tokio::spawn(bus::on_bus(service, kind, serving));
+    tokio::select! {
+        ended = &mut serve => match ended {
+            Ok(Err(error)) => Err(error.to_string()),
+            _ => Ok(()),
+        },
+        Ok(()) = is_serving.changed() => Ok(()),
+        () = tokio::time::sleep(BUS_PATIENCE) => Ok(()),
+    }
+}
+
+/// The daemon's own log, as the bus sees it.
+struct Log(journal::Log);
+
+impl LogControl for Log {
+    fn level(&self) -> String {
+        self.0.level().to_owned()
+    }
+
+    fn set_level(&self, level: &str) -> Result<(), String> {
+        if self.0.set_level(level) {
+            Ok(())
+        } else {
+            Err(format!("{level:?} is no level of syslog(3)"))
+        }
+    }
+
+    fn target(&self) -> String {
+        if journal::is_in_journal() { "journal" } else { "console" }.to_owned()
+    }
+}
+
+/// Tells two daemons on one machine apart: in names of control groups.
+fn name_of(options: &DaemonOptions) -> String {
+    match (options.mode, options.foreground) {
+        (Mode::System, _) => "system".to_owned(),
+        (Mode::User, false) => "user".to_owned(),
+        (Mode::User, true) => format!("up-{}", std::process::id()),
+    }
+}
+
+/// Spreads restarts; nothing secret depends on it.
+fn seed() -> u64 {
+    let time = driver::handle::now().0;
+    time ^ (u64::from(std::process::id()) << 32)
+}
+
+/// What the daemon is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    /// Whether a hangup means that the terminal is gone.
+    has_terminal: bool,
+}
+
+impl Signals {
+    fn new(foreground: bool) -> io::Result<Signals> {
+        // nohup(1) is how a terminal is left without an end; it has to be asked before there is a
+        // handler.
+        let has_terminal = foreground
+            && !is_ignored(SignalKind::hangup())
+            && std::fs::File::open("/dev/tty").is_ok();
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            has_terminal,
+        })
+    }
+
+    /// SIGTERM and SIGINT end everything in order, a second one at once; SIGHUP reloads, or ends a
+    /// foreground that lost its terminal. Of that the shell tells, and the kernel again: however
+    /// often it comes, it never means to hurry, nor is it the first of two.
+    async fn watch(mut self, handle: Handle, hurry: Arc<Notify>) {
+        let mut asked = false;
+        loop {
+            let asked_to_end = tokio::select! {
+                _ = self.terminate.recv() => true,
+                _ = self.interrupt.recv() => true,
+                _ = self.hangup.recv() => false,
+            };
+            if asked_to_end && asked {
+                hurry.notify_one();
+                handle.kill().await;
+            } else if asked_to_end || self.has_terminal {
+                asked |= asked_to_end;
+                handle.shutdown().await;
+            } else {
+                tokio::spawn(reload(handle.clone()));
+            }
+        }
+    }
+}
+
+/// Whether whoever started this process had it ignore a signal (proc(5), `SigIgn`).
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (kind.as_raw_value() - 1)) != 0
+}
+
+/// What comes of it is in the log.
+async fn reload(handle: Handle) {
+    let generation = handle.published().manager().summary.generation;
+    tracing::info!("SIGHUP: reloading on top of generation {generation}");
+    let _ = handle.reload(Trigger::Signal, ReloadOptions::default()).await;
+}

@@ -1,0 +1,67 @@
+//! What others read, brought up to date after each turn.
+
+use super::Driver;
+use super::handle::{ManagerView, Turn};
+use crate::core::event::Event;
+use crate::core::view::Summary;
+use std::sync::Arc;
+
+impl Driver {
+    /// Publishes what the turn changed, tells subscribers, and tells the service manager.
+    pub(super) fn publish(&mut self) {
+        if self.options.ends_by_itself && self.finished.is_none() && self.machine.nothing_can_run()
+        {
+            self.feed(Event::ShutdownRequested);
+        }
+        let dirty = self.machine.take_dirty();
+        for id in &dirty {
+            self.published.set_instance(id, self.machine.view(id));
+        }
+        self.turn.instances.extend(dirty);
+        self.publish_manager();
+        let turn = std::mem::take(&mut self.turn);
+        if !is_empty(&turn) {
+            // Nobody may be listening.
+            let _ = self.turns.send(Arc::new(turn));
+        }
+    }
+
+    fn publish_manager(&mut self) {
+        let old = self.published.manager();
+        let summary = self.machine.summary();
+        let view = self.desk.describe(ManagerView { summary, ..ManagerView::clone(&old) });
+        if view != *old {
+            self.notifier.status(&status_line(&summary, &view));
+            self.published.set_manager(view);
+            self.turn.manager = true;
+        }
+    }
+}
+
+/// One line for `systemctl status`.
+fn status_line(summary: &Summary, view: &ManagerView) -> String {
+    let mut line = format!("{} of {} running", summary.running, summary.enabled);
+    if summary.failed > 0 {
+        line += &format!(", {} failed", summary.failed);
+    }
+    if summary.unhealthy > 0 {
+        line += &format!(", {} unhealthy", summary.unhealthy);
+    }
+    line += &format!("; generation {}", summary.generation);
+    line += match view.config_state {
+        "rejected" => "; the file on disk is not valid and was not applied",
+        "failed-kept" => "; not all of it came up",
+        "applying" => ", being applied",
+        _ => "",
+    };
+    line
+}
+
+fn is_empty(turn: &Turn) -> bool {
+    turn.instances.is_empty()
+        && turn.jobs_new.is_empty()
+        && turn.jobs_removed.is_empty()
+        && turn.exits.is_empty()
+        && turn.reloads.is_empty()
+        && !turn.manager
+}

@@ -1,0 +1,122 @@
+//! Reading a configuration and judging it against what is active. A reload and a plan go through
+//! the same, so that what is shown is what would be done.
+
+use crate::config::check::check_machine;
+use crate::config::diagnostic::{Diagnostic, Place, Severity};
+use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, load_with};
+use crate::core::ids::ProcessId;
+use crate::core::reload::{ChangeKind, Plan};
+use crate::core::spec::Config;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is active, to judge by.
+#[derive(Clone)]
+pub(super) struct Standing {
+    pub(super) location: Location,
+    /// None before there is any.
+    pub(super) config: Option<Arc<Config>>,
+    /// Which of its files were missing.
+    pub(super) missing: Missing,
+    /// The daemon's settings of it.
+    pub(super) daemon: Option<DaemonSettings>,
+}
+
+/// Which files are missing that could be there.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Missing {
+    main: bool,
+    processes: bool,
+}
+
+impl Missing {
+    pub(super) fn of(loaded: &Loaded) -> Missing {
+        let mut files = loaded.sources.files.iter();
+        let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
+        Missing { main, processes: loaded.missing }
+    }
+}
+
+/// A configuration that was read and judged.
+pub(super) struct Examined {
+    pub(super) loaded: Loaded,
+    /// What would change; None where it cannot be read.
+    pub(super) plan: Option<Plan>,
+    /// All that is wrong with the files, and with this machine for what is new or changed.
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// Whether it may not be applied.
+    pub(super) is_refused: bool,
+    /// Milliseconds each stage took.
+    pub(super) timings: Vec<(&'static str, u64)>,
+}
+
+impl Standing {
+    /// Reads the files, or takes a content for that of the file with the processes. Blocks.
+    pub(super) fn examine(&self, content: Option<Vec<u8>>) -> Examined {
+        let start = Instant::now();
+        let loaded = load_with(&self.location, content);
+        let read = millis(start.elapsed());
+        let start = Instant::now();
+        let none = Config::default();
+        let active = self.config.as_deref().unwrap_or(&none);
+        let plan = loaded.config.as_ref().map(|config| Plan::between(active, config));
+        let planned = millis(start.elapsed());
+        let start = Instant::now();
+        let found = match (&loaded.config, &plan) {
+            (Some(config), Some(plan)) => self.checked(&loaded, config, plan),
+            _ => Vec::new(),
+        };
+        let timings = vec![("read", read), ("plan", planned), ("check", millis(start.elapsed()))];
+        let mut diagnostics = loaded.diagnostics.clone();
+        diagnostics.extend(found);
+        if self.config.is_some() {
+            self.find_gone(&loaded, &mut diagnostics);
+        }
+        // What is wrong with this machine is, at the start, a failure of the one process and not of
+        // the file.
+        let has_errors = diagnostics.iter().any(|problem| problem.severity == Severity::Error);
+        let is_refused = loaded.config.is_none() || (self.config.is_some() && has_errors);
+        Examined { loaded, plan, diagnostics, is_refused, timings }
+    }
+
+    /// A file that was never there is no error; one that is gone keeps what runs.
+    fn find_gone(&self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) {
+        let now = Missing::of(loaded);
+        let gone = now.processes && !self.missing.processes;
+        for problem in diagnostics.iter_mut().filter(|_| gone) {
+            if problem.code == "missing-file" {
+                problem.severity = Severity::Error;
+            }
+        }
+        if now.main && !self.missing.main && !gone && loaded.config.is_some() {
+            let main = &self.location.main;
+            let place = Place::whole(Arc::new(main.clone()));
+            let message = format!("{} is gone; its settings stay in force", main.display());
+            diagnostics.push(Diagnostic::error("missing-file", place, message));
+        }
+    }
+
+    fn checked(&self, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {
+        if !loaded.daemon.validate {
+            return Vec::new();
+        }
+        let changes = plan.changes.iter().filter(|change| change.kind != ChangeKind::Removed);
+        let which: BTreeSet<ProcessId> = changes.map(|change| change.process.clone()).collect();
+        let (mode, user) = (self.location.mode, &loaded.daemon.default_user);
+        check_machine(config, &which, mode, user, &loaded.places)
+    }
+
+    /// The daemon's settings once this was judged: those of what is active where it was refused.
+    pub(super) fn settings_after(&self, examined: &Examined) -> DaemonSettings {
+        match (&self.daemon, examined.is_refused) {
+            (Some(active), true) => active.clone(),
+            (None, _) | (_, false) => examined.loaded.daemon.clone(),
+        }
+    }
+}
+
+/// Milliseconds, as the record of a reload has them.
+pub(super) fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,102 @@
+//! The task that watches files.
+
+use super::desk::Work;
+use crate::config::load::Sources;
+use crate::config::watch::Watcher;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// The task that watches files, seen from outside.
+#[derive(Clone)]
+pub(super) struct Watch(mpsc::UnboundedSender<Order>);
+
+struct Order {
+    files: Vec<PathBuf>,
+    drop_ins: PathBuf,
+    debounce: Duration,
+    reply: oneshot::Sender<Result<(), String>>,
+}
+
+impl Watch {
+    pub(super) fn new(work: &mpsc::UnboundedSender<Work>) -> Watch {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(watch(receiver, work.clone()));
+        Watch(orders)
+    }
+
+    /// Watches these from now on, and nothing else; None: nothing at all. What is not watched yet
+    /// counts as changed once it is, so nothing between a read and its watch is lost.
+    ///
+    /// # Errors
+    /// Why files are not watched, or not all.
+    pub(super) async fn set(
+        &self,
+        sources: Option<&Sources>,
+        debounce: Duration,
+    ) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "the watcher has ended".to_owned();
+        let (files, drop_ins) = match sources {
+            Some(sources) => {
+                let files = sources.files.iter().map(|source| PathBuf::clone(&source.path));
+                (files.collect(), sources.drop_ins.clone())
+            }
+            None => Default::default(),
+        };
+        self.0.send(Order { files, drop_ins, debounce, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::UnboundedSender<Work>) {
+    let mut watcher: Option<Watcher> = None;
+    loop {
+        let order = match &mut watcher {
+            None => orders.recv().await,
+            Some(watcher) => tokio::select! {
+                biased;
+                order = orders.recv() => order,
+                () = watcher.changed() => {
+                    if work.send(Work::FilesChanged).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            },
+        };
+        let Some(Order { files, drop_ins, debounce, reply }) = order else { return };
+        let told = if files.is_empty() {
+            watcher = None;
+            Ok(())
+        } else {
+            follow(&mut watcher, &files, &drop_ins, debounce)
+        };
+        // Whoever asked may have given up.
+        let _ = reply.send(told);
+    }
+}
+
+fn follow(
+    watcher: &mut Option<Watcher>,
+    files: &[PathBuf],
+    drop_ins: &std::path::Path,
+    debounce: Duration,
+) -> Result<(), String> {
+    let advice = "changes of the files are not noticed by themselves";
+    let watcher = match watcher {
+        Some(watcher) => {
+            watcher.set_debounce(debounce);
+            watcher.rewatch(files, drop_ins);
+            watcher
+        }
+        None => match Watcher::new(files, drop_ins, debounce) {
+            Ok(new) => watcher.insert(new),
+            Err(error) => return Err(format!("{advice} ({error}); use `provost reload`")),
+        },
+    };
+    match watcher.unwatched() {
+        [] => Ok(()),
+        some => Err(format!("{advice} everywhere: {}", some.join("; "))),
+    }
+}

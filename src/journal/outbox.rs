@@ -1,0 +1,174 @@
+//! A queue between whoever has something to log and the thread that writes it.
+//!
+//! Standard error is a pipe in somebody else's hands, and so is the socket of the journal: whoever
+//! reads may have stopped. Supervising must not wait for that, so writing is done by a thread of its
+//! own. What finds no room is lost, and that is said where it is missing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tracing::Level;
+
+/// So many bytes wait to be written, unless one entry is larger.
+const ROOM: usize = 1 << 20;
+
+/// One entry of the log.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) level: Level,
+    /// For people; may have several lines.
+    pub(super) message: String,
+    /// For programs: names as the journal wants them.
+    pub(super) fields: Vec<(String, String)>,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Entry>() + self.message.len() + fields
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Entry>,
+    size: usize,
+    /// Entries that found no room since the last one that did.
+    lost: u64,
+    writing: bool,
+}
+
+impl State {
+    fn push(&mut self, entry: Entry) {
+        self.size += entry.size();
+        self.waiting.push_back(entry);
+    }
+
+    fn tell_lost(&mut self) {
+        match std::mem::take(&mut self.lost) {
+            0 => {}
+            lost => self.push(Entry {
+                level: Level::WARN,
+                message: format!("{lost} entries of this log are missing here: nobody read it"),
+                fields: Vec::new(),
+            }),
+        }
+    }
+}
+
+impl Outbox {
+    /// A queue whose entries are given to `write`, one after the other, in a thread of its own.
+    /// Where there can be no thread, what is put in is lost.
+    pub(super) fn new(mut write: impl FnMut(&Entry) + Send + 'static) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::default());
+        let writer = outbox.clone();
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        // Nowhere to say that it failed: this is the log.
+        let _ = thread.spawn(move || {
+            loop {
+                write(&writer.take());
+            }
+        });
+        outbox
+    }
+
+    /// Puts in an entry. Never waits.
+    pub(super) fn put(&self, entry: Entry) {
+        let mut state = self.lock();
+        if state.size > 0 && state.size + entry.size() > ROOM {
+            state.lost += 1;
+            return;
+        }
+        state.tell_lost();
+        state.push(entry);
+        self.changed.notify_all();
+    }
+
+    /// Waits until all that was put in is written, but not longer than this.
+    pub(super) fn flush(&self, limit: Duration) {
+        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, busy);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn take(&self) -> Entry {
+        let mut state = self.lock();
+        state.writing = false;
+        state.tell_lost();
+        self.changed.notify_all();
+        loop {
+            if let Some(entry) = state.waiting.pop_front() {
+                state.size -= entry.size();
+                state.writing = true;
+                return entry;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn entry(message: String) -> Entry {
+        Entry { level: Level::INFO, message, fields: Vec::new() }
+    }
+
+    #[test]
+    fn entries_are_written_in_order() {
+        let (sender, written) = channel();
+        let outbox = Outbox::new(move |entry| sender.send(entry.message.clone()).unwrap());
+        (0..1000).for_each(|n| outbox.put(entry(n.to_string())));
+        outbox.flush(LONG);
+        let all: Vec<String> = written.try_iter().collect();
+        assert_eq!(all, (0..1000).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_writer_that_is_stuck_holds_nobody_up_and_what_is_lost_is_told() {
+        let (go, wait) = channel::<()>();
+        let (sender, written) = channel();
+        let outbox = Outbox::new(move |entry| {
+            // An error means that nothing holds it up any more.
+            let _ = wait.recv();
+            sender.send(entry.message.clone()).unwrap();
+        });
+        let long = "x".repeat(1000);
+        (0..10_000).for_each(|_| outbox.put(entry(long.clone())));
+        outbox.flush(Duration::ZERO);
+        drop(go);
+        outbox.flush(LONG);
+        outbox.put(entry("last".to_owned()));
+        outbox.flush(LONG);
+        let all: Vec<String> = written.try_iter().collect();
+        let kept = all.iter().filter(|message| **message == long).count();
+        assert!(kept > 100 && kept * 1000 <= ROOM + 1000, "{kept}");
+        let told =
+            format!("{} entries of this log are missing here: nobody read it", 10_000 - kept);
+        assert_eq!(all[kept..], [told, "last".to_owned()]);
+    }
+
+    #[test]
+    fn an_entry_that_is_larger_than_the_room_is_written_all_the_same() {
+        let (sender, written) = channel();
+        let outbox = Outbox::new(move |entry| sender.send(entry.message.len()).unwrap());
+        outbox.put(entry("x".repeat(2 * ROOM)));
+        outbox.flush(LONG);
+        assert_eq!(written.try_recv(), Ok(2 * ROOM));
+    }
+}

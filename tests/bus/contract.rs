@@ -1,0 +1,124 @@
+//! What is written in `dbus/` is what the daemon shows and what the client library knows.
+
+use super::*;
+
+fn interface_file(name: &str) -> xml::Element {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("dbus/{name}.xml"));
+    xml::parse(&std::fs::read_to_string(path).unwrap())
+}
+
+async fn introspect(connection: &Connection, path: &str) -> xml::Element {
+    let interface = Some("org.freedesktop.DBus.Introspectable");
+    let reply = connection.call_method(Some(NAME), path, interface, "Introspect", &()).await;
+    xml::parse(&reply.unwrap().body().deserialize::<String>().unwrap())
+}
+
+#[tokio::test]
+async fn the_daemon_shows_what_the_xml_says() {
+    let daemon = spawn_test_daemon().await;
+    let connection = daemon.bus.connect().await;
+    for (path, name) in [(ROOT, MANAGER), (SLEEPER, "org.provost.Provost1.Process")] {
+        let shown = introspect(&connection, path).await;
+        let written = interface_file(name);
+        let (shown, written) = (shown.interface(name), written.interface(name));
+        assert_eq!(xml::contract(shown), xml::contract(written), "{name}");
+    }
+    // `other` ends at SIGTERM, but not so soon that its job cannot be looked at.
+    let reply =
+        call(&connection, "Restart", &(vec!["other"], HashMap::<&str, Variant>::new())).await;
+    let jobs: Vec<OwnedObjectPath> = reply.unwrap().body().deserialize().unwrap();
+    let name = "org.provost.Provost1.Job";
+    let shown = introspect(&connection, &jobs[0]).await;
+    let written = interface_file(name);
+    assert_eq!(xml::contract(shown.interface(name)), xml::contract(written.interface(name)));
+}
+
+#[test]
+fn the_policy_lists_every_member_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbus/org.provost.Provost1.conf");
+    let policy = xml::parse(&std::fs::read_to_string(path).unwrap());
+    let default = policy.named("policy").find(|p| p.attribute("context") == "default").unwrap();
+    assert_eq!(default.children[0].name, "deny", "everything is denied first");
+    let allowed: Vec<(String, String)> = default
+        .named("allow")
+        .map(|allow| (allow.attribute("send_interface"), allow.attribute("send_member")))
+        .filter(|(interface, _)| interface.starts_with(NAME))
+        .map(|(interface, member)| (interface.to_owned(), member.to_owned()))
+        .collect();
+    let mut members = Vec::new();
+    for name in ["Manager", "Process", "Job"] {
+        let name = format!("{NAME}.{name}");
+        for method in interface_file(&name).interface(&name).named("method") {
+            members.push((name.clone(), method.attribute("name").to_owned()));
+        }
+    }
+    assert_eq!(allowed, members);
+}
+
+macro_rules! properties {
+    ($proxy:expr, $($name:ident)*) => {{
+        let mut count = 0;
+        $(
+            $proxy.$name().await.unwrap_or_else(|error| panic!("{}: {error}", stringify!($name)));
+            count += 1;
+        )*
+        count
+    }};
+}
+
+fn property_count(name: &str) -> usize {
+    interface_file(name).interface(name).named("property").count()
+}
+
+#[tokio::test]
+async fn the_proxies_read_every_property() {
+    let daemon = spawn_test_daemon().await;
+    let connection = daemon.bus.connect().await;
+    let manager = ManagerProxy::new(&connection).await.unwrap();
+    let read = properties!(
+        manager, version backend config_file system_state config_state config_generation
+        config_digest last_modified last_reloaded watching valid diagnostics n_processes n_enabled
+        n_running n_failed n_unhealthy n_jobs
+    );
+    assert_eq!(read, property_count(MANAGER));
+    let path = manager.get_process("sleeper").await.unwrap();
+    assert_eq!(path.as_str(), SLEEPER);
+    let process = ProcessProxy::builder(&connection).path(path).build().await.unwrap();
+    let read = properties!(
+        process, name instance description enabled desired_state active_state sub_state phase
+        state_change_usec state_change_monotonic last_result health health_detail last_check
+        main_pid exit_code exit_status n_restarts next_restart_usec started_at memory_current
+        cpu_usage_nsec tasks_current control_group unit waiting_for needs_restart config_generation
+        environment_names
+    );
+    assert_eq!(read, property_count("org.provost.Provost1.Process"));
+    let jobs = manager.restart(&["slow"], HashMap::new()).await.unwrap();
+    let job = JobProxy::builder(&connection).path(jobs[0].clone()).build().await.unwrap();
+    assert_eq!(
+        properties!(job, id kind instance process created_usec),
+        property_count("org.provost.Provost1.Job")
+    );
+}
+
+#[tokio::test]
+async fn status_and_properties_say_the_same() {
+    let daemon = spawn_test_daemon().await;
+    let connection = daemon.bus.connect().await;
+    let reply = call(&connection, "Status", &(vec!["sleeper"],)).await.unwrap();
+    let mut status: HashMap<String, BTreeMap<String, OwnedVariant>> =
+        reply.body().deserialize().unwrap();
+    let mut status = status.remove("sleeper@0").unwrap();
+    let interface = "org.freedesktop.DBus.Properties";
+    let body = "org.provost.Provost1.Process";
+    let reply = connection.call_method(Some(NAME), SLEEPER, Some(interface), "GetAll", &body).await;
+    let properties: BTreeMap<String, OwnedVariant> = reply.unwrap().body().deserialize().unwrap();
+    for extra in ["Reason", "History", "Tags", "DisplayName", "LogKind"] {
+        assert!(status.remove(extra).is_some(), "{extra}");
+    }
+    let keys = |dict: &BTreeMap<String, OwnedVariant>| dict.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&status), keys(&properties));
+    let measured = ["MemoryCurrent", "CPUUsageNSec", "TasksCurrent"];
+    for (name, value) in status.iter().filter(|(name, _)| !measured.contains(&name.as_str())) {
+        assert_eq!(*value, properties[name], "{name}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Clients that misbehave, clients that may not, and a bus that goes away.
+
+use super::*;
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_a_call_disturbs_nobody() {
+    let daemon = spawn_test_daemon().await;
+    for _ in 0..50 {
+        let connection = daemon.peer().await;
+        let wait = HashMap::from([("wait", Variant::from(true))]);
+        let message = Message::method_call(ROOT, "Restart")
+            .interface(MANAGER)
+            .build(&(vec!["sleeper"], wait))
+            .unwrap();
+        connection.send(&message).await.unwrap();
+        connection.close().await.unwrap();
+    }
+    let client = daemon.client().await;
+    let ended = soon("a restart", client.restart(&names(&["sleeper"]), |_| {})).await.unwrap();
+    assert!(ended[0].is_success(), "{ended:?}");
+}
+
+/// Says hello as a D-Bus client does, and nothing more.
+fn mute_peer(path: &Path) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path)?;
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
+    stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+    let mut answer = [0; 128];
+    let size = stream.read(&mut answer)?;
+    if !answer[..size].starts_with(b"OK ") {
+        return Err(std::io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.write_all(b"BEGIN\r\n")?;
+    Ok(stream)
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_disturbs_nobody() {
+    let daemon = spawn_test_daemon().await;
+    let socket = daemon.socket();
+    let mute = tokio::task::spawn_blocking(move || mute_peer(&socket)).await.unwrap().unwrap();
+    let client = daemon.client().await;
+    for _ in 0..100 {
+        soon("a restart", client.restart(&names(&["sleeper"]), |_| {})).await.unwrap();
+    }
+    drop(mute);
+}
+
+#[tokio::test]
+async fn no_more_peers_than_there_is_room_for() {
+    let daemon = spawn_test_daemon().await;
+    let socket = daemon.socket();
+    let turned_away = tokio::task::spawn_blocking(move || {
+        let mut peers = Vec::new();
+        loop {
+            match mute_peer(&socket) {
+                Ok(peer) => peers.push(peer),
+                Err(_) => return peers.len(),
+            }
+            assert!(peers.len() <= 128, "one too many was let in");
+        }
+    });
+    let peers = turned_away.await.unwrap();
+    // Clients of the set-up may still be on their way out.
+    assert!((120..=128).contains(&peers), "{peers} were let in");
+    // All of them have left; the daemon learns it from the kernel.
+    soon("room again", async {
+        while Client::connect(&Target::Socket(daemon.socket())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn other_users_are_turned_away() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root, to become somebody else");
+        return;
+    }
+    let daemon = spawn_test_daemon().await;
+    // The modes alone would keep them out; the check of the peer must do it without them.
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let socket = daemon.socket();
+    mode(daemon.directory.path(), 0o755);
+    mode(socket.parent().unwrap(), 0o755);
+    mode(&socket, 0o666);
+    // gdbus takes any socket for a bus and asks it for a name. We have none to give, but say so.
+    let answer = |user: &str| {
+        let mut gdbus = Command::new("setpriv");
+        gdbus.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+        gdbus.args(["gdbus", "call", "--timeout=20"]);
+        gdbus.arg("--address").arg(format!("unix:path={}", socket.display()));
+        gdbus.args(["--dest", NAME, "--object-path", ROOT, "--method", "a.b"]);
+        tokio::task::spawn_blocking(move || gdbus.output().unwrap())
+    };
+    let answered = |output: &Output| {
+        String::from_utf8_lossy(&output.stderr).contains("org.freedesktop.DBus.Error.UnknownObject")
+    };
+    let owner = answer("0").await.unwrap();
+    assert!(answered(&owner), "{owner:?}");
+    let nobody = answer("65534").await.unwrap();
+    assert!(!nobody.status.success() && !answered(&nobody), "{nobody:?}");
+    assert!(daemon.client().await.manager().await.is_ok());
+}
+
+#[tokio::test]
+async fn another_user_on_the_bus_may_look_and_not_touch() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("skipped: needs root, to become somebody else");
+        return;
+    }
+    let daemon = spawn_test_daemon().await;
+    let path = daemon.directory.path();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = |args: &[&str]| {
+        let mut command = daemon.tool("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "gdbus", "call"]);
+        command.args(["--session", "--dest", NAME, "--object-path", ROOT, "--method"]);
+        command.args(args);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    let status = nobody(&[&format!("{MANAGER}.Status"), "[]"]).await.unwrap();
+    assert!(status.status.success(), "{status:?}");
+    for args in [
+        &["Start", "['sleeper']", "{}"][..],
+        &["Stop", "['sleeper']", "{}"],
+        &["Restart", "['sleeper']", "{}"],
+        &["Reload", "{}"],
+        &["SetEnabled", "['sleeper']", "false", "{}"],
+        &["Signal", "sleeper", "main", "9"],
+        &["ResetFailed", "['sleeper']"],
+        &["PlanReload", "{}"],
+        &["OpenLog", "['sleeper']", "{}"],
+        &["GetEvents", "''", "0"],
+        &["WaitJob", "1"],
+    ] {
+        let method = format!("{MANAGER}.{}", args[0]);
+        let call: Vec<&str> = std::iter::once(method.as_str()).chain(args[1..].to_vec()).collect();
+        let refused = nobody(&call).await.unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains("org.freedesktop.DBus.Error.AccessDenied"), "{}: {text}", args[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_told_who_is_there() {
+    let daemon = spawn_test_daemon().await;
+    let socket = daemon.directory.path().join("second/private");
+    let mut second = provostd(daemon.directory.path(), &daemon.bus.address, &socket);
+    let second = daemon::Running::spawn(second.stderr(Stdio::piped()));
+    let ended = tokio::task::spawn_blocking(move || second.end());
+    let (status, text) = soon("the second ends", ended).await.unwrap();
+    assert!(!status.success());
+    let first = daemon.provostd.pid().as_raw_nonzero().to_string();
+    assert!(text.contains("another supervisor") && text.contains(&first), "{text}");
+}
+
+#[tokio::test]
+async fn the_bus_may_go_and_come_back() {
+    let mut daemon = spawn_test_daemon().await;
+    let client = daemon.client().await;
+    let before = client.status(&[]).await.unwrap();
+    let on_bus = Client::over(daemon.bus.connect().await).await.unwrap();
+    let mut watch = on_bus.watch().await.unwrap();
+    daemon.bus.go_away();
+    let gone = soon("the client notices", async {
+        loop {
+            if let Err(error) = watch.changed().await {
+                return error;
+            }
+        }
+    });
+    assert!(matches!(gone.await, ClientError::Gone));
+    client.restart(&names(&["other"]), |_| {}).await.unwrap();
+    daemon.bus.come_back();
+    let connection = daemon.bus.connect().await;
+    soon("the name is back", name_is_there(&connection)).await;
+    let on_bus = Client::over(connection).await.unwrap();
+    let after = on_bus.status(&names(&["sleeper"])).await.unwrap();
+    assert_eq!(after[0].pid, before[2].pid, "supervising went on");
+}

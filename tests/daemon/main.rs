@@ -1,0 +1,12 @@
+//! The real `provostd`, with real processes, from the outside.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod foreground;
+mod graph;
+mod hostile;
+mod manager;
+mod promises;
+mod reloading;
+mod seed;
+mod stopping;
+mod support;

@@ -1,0 +1,361 @@
+//! A daemon of one's own in a directory of one's own.
+
+use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything may take that must happen: long enough for a busy machine, and only ever
+/// reached by a test that fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running daemon. Ends, with all it runs, when it is dropped.
+pub struct Daemon {
+    pub dir: TempDir,
+    pub child: Child,
+    notified: Receiver<String>,
+}
+
+pub type Status = BTreeMap<String, ProcessStatus>;
+
+impl Daemon {
+    /// A daemon for this `processes.yaml`, in which `@DIR@` stands for its directory.
+    pub fn start(yaml: &str) -> Daemon {
+        Daemon::prepare(|_| {}).with(yaml)
+    }
+
+    /// A daemon whose directory is filled by `fill` first.
+    pub fn prepare(fill: impl FnOnce(&Path)) -> Prepared {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        Prepared { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.path().join("processes.yaml")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Saves the file as editors do: written beside, renamed over.
+    pub fn save(&self, yaml: &str) {
+        save(self.path(), yaml);
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&Target::Socket(self.path().join("private"))).await.unwrap()
+    }
+
+    pub async fn reload(&self) -> ReloadSummary {
+        self.client().await.reload(&ReloadOptions::default()).await.unwrap()
+    }
+
+    pub async fn status(&self) -> Status {
+        status(&self.client().await).await
+    }
+
+    /// Waits until the status is as `wanted` says, and returns it.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let client = self.client().await;
+        let mut watch = client.watch().await.unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let now = status(&client).await;
+            if wanted(&now) {
+                return now;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if tokio::time::timeout(left, watch.changed()).await.is_err() {
+                panic!("never {what}: {now:#?}\n{}", self.log());
+            }
+        }
+    }
+
+    /// Waits until all of these are running.
+    pub async fn until_running(&self, names: &[&str]) -> Status {
+        self.until(&format!("running: {names:?}"), |status| {
+            names.iter().all(|name| status.get(*name).is_some_and(|p| p.state == "running"))
+        })
+        .await
+    }
+
+    /// Waits until the generation is this one and it is applied or failed.
+    pub async fn until_generation(&self, generation: u64) {
+        let client = self.client().await;
+        let mut watch = client.watch().await.unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let manager = client.manager().await.unwrap();
+            if manager.generation >= generation && manager.config_state != "applying" {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let changed = tokio::time::timeout(left, watch.changed()).await;
+            assert!(changed.is_ok(), "never generation {generation}: {manager:?}\n{}", self.log());
+        }
+    }
+
+    /// Waits until its socket answers.
+    pub fn listening(self) -> Daemon {
+        let socket = self.path().join("private");
+        let deadline = Instant::now() + DEADLINE;
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "it never listens\n{}", self.log());
+            std::thread::yield_now();
+        }
+        self
+    }
+
+    /// Sends a signal to what [`Prepared::up`] started, whoever its parent is.
+    pub fn signal_up(&self, signal: nix::sys::signal::Signal) {
+        let pid: i32 = fs::read_to_string(self.path().join("pid")).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// What the daemon wrote.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path().join("daemon.log")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// Waits until the daemon wrote this: its log is written by a thread of its own.
+    pub fn logged(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "never logged {text:?}:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for a message to the service manager that has this line.
+    pub fn notified(&self, line: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let message = self
+                .notified
+                .recv_timeout(left)
+                .unwrap_or_else(|error| panic!("never told {line:?} ({error})\n{}", self.log()));
+            if message.lines().any(|l| l.starts_with(line)) {
+                return message;
+            }
+        }
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .unwrap();
+        wait_readable(&pidfd, "the daemon's end");
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            // A second one kills what does not end by itself; a test that failed must not hang.
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            if self.path().join("pid").exists() {
+                self.signal_up(nix::sys::signal::Signal::SIGTERM);
+                self.signal_up(nix::sys::signal::Signal::SIGTERM);
+            }
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- daemon.log\n{}", self.log());
+        }
+    }
+}
+
+/// A directory for a daemon.
+pub struct Prepared {
+    pub dir: TempDir,
+}
+
+impl Prepared {
+    pub fn with(self, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        self.run()
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub fn run(self) -> Daemon {
+        let socket = self.dir.path().join("notify");
+        let notified = service_manager(&socket);
+        let daemon = self.spawn(&socket, notified);
+        daemon.notified("READY=1");
+        daemon
+    }
+
+    /// Starts the daemon with somebody else for a service manager, and waits for its socket.
+    pub fn told(self, socket: &Path, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        self.spawn(socket, channel().1).listening()
+    }
+
+    /// Starts the daemon with another standard error, and waits for its socket.
+    pub fn logging_to(self, stderr: impl Into<Stdio>, yaml: &str) -> Daemon {
+        save(self.dir.path(), yaml);
+        let mut command = self.provostd();
+        let child = command.stderr(stderr).spawn().unwrap();
+        Daemon { dir: self.dir, child, notified: channel().1 }.listening()
+    }
+
+    /// Starts `provost up`. `line` wraps the shell line that becomes it; its number is in `pid`.
+    pub fn up(self, yaml: &str, line: impl FnOnce(&str) -> Command) -> Daemon {
+        save(self.dir.path(), yaml);
+        let dir = self.dir;
+        let runtime = dir.path().join("run");
+        fs::create_dir(&runtime).unwrap();
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        let shell = "echo $$ >pid.new; mv pid.new pid; exec \"$PROVOST\" --socket private up";
+        let child = line(shell)
+            .current_dir(dir.path())
+            .env("PROVOST", env!("CARGO_BIN_EXE_provost"))
+            .env("XDG_RUNTIME_DIR", runtime)
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Daemon { dir, child, notified: channel().1 }
+    }
+
+    fn spawn(self, socket: &Path, notified: Receiver<String>) -> Daemon {
+        let child = self.provostd().env("NOTIFY_SOCKET", socket).spawn().unwrap();
+        Daemon { dir: self.dir, child, notified }
+    }
+
+    fn provostd(&self) -> Command {
+        let dir = self.dir.path();
+        let log = File::create(dir.join("daemon.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
+        command
+            .args(["--user", "--bus", "none", "--config"])
+            .arg(dir.join("processes.yaml"))
+            .arg("--socket")
+            .arg(dir.join("private"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        command
+    }
+}
+
+/// A pipe with no room left, that nobody reads: the end that is written to, and the other.
+pub fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::io::ioctl_fionbio(&write, true).unwrap();
+    while rustix::io::write(&write, &[b'.'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&write, false).unwrap();
+    (write, read)
+}
+
+/// Takes what a service manager is told, as one does.
+fn service_manager(socket: &Path) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let socket = UnixDatagram::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if sender.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+pub async fn status(client: &Client) -> Status {
+    let all = client.status(&[]).await.unwrap();
+    all.into_iter().map(|process| (process.id.clone(), process)).collect()
+}
+
+fn save(dir: &Path, yaml: &str) {
+    let temporary = dir.join(".processes.yaml.new");
+    fs::write(&temporary, yaml.replace("@DIR@", dir.to_str().unwrap())).unwrap();
+    fs::rename(temporary, dir.join("processes.yaml")).unwrap();
+}
+
+/// Waits until a file is there.
+pub fn wait_for(path: &Path) {
+    let deadline = Instant::now() + DEADLINE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "never: {}", path.display());
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until a descriptor is readable.
+pub fn wait_readable(fd: &impl std::os::fd::AsFd, what: &str) {
+    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut polled, Some(&limit)).unwrap();
+    assert!(ready > 0, "never: {what}");
+}
+
+/// Processes whose command line has this text, the test's own aside.
+pub fn processes_with(text: &str) -> Vec<u32> {
+    let own = std::process::id();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace(char::from(0), " ").contains(text)
+        })
+        .collect()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How a process ended, for messages.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+/// PIDs by instance, of those that run.
+pub fn pids(status: &Status) -> BTreeMap<String, u32> {
+    status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?))).collect()
+}

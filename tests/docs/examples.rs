@@ -1,0 +1,137 @@
+//! An example of each key, and what a change to it causes: worked out by the program, as a plan.
+
+use crate::load;
+use provost::config::keys::{
+    DEPENDENCY, HEALTH, Key, Kind, LIMITS, LOG, PROCESS, RESTART, STOP, Section,
+};
+use provost::core::fields::Consequence;
+use provost::core::reload::{ChangeKind, Plan};
+
+/// The value that the manual shows for a key, other than its default.
+pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
+    let all: &[(&str, &str)] = match section.path {
+        "" if section.key("processes").is_some() => &[("baseDir", "/srv/app")],
+        "" => &[
+            ("enabled", "false"),
+            ("name", "\"The API\""),
+            ("description", "\"Public HTTP API\""),
+            ("command", "[node, server.js]"),
+            ("shell", "\"exec ./run $MODE\""),
+            ("args", "[server.js]"),
+            ("cwd", "/srv/api"),
+            ("user", "www-data"),
+            ("group", "adm"),
+            ("umask", "0077"),
+            ("nice", "5"),
+            ("env", "{ PORT: 8080 }"),
+            ("envFile", "[.env]"),
+            ("instances", "3"),
+            ("dependsOn", "{ db: healthy }"),
+            ("readiness", "started"),
+            ("startTimeout", "2m"),
+            ("logFile", "logs/api.log"),
+            ("pidFile", "run/api.pid"),
+            ("essential", "true"),
+            ("tags", "[web]"),
+        ],
+        "restartPolicy" => &[
+            ("condition", "on-failure"),
+            ("delay", "500ms"),
+            ("maxDelay", "30s"),
+            ("factor", "1.5"),
+            ("jitter", "0"),
+            ("minUptime", "1m"),
+            ("maxAttempts", "5"),
+            ("successExitCodes", "[0, 143]"),
+        ],
+        "healthCheck" => &[
+            ("enabled", "false"),
+            ("url", "http://localhost:8080/health"),
+            ("tcp", "\"localhost:5432\""),
+            ("exec", "[pg_isready, -q]"),
+            ("interval", "10s"),
+            ("timeout", "2s"),
+            ("startPeriod", "1m"),
+            ("failureThreshold", "5"),
+            ("successThreshold", "2"),
+            ("onFailure", "none"),
+        ],
+        "stop" => &[("signal", "SIGINT"), ("timeout", "1m")],
+        "limits" => &[("files", "4096")],
+        "log" => &[("target", "none")],
+        "dependsOn" => &[("condition", "healthy"), ("restart", "true")],
+        "processManagement" => &[
+            ("enabled", "false"),
+            ("processConfigFile", "services.yaml"),
+            ("autoStart", "false"),
+            ("healthCheckInterval", "10s"),
+            ("restartAttempts", "20"),
+            ("watchConfig", "false"),
+            ("reloadDebounceMs", "500"),
+            ("validateOnReload", "false"),
+            ("backend", "native"),
+            ("defaultUser", "app"),
+        ],
+        other => panic!("no examples for {other}"),
+    };
+    let found = all.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value);
+    let needed = !matches!(key.kind, Kind::Later | Kind::Section(_) | Kind::Processes);
+    assert_eq!(found.is_some(), needed, "an example of {}", section.full_name(key.name));
+    found
+}
+
+/// The sections whose keys are settings of one process.
+pub const OF_A_PROCESS: &[&Section] =
+    &[&PROCESS, &RESTART, &HEALTH, &STOP, &LIMITS, &LOG, &DEPENDENCY];
+
+/// What giving the key its example causes for a process that has none.
+pub fn consequence(section: &Section, key: &Key) -> &'static str {
+    let value = example(section, key).expect("a key with a value");
+    let (before, after) = entries(section, key.name, value);
+    let (old, new) = (file(&before), file(&after));
+    let dir = tempfile::tempdir().unwrap();
+    let config = |text: &str| {
+        let loaded = load(dir.path(), text);
+        loaded.config.unwrap_or_else(|| panic!("{text}\n{:#?}", loaded.diagnostics))
+    };
+    let plan = Plan::between(&config(&old), &config(&new));
+    let [change] = &plan.changes[..] else { panic!("not one change:\n{old}\n{new}\n{plan:#?}") };
+    assert_eq!((change.process.as_str(), change.kind), ("api", ChangeKind::Modified));
+    match change.consequence {
+        Consequence::Live => "live",
+        Consequence::Restart => "restart",
+        Consequence::Start | Consequence::Stop => "start or stop",
+    }
+}
+
+fn file(api: &str) -> String {
+    format!(
+        "processes:\n  db: {{ command: db, healthCheck: {{ tcp: \"h:1\" }} }}\n  api: {{ {api} }}\n"
+    )
+}
+
+/// The entries of the process without and with the key.
+fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
+    let check = "healthCheck: { tcp: \"h:1\" }";
+    match (section.path, key) {
+        ("", "command") => ("command: node".into(), format!("command: {value}")),
+        ("", "shell") => ("shell: ./run".into(), format!("shell: {value}")),
+        ("", "readiness") => {
+            (format!("command: x, {check}"), format!("command: x, {check}, {key}: {value}"))
+        }
+        ("", _) => ("command: x".into(), format!("command: x, {key}: {value}")),
+        ("healthCheck", "url" | "tcp" | "exec") => (
+            format!("command: x, {check}"),
+            format!("command: x, healthCheck: {{ {key}: {value} }}"),
+        ),
+        ("healthCheck", _) => (
+            format!("command: x, {check}"),
+            format!("command: x, healthCheck: {{ tcp: \"h:1\", {key}: {value} }}"),
+        ),
+        ("dependsOn", _) => (
+            "command: x, dependsOn: [db]".into(),
+            format!("command: x, dependsOn: {{ db: {{ {key}: {value} }} }}"),
+        ),
+        (path, _) => ("command: x".into(), format!("command: x, {path}: {{ {key}: {value} }}")),
+    }
+}

@@ -1,0 +1,190 @@
+//! The order of events, and what happens to a run at each moment.
+
+use crate::world::*;
+use provost::backend::Backend;
+use provost::backend::native::identity::{Identity, caller};
+use provost::backend::native::launch::{Launcher, Recipe};
+use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
+use provost::core::ids::Run;
+use provost::core::spec::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+
+#[tokio::test]
+async fn a_run_that_ends_at_once_is_reported_in_order() {
+    let mut world = World::new();
+    for _ in 0..20 {
+        world.start(program("true", &[]));
+        world.spawned().await;
+        assert_eq!(world.exited().await, ExitStatus::Code(0));
+        world.emptied().await;
+    }
+}
+
+#[tokio::test]
+async fn how_it_ended_is_told() {
+    let mut world = World::new();
+    assert_eq!(world.run(shell("exit 7")).await.0, ExitStatus::Code(7));
+    assert_eq!(world.run(shell("kill -9 $$")).await.0, killed());
+    let hup = ExitStatus::Signal { signal: Signal(1), core: false };
+    assert_eq!(world.run(shell("kill -HUP $$")).await.0, hup);
+}
+
+#[tokio::test]
+async fn five_hundred_at_once_are_all_seen() {
+    const MANY: u64 = 500;
+    let mut world = World::new();
+    for _ in 0..MANY {
+        world.start(program("true", &[]));
+    }
+    // How far each has come: 1 spawned, 2 exited, 3 emptied.
+    let mut steps: BTreeMap<Run, u8> = BTreeMap::new();
+    let mut pids = BTreeSet::new();
+    while steps.len() < MANY as usize || steps.values().any(|step| *step < 3) {
+        let (run, step) = match world.event().await {
+            Event::Spawned { run, pid, .. } => {
+                pids.insert(pid);
+                (run, 1)
+            }
+            Event::Exited { run, status, .. } => {
+                assert_eq!(status, ExitStatus::Code(0));
+                (run, 2)
+            }
+            Event::Emptied { run, .. } => (run, 3),
+            other => panic!("{other:?}"),
+        };
+        let before = steps.insert(run, step).unwrap_or(0);
+        assert_eq!(before + 1, step, "{run:?}");
+    }
+    assert_eq!(pids.len(), MANY as usize);
+}
+
+#[tokio::test]
+async fn what_is_stopped_before_it_began_is_never_executed() {
+    let mut world = World::new();
+    let trace = world.path("trace");
+    for stop in [World::terminate, World::kill] {
+        let run = world.start(shell(&format!("touch {}", trace.display())));
+        stop(&world, run);
+        let error = world.spawn_failed().await;
+        assert_eq!(error.stage, SpawnStage::Fork);
+        assert_eq!(error.reason, "it was stopped before it was started");
+    }
+    assert!(!trace.exists());
+}
+
+#[tokio::test]
+async fn a_run_that_is_over_can_be_stopped_again() {
+    let mut world = World::new();
+    let run = world.start(program("true", &[]));
+    world.spawned().await;
+    world.exited().await;
+    world.emptied().await;
+    world.terminate(run);
+    world.kill(run);
+    assert!(world.backend.usage(&instance(), run).is_none());
+    assert!(world.backend.pidfd(&instance(), run).is_none());
+    // Nothing more came of it than what comes of the next one.
+    assert_eq!(world.run(shell("exit 3")).await.0, ExitStatus::Code(3));
+}
+
+#[tokio::test]
+async fn terminating_asks_with_the_signal() {
+    let mut world = World::new();
+    // What is left over says itself that it is there: between the fork of a shell and its exec, a
+    // handler of the shell would swallow the signal.
+    let left = "sh -c 'echo up=1; exec sleep 1000'";
+    let run = world.start(shell(&format!("trap 'exit 9' TERM; while :; do {left} & wait; done")));
+    world.spawned().await;
+    world.screen.value("up").await;
+    world.terminate(run);
+    assert_eq!(world.exited().await, ExitStatus::Code(9));
+    // Its sleep is left over, and gets the signal when asked again.
+    world.terminate(run);
+    world.emptied().await;
+}
+
+#[tokio::test]
+async fn a_stopped_process_is_woken_up_to_end() {
+    let mut world = World::new();
+    let run = world.start(program("sleep", &["1000"]));
+    world.spawned().await;
+    world.backend.signal(&instance(), run, Signal(19), Whom::Main);
+    world.terminate(run);
+    let ended = ExitStatus::Signal { signal: Signal::TERM, core: false };
+    assert_eq!(world.exited().await, ended);
+    world.emptied().await;
+}
+
+#[tokio::test]
+async fn one_that_ignores_the_signal_is_killed() {
+    let mut world = World::new();
+    let run = world.start(shell("trap '' TERM; echo up=1; while :; do sleep 1000; done"));
+    let pid = world.spawned().await;
+    world.screen.value("up").await;
+    world.terminate(run);
+    // It is still there: it answers another signal in the only way it has.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("SigIgn:\t0000000000004000"), "{status}");
+    world.kill(run);
+    assert_eq!(world.exited().await, killed());
+    world.emptied().await;
+}
+
+#[tokio::test]
+async fn usage_is_that_of_the_tree() {
+    let mut world = World::new();
+    let run = world.start(shell("sleep 1000 & echo up=1; wait"));
+    world.spawned().await;
+    world.screen.value("up").await;
+    let usage = world.backend.usage(&instance(), run).unwrap();
+    assert_eq!(usage.tasks, Some(2));
+    assert!(usage.memory.unwrap() > 0);
+    assert!(usage.cpu.is_some());
+    world.end(run).await;
+}
+
+/// The helper of the next test: a daemon that has made a process and never lets it go on.
+#[tokio::test]
+#[ignore = "run by another test, which kills it"]
+async fn helper_holds_a_process_before_it_is_recorded() {
+    let launcher = Launcher::new().unwrap();
+    let identity = Identity { record: caller(&BTreeMap::new()), credentials: None };
+    let recipe = Recipe {
+        argv: vec!["/bin/sh".into(), "-c".into(), "echo ran=1; sleep 1000".into()],
+        env: BTreeMap::new(),
+        cwd: "/".into(),
+        identity,
+        umask: 0o022,
+        nice: None,
+        max_files: None,
+        log_file: None,
+        pid_file: None,
+        mark: None,
+    };
+    let stdout = std::io::stdout();
+    let waiting = launcher.begin(&recipe, stdout.as_fd(), None).unwrap();
+    println!("\nheld={}", waiting.pid);
+    std::future::pending::<()>().await;
+    drop(waiting);
+}
+
+#[tokio::test]
+async fn a_daemon_killed_before_the_record_leaves_nothing() {
+    let mut world = World::new();
+    let itself = std::env::current_exe().unwrap();
+    let helper = "life::helper_holds_a_process_before_it_is_recorded";
+    let args = ["--exact", helper, "--ignored", "--nocapture"];
+    let run = world.start(program(itself.to_str().unwrap(), &args));
+    let pid = world.spawned().await;
+    let held = world.screen.pid("held").await;
+    let process = provost::backend::native::census::read(held).unwrap();
+    assert_eq!((process.parent, process.ended), (pid, false));
+    world.backend.signal(&instance(), run, Signal::KILL, Whom::Main);
+    assert_eq!(world.exited().await, killed());
+    // The run is empty only when the held process, its descendant, is gone too.
+    world.emptied().await;
+    gone(held).await;
+    in_time(world.backend.drained()).await;
+    assert!(!String::from_utf8_lossy(&world.screen.take()).contains("ran=1"));
+}
