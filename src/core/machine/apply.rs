@@ -257,6 +257,7 @@ impl Machine {
         let was_wished = wished_before.contains(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let old = inst.spec.clone();
+        let was_enabled = inst.file_spec().enabled;
         let back = std::mem::take(&mut inst.removed);
         if back {
             // Before it was gone: a new life as far as the operator is concerned.
@@ -284,7 +285,7 @@ impl Machine {
                 StepKind::Restart
             }
             (true, true) => StepKind::Live,
-            (true, false) if changed || !was_wished => {
+            (true, false) if changed || !was_wished || !was_enabled => {
                 inst.gated = true;
                 reset = true;
                 StepKind::Start
@@ -299,7 +300,7 @@ impl Machine {
                 reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_wished || inst.up => StepKind::Stop,
+            (false, true) if was_wished => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if kind != StepKind::Start {

@@ -65,8 +65,7 @@ impl Machine {
             }
             Phase::Up(_) | Phase::Stopping(..) => {}
             _ if inst.removed => return self.forget(id, now, out),
-            Phase::Down | Phase::Waiting(_) if inst.up => self.start_or_wait(id, now, out),
-            Phase::Backoff { .. } | Phase::Completed | Phase::Failed if inst.up => {}
+            Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
             Phase::Failed if self.is_wished(inst) => {}
             _ => self.rest(id, now, out),
@@ -75,7 +74,7 @@ impl Machine {
         self.check_step(id, now);
     }
 
-    /// No run, and it should not be up: down, or waiting when it is held.
+    /// No run, and none due: one begins, or what keeps it from that is noted.
     fn rest(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
         if self.is_wished(inst) {

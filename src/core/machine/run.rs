@@ -54,21 +54,18 @@ impl Machine {
         out: &mut Vec<Effect>,
     ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let (checked, readiness) = (inst.spec.health.is_some(), inst.spec.readiness);
+        let readiness = inst.spec.readiness;
         let Some(live) = inst.current(run).filter(|live| live.started.is_none()) else { return };
         live.pid = Some(pid);
         live.started = Some(now);
         self.note(id, What::Started { pid }, now, out);
         self.touch(id);
         self.ripple(id);
-        if self.is_going_on(id) {
-            if readiness == Readiness::Started {
-                self.make_ready(id, now, out);
-            }
-            if checked {
-                self.probe(id, now, out);
-            }
+        // Neither of these does anything to a run that is to end.
+        if readiness == Readiness::Started {
+            self.make_ready(id, now, out);
         }
+        self.probe(id, now, out);
     }
 
     pub(super) fn spawn_failed(
@@ -344,10 +341,6 @@ impl Machine {
         }
     }
 
-    fn is_going_on(&self, id: &InstanceId) -> bool {
-        self.instances.get(id).is_some_and(|inst| matches!(inst.phase, Phase::Up(_)))
-    }
-
     fn make_ready(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let Phase::Up(live) = &mut inst.phase else { return };
@@ -363,7 +356,7 @@ impl Machine {
 
     // Health.
 
-    /// Sends a check out.
+    /// Sends a check out, where there is one and the run is to go on.
     pub(super) fn probe(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
@@ -412,13 +405,14 @@ impl Machine {
         let (failures, pause) = (live.health.failures(), live.health.pause(check));
         live.restamp(true, now);
         // Until it is ready, its start timeout decides: a slow start is no illness.
-        let ill = failed && live.ready.is_some() && live.health.state() == HealthState::Unhealthy;
+        let unhealthy = live.health.state() == HealthState::Unhealthy;
+        let ill = failed && unhealthy && live.ready.is_some();
         self.timers.disarm(&(id.clone(), Timer::ProbeDeadline));
         self.timers.arm((id.clone(), Timer::Probe), now.after(pause));
         self.touch(id);
         match turned {
             Turned::Nothing => {
-                if failures > 0 && failures < check.failure_threshold {
+                if failures > 0 && !unhealthy {
                     let threshold = check.failure_threshold;
                     self.note(id, What::CheckFailed { detail, failures, threshold }, now, out);
                 }

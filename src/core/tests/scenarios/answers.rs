@@ -106,6 +106,8 @@ fn every_exit_is_reported_once_with_its_run() {
     let mut s = Scene::of([process("api")]);
     let first = s.run("api").unwrap();
     s.exit("api", 3);
+    let told = |s: &Scene| s.last_note("api", "exited").unwrap().to_string();
+    assert_eq!(told(&s), "exited with code 3");
     s.advance(secs(1));
     let second = s.run("api").unwrap();
     s.exit("api", 0);
@@ -114,4 +116,7 @@ fn every_exit_is_reported_once_with_its_run() {
         s.world.model.exits,
         [(api.clone(), first, ExitStatus::Code(3)), (api, second, ExitStatus::Code(0))]
     );
+    s.advance(secs(9));
+    s.stop("api").unwrap();
+    assert_eq!(told(&s), "was ended by SIGTERM, as asked");
 }

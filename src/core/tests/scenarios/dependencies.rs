@@ -68,10 +68,20 @@ fn a_completed_one_shot_was_ready_and_is_not_healthy() {
     s.stop("b").unwrap();
     s.stop("c").unwrap();
     s.exit("job", 0);
+    assert_eq!(s.state("job"), State::Completed);
+    s.restart("job").unwrap();
+    s.behave("job", |b| b.reap = secs(1));
+    s.exit("job", 0);
+    let over = "waits for job to be healthy: it is completed, and so not healthy any more";
+    let job = s.start("a").unwrap();
+    assert_eq!((s.state("job"), s.result(job)), (State::Stopping, Some(JobResult::Dependency)));
+    assert_eq!(s.reason("a"), over, "something of it is left, and that is no health");
+    s.stop("a").unwrap();
+    s.advance(secs(1));
     let jobs = ["a", "b", "c"].map(|name| s.start(name).unwrap());
     let results = jobs.map(|job| s.result(job).unwrap());
     assert_eq!(results, [JobResult::Dependency, JobResult::Done, JobResult::Done]);
-    assert!(s.reason("a").contains("completed, and so not healthy any more"), "{}", s.reason("a"));
+    assert_eq!(s.reason("a"), over);
 }
 
 #[test]
@@ -153,6 +163,22 @@ fn a_stop_takes_dependents_first_and_they_come_back() {
     assert_eq!(s.result(job), Some(JobResult::Dependency));
     s.start("db").unwrap();
     assert_eq!(s.done(), "+db@0 +cache@0 +api@0");
+}
+
+#[test]
+fn what_holds_an_instance_may_change() {
+    let above = process("above").after("api");
+    let mut s =
+        Scene::of([above, process("api").after("a").after("b"), process("a"), process("b")]);
+    s.ends_slowly("above", secs(5));
+    s.stop("a").unwrap();
+    s.stop("b").unwrap();
+    s.start("a").unwrap();
+    assert_eq!(s.view("api").sub_state, "held");
+    s.advance(secs(5));
+    let why = StopReason::DependencyStopped(id("b").process);
+    assert_eq!(s.last_note("api", "stopping"), Some(What::Stopping { why }));
+    assert_eq!(s.view("api").last_end.unwrap().to_string(), "was ended: its dependency b is down");
 }
 
 #[test]

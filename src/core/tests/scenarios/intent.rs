@@ -43,6 +43,38 @@ fn once_is_until_the_next_reload() {
 }
 
 #[test]
+fn what_failed_once_starts_when_the_file_enables_it() {
+    let mut s = Scene::of([process("api").disabled().one_shot(), process("db")]);
+    s.start_once("api").unwrap();
+    s.exit("api", 1);
+    assert_eq!(s.state("api"), State::Failed);
+    s.config([process("api").one_shot(), process("db")]);
+    assert_eq!(s.state("api"), State::Running);
+}
+
+#[test]
+fn what_ran_once_and_is_held_is_stopped_by_the_reload_that_ends_it() {
+    let all = |line: &str| {
+        [
+            process("above").after("api"),
+            process("api").after("db").disabled(),
+            process("db"),
+            process("new").line(line),
+        ]
+    };
+    let mut s = Scene::of(all("v1"));
+    s.start_once("api").unwrap();
+    s.ends_slowly("above", secs(5));
+    s.stop("db").unwrap();
+    assert_eq!(s.view("api").sub_state, "held");
+    s.config(all("v2"));
+    s.forget();
+    s.advance(secs(5));
+    assert_eq!(s.done(), "-api@0 -db@0 -new@0 +new@0");
+    assert_eq!(s.steps(), ["stop api@0 done", "restart new@0 done"]);
+}
+
+#[test]
 fn once_on_what_is_enabled_is_a_start() {
     let mut s = Scene::of([process("api")]);
     s.stop("api").unwrap();

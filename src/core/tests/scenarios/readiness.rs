@@ -51,10 +51,11 @@ fn a_check_with_readiness_started_is_ready_at_once() {
 fn failures_of_the_start_period_do_not_count() {
     let mut s = Scene::new();
     s.finds("api", Finding::Ill("refused"));
-    s.config([process("api").checked()]);
+    s.config([process("api").checked(), process("above").on("api", Condition::Healthy)]);
     s.advance(millis(4_999));
     assert_eq!(s.view("api").health, HealthState::Starting);
     s.advance(secs(2));
+    assert_eq!(s.reason("above"), "waits for api to be healthy: it is starting");
     assert_eq!(s.view("api").health, HealthState::Unhealthy, "two more do");
     assert_eq!(s.state("api"), State::Starting, "a slow start is no illness");
 }
@@ -122,6 +123,36 @@ fn one_failure_between_successes_is_nothing() {
         s.advance(secs(10));
     }
     assert_eq!(s.done(), "");
+}
+
+#[test]
+fn checks_are_told_only_while_they_may_change_something() {
+    let twice = |p: Process| p.with(|s| s.health.as_mut().unwrap().success_threshold = 2);
+    let mut s = Scene::of([twice(process("api").checked().when_ill(OnFailure::None))]);
+    let hear = |s: &mut Scene, finding, checks: u64| {
+        s.finds("api", finding);
+        s.advance(secs(10 * checks));
+        s.notes()
+    };
+    s.forget();
+    assert_eq!(hear(&mut s, Finding::Healthy, 3), Vec::<String>::new());
+    let ill = hear(&mut s, Finding::Ill("x"), 5);
+    assert_eq!(ill, ["api@0 check-failed", "api@0 unhealthy"]);
+    assert_eq!(hear(&mut s, Finding::Healthy, 1), Vec::<String>::new(), "one of two");
+    let again = hear(&mut s, Finding::Ill("x"), 5);
+    assert_eq!(again, Vec::<String>::new(), "it is ill already");
+    assert_eq!(hear(&mut s, Finding::Healthy, 2), ["api@0 healthy"]);
+}
+
+#[test]
+fn a_late_answer_is_none_to_the_next_check() {
+    let quick = |p: Process| p.with(|s| s.health.as_mut().unwrap().interval = secs(1));
+    let mut s = Scene::of([quick(process("api").checked().when_ill(OnFailure::None))]);
+    s.behave("api", |b| b.probe = millis(6_500));
+    // Out at 1 s, lost at 6 s; the next is out at 7 s, when the first is answered at 7.5 s.
+    s.advance(millis(7_600));
+    assert_eq!(s.view("api").last_check, Some(provost_core::time::Mono(7_000_000_000)));
+    assert_eq!(s.view("api").health_detail.as_deref(), Some("the check gave no answer"));
 }
 
 #[test]

@@ -58,6 +58,7 @@ pub struct Model {
     pub promised: BTreeSet<JobId>,
     pub last_job: JobId,
     pub last_run: Run,
+    pub last_probe: ProbeId,
     pub reload: Option<OpenReload>,
     /// Instances whose view changed in this turn.
     pub dirty: BTreeSet<InstanceId>,

@@ -44,6 +44,8 @@ impl Model {
                 hold!(!early, "{instance} is checked too early: {since:?} of {pause:?}");
                 live.probe = Some((*probe, now));
                 live.eager = false;
+                hold!(*probe > self.last_probe, "check {probe} is not new");
+                self.last_probe = *probe;
                 Ok(())
             }
             Effect::Answer { request, answer } => self.watch_answer(*request, answer, now),
