@@ -13,12 +13,13 @@
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
 //! | `journal` | the event log: lines for people and programs |
-//! | `publish` | what others read |
+//! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod desk;
 mod edit;
 pub mod handle;
 mod journal;
+mod names;
 mod publish;
 mod read;
 mod replace;

@@ -8,6 +8,7 @@ mod idle;
 mod manager;
 mod promises;
 mod reloading;
+mod secrets;
 mod seed;
 mod stopping;
 mod support;

@@ -38,7 +38,7 @@ use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ExecSpec, ProcessSpec, Signal, StopSpec};
+use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io;
@@ -87,9 +87,8 @@ struct Inner {
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
     runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
-    /// One command beside a run at a time, for each instance: one that cannot even be killed must
-    /// not be followed by more and more others.
-    commands: Mutex<HashMap<InstanceId, Arc<Semaphore>>>,
+    /// Commands beside runs, by instance.
+    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
     /// The user database may be slow: it shall not get all threads.
     lookups: Semaphore,
     /// How many outputs are being read.
@@ -168,7 +167,7 @@ impl Inner {
         &self,
         instance: &InstanceId,
         exec: &ExecSpec,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         identity: Identity,
     ) -> Recipe {
         let index = instance.index;
@@ -179,7 +178,8 @@ impl Inner {
         Recipe {
             argv,
             env,
-            cwd: exec.cwd.render(index).into_owned(),
+            path_is_own: exec.env.contains_key("PATH"),
+            cwd: exec.cwd.rendered(index),
             identity,
             umask: exec.umask.unwrap_or(USUAL_UMASK),
             nice: exec.nice,
@@ -300,10 +300,14 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
         command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+    }
+
+    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(instance)?.printed()
     }
 
     fn open_log(

@@ -7,7 +7,7 @@ use super::lines::Splitter;
 use super::ring::Ring;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
-use crate::core::spec::{ExecSpec, LogTarget};
+use crate::core::spec::{ExecSpec, LogTarget, Rendered};
 use crate::journal::stream;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -91,7 +91,7 @@ pub struct Connection<'a> {
     /// The unit the journal shall show, where we may name one.
     pub unit: Option<String>,
     /// The log file.
-    pub log_file: Option<String>,
+    pub log_file: Option<Rendered>,
     /// Who opens it.
     pub identity: &'a Identity,
 }
@@ -129,7 +129,8 @@ fn connect_journal(connection: &Connection<'_>) -> Result<OwnedFd, SpawnError> {
 }
 
 fn open_log(connection: &Connection<'_>) -> Result<File, SpawnError> {
-    let path = connection.log_file.as_deref().unwrap_or_default();
+    let path = connection.log_file.as_ref().map_or("", Rendered::value);
+    let shown = connection.log_file.as_ref().map_or("", Rendered::shown);
     let open = || {
         if let Some(directory) = Path::new(path).parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -140,7 +141,7 @@ fn open_log(connection: &Connection<'_>) -> Result<File, SpawnError> {
     connection
         .identity
         .run(open)
-        .map_err(|error| failure(SpawnStage::LogFile, path, reason(&error)))
+        .map_err(|error| failure(SpawnStage::LogFile, shown, reason(&error)))
 }
 
 impl Output {

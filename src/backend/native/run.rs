@@ -8,7 +8,7 @@ use super::tree::Tree;
 use super::{Inner, lock};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ProcessSpec, Signal};
+use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
 use crate::sys::signal::send;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -155,7 +155,7 @@ struct Started {
 }
 
 struct PidFile {
-    path: String,
+    path: Rendered,
     pid: u32,
     identity: Identity,
 }
@@ -210,9 +210,7 @@ async fn start(
     spec: &Arc<ProcessSpec>,
 ) -> Result<Started, SpawnError> {
     let (instance, exec) = (&handle.instance, &spec.exec);
-    let path = |path: &Option<crate::core::spec::Text>| {
-        path.as_ref().map(|path| path.render(instance.index).into_owned())
-    };
+    let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
     let mut recipe = inner.recipe(instance, exec, argv, identity);
@@ -262,7 +260,7 @@ async fn connect_output(
     inner: &Inner,
     instance: &InstanceId,
     route: Route,
-    log_file: Option<String>,
+    log_file: Option<Rendered>,
     identity: &Identity,
 ) -> Result<Output, SpawnError> {
     // The journal lets only root say which unit it is.
@@ -304,12 +302,12 @@ impl PidFile {
             self.identity.run(|| {
                 let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
                 let mut options = std::fs::OpenOptions::new();
-                let file = options.read(true).custom_flags(flags).open(&self.path)?;
+                let file = options.read(true).custom_flags(flags).open(self.path.value())?;
                 let mut text = String::new();
                 const LONGEST_PID: u64 = 12;
                 file.take(LONGEST_PID).read_to_string(&mut text)?;
                 match text.trim_end() == self.pid.to_string() {
-                    true => std::fs::remove_file(&self.path),
+                    true => std::fs::remove_file(self.path.value()),
                     false => Ok(()),
                 }
             })
