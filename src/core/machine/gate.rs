@@ -121,7 +121,7 @@ impl Machine {
                 })
             })
             .collect();
-        if inst.gated {
+        if inst.gated || self.holds_back {
             blockers.push(Blocker::Reload);
         }
         blockers
@@ -208,6 +208,7 @@ impl Machine {
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());
         }
+        self.unsaved.insert(id.clone());
         self.dirty.insert(id.clone());
         self.check_step(id, now);
     }
