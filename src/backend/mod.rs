@@ -91,4 +91,7 @@ pub trait Backend: Send + Sync {
         spec: &Arc<ProcessSpec>,
         follow: bool,
     ) -> Option<std::io::Result<OwnedFd>>;
+
+    /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
+    fn forget(&self, instance: &InstanceId);
 }

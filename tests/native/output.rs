@@ -147,6 +147,26 @@ async fn what_was_shown_can_be_read_and_followed() {
     world.emptied().await;
 }
 
+#[tokio::test]
+async fn what_is_gone_for_good_leaves_nothing_in_memory() {
+    let mut world = World::new();
+    let spec = shell("echo kept");
+    world.run(spec.clone()).await;
+    let spec = Arc::new(spec);
+    let kept = || {
+        let log = world.backend.open_log(&instance(), &spec, false).unwrap().unwrap();
+        let mut log = follow(log);
+        async move {
+            let mut text = String::new();
+            in_time(log.read_to_string(&mut text)).await.unwrap();
+            text
+        }
+    };
+    assert_eq!(kept().await, "kept\n");
+    world.backend.forget(&instance());
+    assert_eq!(kept().await, "");
+}
+
 fn follow(log: OwnedFd) -> tokio::net::UnixStream {
     let log = std::os::unix::net::UnixStream::from(log);
     log.set_nonblocking(true).unwrap();

@@ -320,6 +320,11 @@ impl Backend for NativeBackend {
             _ => None,
         }
     }
+
+    fn forget(&self, instance: &InstanceId) {
+        lock(&self.inner.shown).remove(instance);
+        lock(&self.inner.commands).remove(instance);
+    }
 }
 
 /// Nothing panics while it holds one of these, and each change is one insertion or removal.
