@@ -51,6 +51,7 @@ impl World {
                 terminal: false,
                 colours: false,
             },
+            log_program: env!("CARGO_BIN_EXE_provost-log").into(),
         };
         change(&mut options);
         let (facts, events) = mpsc::unbounded_channel();
