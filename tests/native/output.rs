@@ -60,7 +60,7 @@ async fn a_line_without_end_takes_no_memory() {
 }
 
 impl World {
-    async fn run_quietly(&mut self, spec: provost::core::spec::ProcessSpec) {
+    pub async fn run_quietly(&mut self, spec: provost::core::spec::ProcessSpec) {
         self.start(spec);
         self.spawned().await;
         assert_eq!(self.exited().await, ExitStatus::Code(0));
