@@ -31,7 +31,9 @@ pub fn run(path: PathBuf, rotation: Option<Rotation>, copy: bool) -> io::Result<
     let input = rustix::stdio::stdin();
     let mut buffer = vec![0; BUFFER];
     loop {
-        if let Some(loss) = &sink.loss {
+        if let Some(loss) = &sink.loss
+            && !loss.in_line
+        {
             let until = loss.next_try.saturating_duration_since(Instant::now());
             let limit = Timespec::try_from(until).unwrap_or_default();
             // Nothing came: then the loss is told before there is more of it.
@@ -66,11 +68,15 @@ struct Loss {
     lines: u64,
     /// The last line that was written has no end.
     torn: bool,
+    /// The last line that was lost has no end yet.
+    in_line: bool,
     next_try: Instant,
 }
 
 impl Loss {
     fn count(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        self.in_line = *last != b'\n';
         self.bytes += bytes.len() as u64;
         self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
     }
@@ -95,7 +101,10 @@ impl Sink {
         if let Some(loss) = &mut self.loss {
             let early = Instant::now() < loss.next_try;
             // It goes on with a whole line.
-            let end = bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+            let end = match loss.in_line {
+                true => bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1),
+                false => Some(0),
+            };
             let (lost, kept) = match end {
                 Some(end) if !early => bytes.split_at(end),
                 _ => (bytes, &bytes[..0]),
@@ -116,7 +125,7 @@ impl Sink {
                 "the log cannot be written, and what comes is lost until it can: {text}"
             ));
             let next_try = Instant::now() + RETRY;
-            self.loss = Some(Loss { error, bytes: 0, lines: 0, torn, next_try });
+            self.loss = Some(Loss { error, bytes: 0, lines: 0, torn, in_line: torn, next_try });
             self.lose(&rest[written..]);
         }
         if let Some(error) = self.log.take_stuck()
