@@ -47,7 +47,7 @@ impl Program {
 
     fn following(path: &Path) -> Program {
         let mut command = program();
-        command.arg("follow").arg(path);
+        command.args(["show", "--follow"]).arg(path);
         Program::start(command)
     }
 
@@ -120,11 +120,7 @@ fn two_that_share_a_file_at_full_speed_lose_no_line_and_mix_none() {
     let writers = ["old", "new"].map(|name| {
         let mut program = Program::writing(&path, 16 << 10);
         std::thread::spawn(move || {
-            // Whole lines: what is written in pieces by two is mixed, as in any file.
-            let lines: Vec<String> = (1..=LINES).map(|n| format!("{name} {n}\n")).collect();
-            for piece in lines.chunks(100) {
-                program.write(piece.concat().as_bytes());
-            }
+            write_numbers(&mut program, name, LINES);
             program.end();
         })
     });
@@ -166,10 +162,7 @@ fn a_writer_that_is_killed_anywhere_leaves_every_line_it_took() {
     }
     // What was in the pipe and in its hands is gone; nothing else is, and nothing is twice.
     let text = whole(&path);
-    let numbers: Vec<usize> = text
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect();
+    let numbers: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
     let gaps: Vec<_> = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
     assert!(gaps.len() <= 20, "{gaps:?}");
     assert!(gaps.iter().all(|pair| pair[1] > pair[0]), "{gaps:?}");
@@ -300,7 +293,8 @@ fn on_a_full_disk_nobody_waits_and_what_is_lost_is_counted() {
     let lines: usize = words.iter().filter_map(|word| word.parse().ok()).nth(1).unwrap();
     let all: usize = (1..=LINES).map(|n| format!("line {n}\n").len()).sum();
     // The end that was put to a torn line is not part of what was written.
-    let torn = usize::from(!before.trim_end_matches('\n').is_empty() && lines + whole_lines > LINES);
+    let torn =
+        usize::from(!before.trim_end_matches('\n').is_empty() && lines + whole_lines > LINES);
     assert_eq!(before.len() - torn + bytes, all + "begun and ended\n".len(), "{marker}");
     assert_eq!(whole_lines - torn + lines, LINES + 1, "{marker}");
     assert_eq!(after, "last\n");

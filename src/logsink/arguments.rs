@@ -15,10 +15,14 @@ pub enum Job {
         /// Copy it to standard output too.
         copy: bool,
     },
-    /// Show a log file and what is added to it, through rotations.
-    Follow {
+    /// Show a log file on standard output.
+    Show {
         /// The log file.
         path: PathBuf,
+        /// Only the so many last lines, of rotated files too; None: all of the file, and no other.
+        lines: Option<u64>,
+        /// And what is added to it, through rotations.
+        follow: bool,
     },
 }
 
@@ -48,7 +52,12 @@ impl Job {
                 let options = rotation.into_iter().flatten().chain(copy);
                 ["write".to_owned()].into_iter().chain(options).chain([text(path)]).collect()
             }
-            Job::Follow { path } => vec!["follow".to_owned(), text(path)],
+            Job::Show { path, lines, follow } => {
+                let lines = lines.map(|lines| format!("--lines={lines}"));
+                let follow = follow.then(|| "--follow".to_owned());
+                let options = lines.into_iter().chain(follow);
+                ["show".to_owned()].into_iter().chain(options).chain([text(path)]).collect()
+            }
         }
     }
 
@@ -58,21 +67,25 @@ impl Job {
         let mut all: Vec<OsString> = arguments.collect();
         let path = PathBuf::from(all.pop()?);
         let (verb, options) = all.split_first()?;
-        if verb == OsStr::new("follow") && options.is_empty() {
-            return Some(Job::Follow { path });
-        }
-        if verb != OsStr::new("write") {
+        let shows = verb == OsStr::new("show");
+        if !shows && verb != OsStr::new("write") {
             return None;
         }
         let (mut max_size, mut max_files, mut copy) = (None, None, false);
+        let (mut lines, mut follow) = (None, false);
         for option in options {
             let option = option.to_str()?;
             match option.split_once('=') {
-                Some(("--max-size", size)) => max_size = Some(size.parse().ok()?),
-                Some(("--max-files", files)) => max_files = Some(files.parse().ok()?),
-                None if option == "--copy" => copy = true,
+                Some(("--lines", count)) if shows => lines = Some(count.parse().ok()?),
+                None if shows && option == "--follow" => follow = true,
+                Some(("--max-size", size)) if !shows => max_size = Some(size.parse().ok()?),
+                Some(("--max-files", files)) if !shows => max_files = Some(files.parse().ok()?),
+                None if !shows && option == "--copy" => copy = true,
                 _ => return None,
             }
+        }
+        if shows {
+            return Some(Job::Show { path, lines, follow });
         }
         let rotation = match (max_size, max_files) {
             (Some(max_size @ 1..), Some(max_files @ 1..)) => Some(Rotation { max_size, max_files }),
@@ -94,7 +107,8 @@ mod tests {
         for job in [
             Job::Write { path: path.clone(), rotation, copy: true },
             Job::Write { path: path.clone(), rotation: None, copy: false },
-            Job::Follow { path },
+            Job::Show { path: path.clone(), lines: None, follow: true },
+            Job::Show { path, lines: Some(7), follow: false },
         ] {
             let arguments = job.arguments().into_iter().map(OsString::from);
             assert_eq!(Job::parse(arguments), Some(job));
@@ -107,7 +121,9 @@ mod tests {
             "",
             "write",
             "read /a",
-            "follow --copy /a",
+            "show --copy /a",
+            "show --lines=-1 /a",
+            "write --follow /a",
             "write --max-size=1 /a",
             "write --max-size=0 --max-files=1 /a",
             "write --max-size=1 --max-files=x /a",

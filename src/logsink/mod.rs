@@ -12,16 +12,16 @@
 //! | [`files`] | the log file and those it was rotated to |
 //! | [`log`] | writing: locks, rotation |
 //! | [`sink`] | from the pipe to the log; what is lost on a full disk is counted |
-//! | [`follow`] | showing what is added, through rotations |
+//! | [`show`] | reading: the last lines, and what is added, through rotations |
 //!
-//! Its descriptors: 0 is what it reads (following: closes when the daemon ends), 1 is the copy or
+//! Its descriptors: 0 is what it writes (showing: closes when the daemon ends), 1 is the copy or
 //! what it shows, 2 tells the daemon: the line [`READY`] once the log is open, before that why it
 //! cannot be opened, and after that what a person should know.
 
 pub mod arguments;
 pub mod files;
-pub mod follow;
 pub mod log;
+pub mod show;
 pub mod sink;
 
 use arguments::Job;
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
     };
     let result = match job {
         Job::Write { path, rotation, copy } => sink::run(path, rotation, copy),
-        Job::Follow { path } => follow::run(&path),
+        Job::Show { path, lines, follow } => show::run(&path, lines, follow),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

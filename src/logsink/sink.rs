@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// As much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
 
+/// The rest of a line has so much time to come before its begin is written.
+const LULL: Duration = Duration::from_millis(20);
+
 /// After a failure the log is tried again so much later.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -29,28 +32,75 @@ pub fn run(path: PathBuf, rotation: Option<Rotation>, copy: bool) -> io::Result<
         Sink { log: Log::open(path, rotation)?, loss: None, copying: copy, stuck: false };
     tell(READY);
     let input = rustix::stdio::stdin();
-    let mut buffer = vec![0; BUFFER];
+    let mut pending = Pending { buffer: vec![0; BUFFER], len: 0, taken: 0 };
     loop {
-        if let Some(loss) = &sink.loss
-            && !loss.in_line
-        {
-            let until = loss.next_try.saturating_duration_since(Instant::now());
-            let limit = Timespec::try_from(until).unwrap_or_default();
-            // Nothing came: then the loss is told before there is more of it.
+        if let Some(limit) = sink.patience(&pending) {
+            let limit = Timespec::try_from(limit).unwrap_or_default();
             if poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&limit)) == Ok(0) {
-                sink.tell_loss();
+                // Nothing came: what there is may be all for long, and a loss is told before there
+                // is more of it.
+                sink.take(pending.take_all());
+                if sink.loss.as_ref().is_some_and(|loss| !loss.in_line) {
+                    sink.tell_loss();
+                }
                 continue;
             }
         }
-        match rustix::io::read(input, &mut buffer) {
+        match rustix::io::read(input, pending.room()) {
             Ok(0) => break,
-            Ok(count) => sink.take(&buffer[..count]),
+            Ok(count) => {
+                sink.copy(pending.news(count));
+                sink.take(pending.take_lines());
+                pending.forget_taken();
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
+    sink.take(pending.take_all());
     sink.end();
     Ok(())
+}
+
+/// What was read and not written: the begin of a line. It waits a moment for the rest of it, so that
+/// two who write to one file do not divide each other's lines.
+struct Pending {
+    buffer: Vec<u8>,
+    len: usize,
+    taken: usize,
+}
+
+impl Pending {
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.len..]
+    }
+
+    /// So much was read.
+    fn news(&mut self, count: usize) -> &[u8] {
+        self.len += count;
+        &self.buffer[self.len - count..self.len]
+    }
+
+    /// Whole lines, or all when there is no room for the end of the line.
+    fn take_lines(&mut self) -> &[u8] {
+        let end = self.buffer[..self.len].iter().rposition(|byte| *byte == b'\n');
+        self.taken = match end {
+            Some(end) => end + 1,
+            None if self.len == self.buffer.len() => self.len,
+            None => 0,
+        };
+        &self.buffer[..self.taken]
+    }
+
+    fn take_all(&mut self) -> &[u8] {
+        let len = std::mem::take(&mut self.len);
+        &self.buffer[..len]
+    }
+
+    fn forget_taken(&mut self) {
+        self.buffer.copy_within(self.taken..self.len, 0);
+        self.len -= std::mem::take(&mut self.taken);
+    }
 }
 
 struct Sink {
@@ -93,9 +143,17 @@ impl Loss {
 }
 
 impl Sink {
+    /// How long to wait for more before something is to be done; None: for ever.
+    fn patience(&self, pending: &Pending) -> Option<Duration> {
+        let begun = (pending.len > 0).then_some(LULL);
+        let told = self.loss.as_ref().filter(|loss| !loss.in_line);
+        let told = told.map(|loss| loss.next_try.saturating_duration_since(Instant::now()));
+        begun.into_iter().chain(told).min()
+    }
+
     fn take(&mut self, bytes: &[u8]) {
-        if self.copying {
-            self.copy(bytes);
+        if bytes.is_empty() {
+            return;
         }
         let mut rest = bytes;
         if let Some(loss) = &mut self.loss {
@@ -165,7 +223,7 @@ impl Sink {
     /// It waits for whoever takes the copy: that the process waits then is what the journal does.
     fn copy(&mut self, bytes: &[u8]) {
         let mut at = 0;
-        while at < bytes.len() {
+        while self.copying && at < bytes.len() {
             match rustix::io::write(rustix::stdio::stdout(), &bytes[at..]) {
                 Ok(count) => at += count,
                 Err(Errno::INTR) => {}
@@ -173,7 +231,6 @@ impl Sink {
                     self.copying = false;
                     let text = reason(&error.into());
                     tell(&format!("the journal takes nothing any more: {text}"));
-                    return;
                 }
             }
         }

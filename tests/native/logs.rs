@@ -247,13 +247,14 @@ async fn the_file_belongs_to_the_user_of_the_process() {
 async fn a_log_is_followed_through_its_rotations_each_line_once() {
     const LINES: usize = 100_000;
     let mut world = World::new();
-    let line = format!("echo begin; until test -e go; do sleep 0.01; done; seq 1 {LINES}; echo end");
+    let line =
+        format!("echo begin; until test -e go; do sleep 0.01; done; seq 1 {LINES}; echo end");
     let spec = rotated(&world, &line, 16 << 10);
     world.start(spec.clone());
     world.spawned().await;
     let path = world.path("logs/test.log");
     until(|| whole(&path).0 == "begin\n").await;
-    let log = world.backend.open_log(&instance(), &Arc::new(spec), true).unwrap().unwrap();
+    let log = world.backend.open_log(&instance(), &Arc::new(spec), FOLLOW).unwrap().unwrap();
     let mut log = pipe::Receiver::from_owned_fd(log).unwrap();
     let mut begin = [0; 6];
     in_time(log.read_exact(&mut begin)).await.unwrap();
@@ -285,4 +286,3 @@ async fn until(mut what: impl FnMut() -> bool) {
     })
     .await;
 }
-

@@ -34,7 +34,7 @@ use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
-use super::{Backend, CommandFuture, Facts, Usage};
+use super::{Backend, CommandFuture, Facts, LogRequest, Usage};
 use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
@@ -247,27 +247,28 @@ impl Inner {
         shown.entry(instance.clone()).or_insert_with(new).clone()
     }
 
-    /// Opens the log file as the user whose it is; followed, by a program that shows it.
+    /// Opens the log file as the user whose it is; parts of it are shown by a program.
     fn open_log_file(
         self: &Arc<Inner>,
         instance: &InstanceId,
         path: &str,
         exec: &ExecSpec,
-        follow: bool,
+        request: LogRequest,
     ) -> io::Result<OwnedFd> {
         let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
         let file = identity.run(open)?;
-        if !follow {
+        if request == LogRequest::default() {
             return Ok(file.into());
         }
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (inner, instance, path) = (self.clone(), instance.clone(), PathBuf::from(path));
         tokio::spawn(async move {
-            if let Err(error) = sink::follow(&inner, &instance, identity, path, write).await {
-                tracing::warn!("{instance}: following its log: {error}");
+            if let Err(error) = sink::show(&inner, &instance, identity, path, request, write).await
+            {
+                tracing::warn!("{instance}: showing its log: {error}");
             }
         });
         Ok(read)
@@ -332,14 +333,14 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        follow: bool,
+        request: LogRequest,
     ) -> Option<io::Result<OwnedFd>> {
         match (self.inner.route(&spec.exec), &spec.exec.log_file) {
             (Route::File | Route::Sink { .. }, Some(path)) => {
                 let path = path.render(instance.index);
-                Some(self.inner.open_log_file(instance, &path, &spec.exec, follow))
+                Some(self.inner.open_log_file(instance, &path, &spec.exec, request))
             }
-            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(follow)),
+            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
             _ => None,
         }
     }

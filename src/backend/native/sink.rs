@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::launch::{Recipe, Waiting, failure, reason};
 use super::lines::{Splitter, shown};
 use super::reaper::Exit;
+use crate::backend::LogRequest;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use arguments::Job;
@@ -166,25 +167,27 @@ async fn start_program(
     }
 }
 
-/// Shows a log and what is added to it, for as long as there is a reader and this daemon.
+/// Shows a log, and what is added to it for as long as there is a reader and this daemon.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub(super) async fn follow(
+pub(super) async fn show(
     inner: &Inner,
     instance: &InstanceId,
     identity: Identity,
     path: PathBuf,
-    show: OwnedFd,
+    request: LogRequest,
+    output: OwnedFd,
 ) -> Result<(), SpawnError> {
     const USUAL_UMASK: u32 = 0o022;
-    let recipe = recipe(inner, &Job::Follow { path }, identity, USUAL_UMASK);
+    let job = Job::Show { path, lines: request.lines, follow: request.follow };
+    let recipe = recipe(inner, &job, identity, USUAL_UMASK);
     let (reports, error) = Reports::new()?;
     let (lifeline, ours) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
-    let fds = [lifeline.as_fd(), show.as_fd(), error.as_fd()];
+    let fds = [lifeline.as_fd(), output.as_fd(), error.as_fd()];
     let waiting = launch(inner, &recipe, fds).await?;
-    drop((lifeline, show, error));
+    drop((lifeline, output, error));
     let mut program = Program { exit: waiting.exit, reports };
     program.see_off(instance).await;
     drop(ours);

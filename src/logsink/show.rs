@@ -1,4 +1,4 @@
-//! Shows a log file and what is added to it, through rotations: each byte once and in order.
+//! Shows the end of a log and what is added to it, through rotations: each byte once and in order.
 //!
 //! A writer never writes to a file that does not have the name any more. So when the name means
 //! another file, the rest of the old one is read, and then the one that came after it: that with
@@ -12,18 +12,22 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const BUFFER: usize = 64 * 1024;
 
-/// Shows the file on standard output until nobody reads that, or the daemon ends.
+/// Shows the log on standard output: to its end, or until nobody reads that or the daemon ends.
 ///
 /// # Errors
 /// When the file or its directory cannot be read.
-pub fn run(path: &Path) -> io::Result<()> {
+pub fn run(path: &Path, lines: Option<u64>, follow: bool) -> io::Result<()> {
     // Watched first, so that nothing is missed between reading and waiting.
     let mut watch = Watch::new(path)?;
-    let file = files::open_to_read(path)?;
+    let file = match lines {
+        None => files::open_to_read(path)?,
+        Some(lines) => last_lines(path, lines)?,
+    };
     watch.look_at(&file)?;
     let mut follower = Follower { path, file, older: Vec::new(), buffer: vec![0; BUFFER] };
     follower.note_older()?;
@@ -44,7 +48,7 @@ pub fn run(path: &Path) -> io::Result<()> {
             Ok(false) => {}
             Err(error) => return end(error),
         }
-        if !watch.wait()? {
+        if !follow || !watch.wait()? {
             return Ok(());
         }
     }
@@ -176,6 +180,56 @@ impl Follower<'_> {
     }
 }
 
+/// The file in which the last lines begin, at their beginning.
+fn last_lines(path: &Path, lines: u64) -> io::Result<File> {
+    loop {
+        let before = numbers(path)?;
+        let mut wanted = lines;
+        let mut first = None;
+        for (number, _) in &before {
+            // One that is rotated away meanwhile is told below.
+            let Ok(mut file) = files::open_to_read(&numbered(path, *number)) else { break };
+            wanted -= seek_back(&mut file, wanted)?;
+            first = Some(file);
+            if wanted == 0 {
+                break;
+            }
+        }
+        if before == numbers(path)? {
+            return first.map_or_else(|| files::open_to_read(path), Ok);
+        }
+    }
+}
+
+/// Goes to where the so many last lines begin, and tells how many there are.
+fn seek_back(file: &mut File, wanted: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let end = file.seek(SeekFrom::End(0))?;
+    let (mut found, mut position) = (0, end);
+    while position > 0 && found < wanted {
+        let length = position.min(BUFFER as u64);
+        position -= length;
+        let bytes = &mut buffer[..usize::try_from(length).unwrap_or(BUFFER)];
+        file.read_exact_at(bytes, position)?;
+        for (at, byte) in bytes.iter().enumerate().rev() {
+            let after = position + at as u64 + 1;
+            // What ends the last line begins no other.
+            if *byte == b'\n' && after != end {
+                found += 1;
+                if found == wanted {
+                    file.seek(SeekFrom::Start(after))?;
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    if wanted == 0 {
+        return Ok(0);
+    }
+    file.rewind()?;
+    Ok(found + u64::from(end > 0))
+}
+
 /// The files there are, by their numbers; the one that is written first.
 fn numbers(path: &Path) -> io::Result<Vec<(u32, Identity)>> {
     // One gap may be left by a rotation that was interrupted or is under way.
@@ -205,4 +259,45 @@ fn show(mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(files: &[(&str, &str)], lines: u64) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(directory.path().join(name), content).unwrap();
+        }
+        let path = directory.path().join("a");
+        let mut file = last_lines(&path, lines).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_last_lines_begin_where_so_many_are_left() {
+        let one = [("a", "1\n2\n3\n")];
+        for (lines, expected) in [(0, ""), (1, "3\n"), (2, "2\n3\n"), (3, "1\n2\n3\n")] {
+            assert_eq!(shown(&one, lines), expected, "{lines}");
+        }
+        assert_eq!(shown(&one, 9), "1\n2\n3\n");
+        assert_eq!(shown(&[("a", "1\n2")], 1), "2");
+        assert_eq!(shown(&[("a", "")], 5), "");
+        let long = "x".repeat(3 * BUFFER);
+        assert_eq!(shown(&[("a", &format!("1\n{long}\n"))], 1), format!("{long}\n"));
+    }
+
+    #[test]
+    fn they_may_begin_in_a_rotated_file() {
+        let files = [("a", "5\n"), ("a.1", "3\n4\n"), ("a.2", "1\n2\n")];
+        assert_eq!(shown(&files, 1), "5\n");
+        assert_eq!(shown(&files, 2), "4\n");
+        assert_eq!(shown(&files, 4), "2\n");
+        assert_eq!(shown(&files, 9), "1\n2\n");
+        // Just rotated: there is none that is written.
+        assert_eq!(shown(&files[1..], 1), "4\n");
+    }
 }
