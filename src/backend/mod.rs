@@ -32,6 +32,15 @@ pub struct Usage {
     pub tasks: Option<u64>,
 }
 
+/// What of a log is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Only the so many last lines; None: all that is kept in one piece.
+    pub lines: Option<u64>,
+    /// And what comes.
+    pub follow: bool,
+}
+
 /// How a command that was run in the context of a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
@@ -93,6 +102,9 @@ pub trait Backend: Send + Sync {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        follow: bool,
+        request: LogRequest,
     ) -> Option<std::io::Result<OwnedFd>>;
+
+    /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
+    fn forget(&self, instance: &InstanceId);
 }

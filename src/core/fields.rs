@@ -123,6 +123,10 @@ pub const FIELDS: &[Field] = fields! {
     "limits.files" Restart |s| s.exec.max_files => s.exec.max_files.map(|n| n.to_string());
     "logFile" Restart |s| &s.exec.log_file => s.exec.log_file.as_ref().map(ToString::to_string);
     "log.target" Restart |s| s.exec.log_target => Some(word(&s.exec.log_target));
+    "log.maxSize" Restart |s| s.exec.log_rotation.map(|r| r.max_size)
+        => s.exec.log_rotation.map(|r| crate::text::size(r.max_size));
+    "log.maxFiles" Restart |s| s.exec.log_rotation.map(|r| r.max_files)
+        => s.exec.log_rotation.map(|r| r.max_files.to_string());
     "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
     "essential" Live |s| s.essential => Some(s.essential.to_string());
 };

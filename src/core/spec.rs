@@ -136,7 +136,7 @@ impl From<&str> for Text {
 }
 
 /// A text for one instance. Its `Display` and `Debug` are the form that may be shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     value: String,
     shown: Option<String>,
@@ -247,6 +247,15 @@ pub enum LogTarget {
     None,
 }
 
+/// When a log file is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// No file is larger, in bytes.
+    pub max_size: u64,
+    /// So many rotated files are kept, besides the one that is written.
+    pub max_files: u32,
+}
+
 /// The part of a spec that a running process has already taken in: a change of any of it needs a
 /// new run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,6 +281,8 @@ pub struct ExecSpec {
     pub log_file: Option<Text>,
     /// Where output goes besides the file.
     pub log_target: LogTarget,
+    /// When the log file is rotated. None: never.
+    pub log_rotation: Option<LogRotation>,
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
 }
@@ -505,6 +516,7 @@ impl ProcessSpec {
                 max_files: None,
                 log_file: None,
                 log_target: LogTarget::Auto,
+                log_rotation: None,
                 pid_file: None,
             },
             depends_on: Vec::new(),

@@ -5,6 +5,7 @@
 //! subscribers which objects that were.
 
 use crate::backend::Backend;
+pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
@@ -360,7 +361,7 @@ pub(super) enum Command {
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
-    OpenLog { name: String, follow: bool, reply: Reply<Option<OwnedFd>> },
+    OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
     Shutdown,
     Kill,
@@ -520,9 +521,9 @@ impl Handle {
     pub async fn open_log(
         &self,
         name: String,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<Option<OwnedFd>, DriverError> {
-        self.ask(|reply| Command::OpenLog { name, follow, reply }).await
+        self.ask(|reply| Command::OpenLog { name, request, reply }).await
     }
 
     /// What an instance uses at the moment; nothing where it does not run.

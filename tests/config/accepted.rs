@@ -4,8 +4,8 @@ use crate::{Files, good, load_text, places, process, refused};
 use provost::config::load::Mode;
 use provost::core::ids::ProcessId;
 use provost::core::spec::{
-    Check, Command, Condition, LogTarget, OnFailure, ProcessSpec, Readiness, RestartCondition,
-    Signal, Text,
+    Check, Command, Condition, LogRotation, LogTarget, OnFailure, ProcessSpec, Readiness,
+    RestartCondition, Signal, Text,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +178,7 @@ processes:
     stop: { signal: INT, timeout: 3s, command: null }
     limits: { files: 4096 }
     logFile: ./logs/api.log
-    log: { target: none }
+    log: { target: none, maxSize: 50M, maxFiles: 3 }
     pidFile: /run/api-${INSTANCE}.pid
     essential: true
     tags: [web, 1.10]
@@ -220,6 +220,8 @@ processes:
     let log = files.path("logs/api.log");
     assert_eq!(spec.exec.log_file, Some(Text::new(log.to_str().unwrap())));
     assert_eq!(spec.exec.log_target, LogTarget::None);
+    let rotation = LogRotation { max_size: 50 << 20, max_files: 3 };
+    assert_eq!(spec.exec.log_rotation, Some(rotation));
     assert_eq!(spec.exec.pid_file, Some(Text::new("/run/api-\0.pid")));
     assert!(spec.tags.iter().map(|tag| &**tag).eq(["1.10", "web"]));
 }

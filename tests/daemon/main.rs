@@ -5,6 +5,7 @@ mod foreground;
 mod graph;
 mod hostile;
 mod idle;
+mod logs;
 mod manager;
 mod promises;
 mod reloading;

@@ -104,7 +104,7 @@ impl Launcher {
         self.null.as_fd()
     }
 
-    /// Makes a process that waits.
+    /// Makes a process that waits. It reads nothing, and writes all to `output`.
     ///
     /// # Errors
     /// At stage `Fork`, or `Exec` when the arguments or the environment cannot be passed.
@@ -112,6 +112,19 @@ impl Launcher {
         &self,
         recipe: &Recipe,
         output: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Waiting, SpawnError> {
+        self.begin_with(recipe, [self.null(), output, output], cgroup)
+    }
+
+    /// The same, with its standard input, output and error.
+    ///
+    /// # Errors
+    /// As [`Launcher::begin`].
+    pub fn begin_with(
+        &self,
+        recipe: &Recipe,
+        [input, output, error]: [BorrowedFd<'_>; 3],
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Waiting, SpawnError> {
         let fork = |error: io::Error| failure(SpawnStage::Fork, "", reason(&error));
@@ -125,7 +138,7 @@ impl Launcher {
         ours.set_nonblocking(true).map_err(fork)?;
         let socket = UnixStream::from_std(ours).map_err(fork)?;
 
-        let fds = [(self.null.as_fd(), 0), (output, 1), (output, 2), (theirs.as_fd(), SOCKET_FD)];
+        let fds = [(input, 0), (output, 1), (error, 2), (theirs.as_fd(), SOCKET_FD)];
         let program =
             Program { file: self.shim.as_fd(), argv: &argv, env: &env, fds: &fds, cgroup };
         let (started, exit) = start_registered(&program).map_err(|error| match error {
