@@ -294,3 +294,49 @@ fn a_start_timeout_does_not_overtake_the_order_of_a_stop() {
     s.advance(secs(10));
     assert_eq!((s.state("db"), s.done().as_str()), (State::Down, "-db@0"));
 }
+
+#[test]
+fn what_it_waits_for_is_told_once_for_each_news_of_it() {
+    let mut s = Scene::new();
+    let waits =
+        |s: &mut Scene| s.notes().iter().filter(|note| note.as_str() == "api@0 waiting").count();
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.config([process("api").after("db"), process("db")]);
+    assert_eq!(waits(&mut s), 1);
+    s.restart("db").unwrap();
+    assert_eq!(waits(&mut s), 0, "it was coming, and is");
+    s.spawns("db", Spawning::Fails(secs(0)));
+    s.advance(secs(5));
+    assert_eq!(waits(&mut s), 1, "it fails and is tried again");
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.advance(secs(1));
+    assert_eq!(waits(&mut s), 1, "it is coming again");
+    s.stop("api").unwrap();
+    s.start("api").unwrap();
+    assert_eq!(waits(&mut s), 1, "it waits anew");
+}
+
+#[test]
+fn the_order_of_a_reload_is_no_news_and_what_is_waited_for_after_it_is() {
+    let mut s = Scene::of([process("old")]);
+    s.ends_slowly("old", secs(1));
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.forget();
+    s.config([process("api").after("db"), process("db")]);
+    let waits = |s: &mut Scene| s.notes().contains(&"api@0 waiting".to_owned());
+    assert!(!waits(&mut s));
+    s.advance(secs(1));
+    assert!(waits(&mut s));
+}
+
+#[test]
+fn one_job_for_a_whole_chain_waits_whatever_the_order_of_its_names() {
+    // Each depends on the next in the alphabet, so that each is looked at before what it needs.
+    let mut s = Scene::new();
+    s.spawns("c", Spawning::Fails(secs(0)));
+    s.config([process("a").after("b"), process("b").after("c"), process("c").attempts(0)]);
+    assert_eq!((s.state("c"), s.state("a")), (State::Failed, State::Waiting));
+    s.spawns("c", Spawning::Works(secs(0)));
+    let jobs = s.start_all(["a", "b", "c"]);
+    assert_eq!(jobs.map(|job| s.result(job)), [Some(JobResult::Done); 3]);
+}

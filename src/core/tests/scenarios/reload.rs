@@ -387,6 +387,20 @@ fn a_reload_that_waits_for_what_will_not_come_ends_and_says_so() {
 }
 
 #[test]
+fn what_was_hopeless_before_the_reload_is_no_reason_to_give_up() {
+    // Each is looked at before what it needs, which then still waits for what was disabled.
+    let all = |line: &str, enabled: bool| {
+        let c = process("c").with(|spec| spec.enabled = enabled);
+        [process("a").after("b").line(line), process("b").after("c").line(line), c]
+    };
+    let mut s = Scene::of(all("v1", false));
+    s.spawns("c", Spawning::Works(secs(2)));
+    s.config(all("v2", true));
+    s.advance(secs(2));
+    assert_eq!(s.steps(), ["start a@0 done", "start b@0 done", "start c@0 done"]);
+}
+
+#[test]
 fn a_reload_waits_for_a_one_shot_between_its_end_and_nothing_left() {
     let mut s = Scene::new();
     s.behave("migrate", |b| {

@@ -1,7 +1,7 @@
 //! What holds between turns.
 
 use super::Verdict;
-use super::facts::{Facts, Over, RunFacts};
+use super::facts::{Facts, Over, RunFacts, waited};
 use super::model::Model;
 use super::watch::pause;
 use crate::hold;
@@ -47,6 +47,7 @@ impl Model {
         }
         self.check_summary(&machine.summary())?;
         self.check_timers(machine, now, timeout)?;
+        self.check_record(machine, now)?;
         let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());
@@ -152,6 +153,10 @@ impl Model {
                     self.check_because(id, edge, *because)?;
                 }
             }
+        }
+        if !facts.view.blockers.contains(&Blocker::Reload) {
+            let waited = waited(&facts.view.blockers);
+            hold!(facts.told == waited, "{id} waits for {waited:?}, told {:?}", facts.told);
         }
         for edge in &spec.depends_on {
             let told = named.contains(&edge.on);

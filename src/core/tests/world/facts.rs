@@ -1,6 +1,6 @@
 //! What the outside knows of one instance and of one run.
 
-use provost_core::event::{Effect, ExitStatus, RunEnd, StopReason};
+use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use provost_core::job::JobKind;
 use provost_core::spec::{HealthCheck, ProcessSpec, Readiness};
@@ -128,6 +128,21 @@ pub struct Facts {
     /// What the machine says in its views, of a turn ago.
     pub next_before: Option<Mono>,
     pub last_exit: Option<ExitStatus>,
+    /// What a note last said that it waits for, while it waits.
+    pub told: Vec<Waited>,
+}
+
+/// Who is waited for, whether that will not come by itself, and whether it will not come soon.
+pub type Waited = (ProcessId, bool, bool);
+
+pub(super) fn waited(blockers: &[Blocker]) -> Vec<Waited> {
+    let waited = blockers.iter().filter_map(|blocker| match blocker {
+        Blocker::Dependency { on, because, .. } => {
+            Some((on.clone(), because.is_final(), because.is_lasting()))
+        }
+        Blocker::Reload => None,
+    });
+    waited.collect()
 }
 
 impl RunFacts {
@@ -196,6 +211,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         before: State::Down,
         next_before: None,
         last_exit: None,
+        told: Vec::new(),
     }
 }
 

@@ -74,6 +74,7 @@ pub struct Model {
     pub(super) over_now: Option<InstanceId>,
     /// A reload was under way before this turn.
     pub(super) reloading: bool,
+    pub(super) record: super::steps::Record,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
     pub(super) wished_before: BTreeSet<InstanceId>,
@@ -86,6 +87,7 @@ impl Model {
         self.over_now = None;
         self.changed.clear();
         self.reloading = self.reload.is_some();
+        self.record.begin(self.reports.len());
         for facts in self.instances.values_mut() {
             facts.before = facts.view.state;
             facts.next_before = facts.view.next_start;
@@ -350,6 +352,7 @@ impl Model {
 
     /// A configuration is in force.
     pub(super) fn adopt(&mut self, config: &Arc<Config>, now: Mono) {
+        self.plan_steps(config, now);
         for id in self.instances.keys().cloned().collect::<Vec<_>>() {
             let follows = self.follows(&id.process);
             if let Some(run) = self.instances.get_mut(&id).and_then(|facts| facts.run.as_mut()) {
@@ -412,6 +415,9 @@ impl Model {
         for id in &self.dirty {
             match (machine.view(id), self.instances.get_mut(id)) {
                 (Some(view), Some(facts)) => {
+                    if view.state != State::Waiting {
+                        facts.told.clear();
+                    }
                     facts.completed = view.state == State::Completed;
                     facts.view = view;
                 }

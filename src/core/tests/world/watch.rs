@@ -1,7 +1,7 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::facts::{OpenJob, Over, RunFacts, new_run};
+use super::facts::{OpenJob, Over, RunFacts, new_run, waited};
 use super::model::{Cause, Model, OpenReload};
 use crate::hold;
 use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
@@ -369,6 +369,17 @@ impl Model {
         match &note.what {
             What::Stopping { why } => self.justified(id, why, now),
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
+            What::Waiting { on } => {
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                hold!(
+                    !on.contains(&Blocker::Reload),
+                    "{id}: that a reload has an order is no news"
+                );
+                let waited = waited(on);
+                hold!(facts.told != waited, "{id} is said to wait for the same again");
+                facts.told = waited;
+                Ok(())
+            }
             What::Completed => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
                 facts.completed = true;
