@@ -7,6 +7,7 @@ use provost_core::Machine;
 use provost_core::event::{Event, ExitStatus, RunEnd, StopReason};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Request, Run};
+use provost_core::reload::Plan;
 use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, Readiness, RestartCondition};
 use provost_core::time::Mono;
 use provost_core::view::State;
@@ -34,7 +35,9 @@ pub enum Cause {
 #[derive(Clone, Debug)]
 pub struct OpenReload {
     pub job: JobId,
+    pub from: Generation,
     pub generation: Generation,
+    pub plan: Plan,
     pub since: Mono,
     /// Runs up to this one were there before it.
     pub after: Run,

@@ -98,12 +98,12 @@ impl Model {
     pub(super) fn check_record(&mut self, machine: &Machine, now: Mono) -> Verdict {
         let mut before = self.record.steps.take();
         let since = self.record.since;
-        for report in self.reports[self.record.ended..].to_vec() {
+        for report in &self.reports[self.record.ended..] {
             match report.result {
                 ReloadResult::Unchanged => {}
                 ReloadResult::Superseded => {
                     let before = before.take().ok_or("what was superseded was not there")?;
-                    superseded(&before, &report)?;
+                    superseded(&before, report)?;
                     self.record.starting = false;
                 }
                 ReloadResult::Applied | ReloadResult::FailedKept => {

@@ -8,6 +8,7 @@ use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, St
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::JobKind;
+use provost_core::reload::Plan;
 use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
@@ -77,7 +78,7 @@ impl Model {
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
             }
-            Effect::ReloadFinished(report) => self.watch_reload_finished(report),
+            Effect::ReloadFinished(report) => self.watch_reload_finished(report, now),
             Effect::Note(note) => self.watch_note(note, now),
             Effect::Finished { code } => {
                 self.finished += 1;
@@ -320,11 +321,12 @@ impl Model {
                 }
             }
             Cause::Config(_, config, generation) => {
+                let plan = Plan::between(&self.config, &config);
                 self.adopt(&config, now);
                 if let Some(job) = jobs.first() {
-                    self.generation = generation;
-                    let after = self.last_run;
-                    self.reload = Some(OpenReload { job: *job, generation, since: now, after });
+                    let from = std::mem::replace(&mut self.generation, generation);
+                    let (job, since, after) = (*job, now, self.last_run);
+                    self.reload = Some(OpenReload { job, from, generation, plan, since, after });
                 } else if self.generation.0 == 0 {
                     self.generation = generation;
                 }
@@ -354,6 +356,10 @@ impl Model {
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
         hold!(note.at == now, "a note of another time");
         let Some(id) = &note.instance else {
+            if let What::ReloadStarted { generation, plan } = &note.what {
+                let open = self.reload.as_ref().map(|open| (open.generation, &open.plan));
+                hold!(open == Some((*generation, &**plan)), "another reload is said to begin");
+            }
             if note.what == What::ShuttingDown && !self.ending {
                 // Only an essential process that ended for good may do this by itself.
                 let code = self.essential_end(now)?;
