@@ -225,7 +225,6 @@ impl Machine {
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());
         }
-        self.dirty.insert(id.clone());
     }
 }
 

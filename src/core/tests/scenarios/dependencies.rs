@@ -222,6 +222,18 @@ fn all_instances_must_meet_the_condition() {
 }
 
 #[test]
+fn one_that_failed_beside_others_that_start_is_what_is_told() {
+    let mut s = Scene::new();
+    s.spawns("db@0", Spawning::Works(secs(5)));
+    s.spawns("db@1", Spawning::Fails(secs(0)));
+    s.config([process("api").after("db"), process("db").instances(2).attempts(0)]);
+    assert_eq!((s.state("db@0"), s.state("db@1")), (State::Starting, State::Failed));
+    assert_eq!(s.reason("api"), "waits for db to be ready: it is failed");
+    s.advance(secs(5));
+    assert_eq!(s.steps()[0], "start api@0 held: waits for db to be ready: it is failed");
+}
+
+#[test]
 fn what_a_waiting_dependency_waits_for_is_told_apart() {
     let mut s = Scene::new();
     s.spawns("flaky", Spawning::Fails(secs(0)));

@@ -38,6 +38,8 @@ impl Model {
                 | super::model::Cause::Kill
         );
         hold!(!asked || self.answered, "a request without an answer");
+        let same = std::sync::Arc::ptr_eq(machine.config(), &self.config);
+        hold!(same, "another configuration is in force");
         self.same_instances(machine)?;
         if deep {
             self.views_are_current(machine)?;
@@ -213,6 +215,8 @@ impl Model {
             }
         };
         hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
+        let hopeless = edge.condition != Condition::Completed && state(State::Failed);
+        hold!(!hopeless || because.is_final(), "{id} waits for {on}, of which one has failed");
         let unmet = !self.is_met(edge) || held;
         hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
         Ok(())

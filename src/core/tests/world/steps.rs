@@ -55,7 +55,6 @@ impl Model {
         }
         if old.settings.enabled != managed {
             concerned.extend(old.processes.keys().chain(config.processes.keys()).cloned());
-            concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
         let once = self.instances.iter().filter(|(_, facts)| facts.once);
         concerned.extend(once.map(|(id, _)| id.process.clone()));
