@@ -303,7 +303,6 @@ impl Machine {
         }
         self.intents.insert(id.clone());
         self.touch(id);
-        self.ripple(id);
         self.adopt_live(id, &old, now, out);
         let state = match kind {
             StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },

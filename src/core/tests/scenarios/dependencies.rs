@@ -141,6 +141,17 @@ fn with_restart_on_the_edge_a_restart_by_hand_is_one_of_all_above() {
 }
 
 #[test]
+fn with_restart_on_the_edge_a_change_is_one_of_all_above() {
+    let above = || [process("api").follows("cache"), process("cache").follows("db")];
+    let [api, cache] = above();
+    let mut s = Scene::of([api, cache, process("db")]);
+    s.forget();
+    let [api, cache] = above();
+    s.config([api, cache, process("db").line("v2")]);
+    assert_eq!(s.done(), "-api@0 -cache@0 -db@0 +db@0 +cache@0 +api@0");
+}
+
+#[test]
 fn a_stop_takes_dependents_first_and_they_come_back() {
     let mut s = Scene::of([
         process("api").after("cache"),

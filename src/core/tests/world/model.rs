@@ -70,6 +70,8 @@ pub struct Model {
     /// What came of jobs, for scenarios.
     pub results: BTreeMap<JobId, provost_core::job::JobResult>,
     pub reports: Vec<Arc<provost_core::reload::ReloadReport>>,
+    /// The last report that a note told of.
+    pub told_report: Option<Arc<provost_core::reload::ReloadReport>>,
     pub last_answer: Option<Result<Vec<JobId>, provost_core::event::Refusal>>,
     pub finish_code: Option<u8>,
     pub exits: Vec<(InstanceId, Run, ExitStatus)>,

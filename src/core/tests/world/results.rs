@@ -80,6 +80,7 @@ impl Model {
             return Ok(());
         }
         let Some(open) = &self.reload else { return Err("no reload to finish".to_owned()) };
+        hold!(self.told_report.as_ref() == Some(report), "a reload ended without a note");
         let told = (report.from, report.generation, &report.plan, report.took);
         let is = (open.from, open.generation, &open.plan, now.since(open.since));
         hold!(told == is, "the report says {told:?}, not {is:?}");

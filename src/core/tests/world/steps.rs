@@ -118,7 +118,7 @@ impl Model {
         };
         self.check_steps(before.as_deref(), steps, since, now)?;
         hold!(!steps.iter().all(is_over), "nothing is left of the reload and it goes on");
-        self.check_order(steps, now)?;
+        self.check_order(steps)?;
         self.record.steps = Some(steps.to_vec());
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Model {
 
     /// What goes, goes before what changes, and that before what starts; of each process one
     /// instance changes at a time.
-    fn check_order(&mut self, steps: &[Step], now: Mono) -> Verdict {
+    fn check_order(&mut self, steps: &[Step]) -> Verdict {
         let running = |step: &&Step| matches!(step.state, StepState::Running { .. });
         let of = |kind| steps.iter().filter(move |step| step.kind == kind);
         let stopping = of(StepKind::Stop).any(|step| !is_over(step));
@@ -241,18 +241,13 @@ impl Model {
             let process = &step.instance.process;
             hold!(rolling.contains(process), "nothing of {process} is changed, and one is to be");
         }
-        let open = || {
-            let open = of(StepKind::Restart).filter(running);
-            open.filter_map(|step| self.instances.get(&step.instance))
-        };
-        let waits = |facts: &Facts| facts.view.state == State::Waiting;
-        // What they waited for may be there at once.
-        let waited = |facts: &Facts| facts.run.as_ref().is_some_and(|run| run.asked == now);
+        let all_wait = of(StepKind::Restart)
+            .filter(running)
+            .filter_map(|step| self.instances.get(&step.instance))
+            .all(|facts| facts.view.state == State::Waiting);
         if began && !self.record.starting {
-            let all = open().all(|facts| waits(facts) || waited(facts));
-            hold!(all, "something is started before all is changed");
+            hold!(all_wait, "something is started before all is changed");
         }
-        let all_wait = open().all(waits);
         let starting = of(StepKind::Start).any(|step| !is_over(step));
         self.record.starting |= began;
         hold!(began || !starting || !all_wait, "all is changed, and nothing is started");

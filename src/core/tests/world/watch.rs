@@ -360,6 +360,9 @@ impl Model {
                 let open = self.reload.as_ref().map(|open| (open.generation, &open.plan));
                 hold!(open == Some((*generation, &**plan)), "another reload is said to begin");
             }
+            if let What::ReloadFinished(report) = &note.what {
+                self.told_report = Some(report.clone());
+            }
             if note.what == What::ShuttingDown && !self.ending {
                 // Only an essential process that ended for good may do this by itself.
                 let code = self.essential_end(now)?;
