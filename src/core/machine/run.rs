@@ -59,7 +59,6 @@ impl Machine {
         live.pid = Some(pid);
         live.started = Some(now);
         self.note(id, What::Started { pid }, now, out);
-        self.touch(id);
         self.ripple(id);
         // Neither of these does anything to a run that is to end.
         if readiness == Readiness::Started {
@@ -124,8 +123,6 @@ impl Machine {
         if going_on {
             self.end_of_life(id, RunEnd::Exited(status), None, now);
         }
-        self.touch(id);
-        self.ripple(id);
         true
     }
 
@@ -156,7 +153,6 @@ impl Machine {
             if !blamed && live.stable_since.is_some_and(|since| now.since(since) >= enough) {
                 inst.attempt = 0;
             }
-            live.probe = None;
             let live = live.clone();
             let patience = inst.spec.stop.timeout;
             let ending = Ending { end, give_up, patience, killed: false };

@@ -50,6 +50,7 @@ impl Model {
         self.check_summary(&machine.summary())?;
         self.check_timers(machine, now, timeout)?;
         self.check_record(machine, now)?;
+        self.check_notes()?;
         let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());
@@ -96,6 +97,8 @@ impl Model {
         if let Some(attempt) = facts.attempt {
             hold!(view.attempt == attempt, "{id}: attempt {}, not {attempt}", view.attempt);
         }
+        let generation = view.generation == facts.generation || view.needs_restart;
+        hold!(generation || file.is_none(), "{id}: of {}", view.generation);
         self.check_state(id, facts)?;
         match &facts.run {
             Some(run) => self.check_run(id, facts, run, now, timeout)?,

@@ -14,6 +14,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct RunFacts {
     pub run: Run,
+    /// What the spec it was started with is from.
+    pub generation: Generation,
     /// What it was started with, with what it took in since.
     pub spec: Arc<ProcessSpec>,
     pub asked: Mono,
@@ -114,6 +116,8 @@ pub struct Facts {
     pub wished: bool,
     pub up: bool,
     pub run: Option<RunFacts>,
+    /// The last generation that changed something about it.
+    pub generation: Generation,
     pub over: Over,
     /// It completed, and was not asked to run again.
     pub completed: bool,
@@ -177,6 +181,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         wished: false,
         up: false,
         run: None,
+        generation: Generation(0),
         over: Over::Never,
         completed: false,
         attempt: Some(0),
@@ -216,10 +221,11 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
 }
 
 /// A run as it is when it was asked for.
-pub(super) fn new_run(effect: &Effect, now: Mono) -> Option<RunFacts> {
+pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Option<RunFacts> {
     let Effect::Spawn { run, spec, .. } = effect else { return None };
     Some(RunFacts {
         run: *run,
+        generation,
         spec: spec.clone(),
         asked: now,
         spawned: None,

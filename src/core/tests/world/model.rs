@@ -79,6 +79,7 @@ pub struct Model {
     pub(super) over_now: Option<InstanceId>,
     /// A reload was under way before this turn.
     pub(super) reloading: bool,
+    pub(super) notes: super::notes::Notes,
     pub(super) record: super::steps::Record,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
@@ -93,6 +94,7 @@ impl Model {
         self.changed.clear();
         self.reloading = self.reload.is_some();
         self.record.begin(self.reports.len());
+        self.notes.begin();
         for facts in self.instances.values_mut() {
             facts.before = facts.view.state;
             facts.next_before = facts.view.next_start;
@@ -117,11 +119,13 @@ impl Model {
                         facts.ready = true;
                     }
                     facts.restamp(now);
+                    self.notes.expect(Some(instance), "started");
                 }
                 Cause::Fact(instance.clone())
             }
             Event::SpawnFailed { instance, run, error } => {
                 if self.current(instance, *run).is_some_and(|run| run.spawned.is_none()) {
+                    self.notes.expect(Some(instance), "spawn-failed");
                     self.over(instance, RunEnd::NotSpawned(error.clone()), now);
                 }
                 Cause::Fact(instance.clone())
@@ -169,6 +173,9 @@ impl Model {
     }
 
     pub fn end_all(&mut self) {
+        if !self.ending {
+            self.notes.expect(None, "shutting-down");
+        }
         self.ending = true;
         self.refresh();
     }
@@ -185,6 +192,7 @@ impl Model {
         }
         live.exit = Some(status);
         facts.last_exit = Some(status);
+        self.notes.expect(Some(instance), "exited");
         if live.goes_on() {
             if live.was_stable(now) {
                 facts.attempt = Some(0);
@@ -213,6 +221,9 @@ impl Model {
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };
+        if matches!(end, RunEnd::Asked(_)) {
+            self.notes.expect(Some(instance), "stopped");
+        }
         let settled = matches!(end, RunEnd::Asked(_)) || changed || facts.renew || !facts.up;
         // One of these may have been told to follow another, which nobody outside can see.
         facts.over =
@@ -261,11 +272,14 @@ impl Model {
         live.answered = Some(now);
         let Some(check) = live.spec.health.clone() else { return };
         let age = live.spawned.map_or(Duration::ZERO, |at| now.since(at));
+        let old = live.health;
         live.health.take(ok, &check, age);
-        if live.health.healthy {
+        let new = live.health;
+        if new.healthy {
             live.ready = true;
         }
         live.restamp(now);
+        self.notes.expect_health(instance, old, new);
     }
 
     /// Answers to checks that did not come in time: of one instance, or of all.

@@ -34,6 +34,11 @@ impl Record {
     pub(super) fn begin(&mut self, reports: usize) {
         self.ended = reports;
     }
+
+    /// Whether the reload that begins has to do something about an instance.
+    pub(super) fn concerns(&self, id: &InstanceId) -> bool {
+        self.planned.contains_key(id)
+    }
 }
 
 fn is_over(step: &Step) -> bool {

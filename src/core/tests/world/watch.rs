@@ -70,10 +70,12 @@ impl Model {
             Effect::JobRemoved { job, kind, instance, result, .. } => {
                 self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
             }
-            Effect::RunExited { instance, run, status, .. } => {
+            Effect::RunExited { instance, run, generation, status, .. } => {
                 if self.over_now.as_ref() != Some(instance) {
                     let live = self.live(instance, *run)?;
                     hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                    let of = live.generation;
+                    hold!(of == *generation, "{instance} was of generation {of}, not {generation}");
                 }
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
@@ -115,6 +117,7 @@ impl Model {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
         }
         self.removed_are_down(id)?;
+        self.is_told(id, &["starting"])?;
         let by_hand = self.is_named(id, true);
         let by_file = matches!(self.cause, Cause::Config(..)) || self.reload.is_some();
         let Some(facts) = self.instances.get_mut(id) else {
@@ -129,7 +132,7 @@ impl Model {
         if matches!(facts.before, State::Completed | State::Failed) {
             hold!(by_hand || by_file, "{id} was over and is started again");
         }
-        facts.run = new_run(effect, now);
+        facts.run = new_run(effect, facts.generation, now);
         facts.completed = false;
         Ok(())
     }
@@ -216,7 +219,7 @@ impl Model {
         };
         hold!(asked || now >= due, "{id} is killed too early");
         live.killed = Some(now);
-        Ok(())
+        if asked { Ok(()) } else { self.is_told(id, &["killing", "still-there"]) }
     }
 
     fn watch_answer(
@@ -327,6 +330,11 @@ impl Model {
                     let from = std::mem::replace(&mut self.generation, generation);
                     let (job, since, after) = (*job, now, self.last_run);
                     self.reload = Some(OpenReload { job, from, generation, plan, since, after });
+                    for (id, facts) in &mut self.instances {
+                        if facts.generation.0 == 0 || self.record.concerns(id) {
+                            facts.generation = generation;
+                        }
+                    }
                 } else if self.generation.0 == 0 {
                     self.generation = generation;
                 }
@@ -355,6 +363,7 @@ impl Model {
 
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
         hold!(note.at == now, "a note of another time");
+        self.notes.take(note.instance.as_ref(), note.what.kind());
         let Some(id) = &note.instance else {
             if let What::ReloadStarted { generation, plan } = &note.what {
                 let open = self.reload.as_ref().map(|open| (open.generation, &open.plan));
