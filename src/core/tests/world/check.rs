@@ -97,6 +97,8 @@ impl Model {
         if let Some(attempt) = facts.attempt {
             hold!(view.attempt == attempt, "{id}: attempt {}, not {attempt}", view.attempt);
         }
+        let since = if view.state == facts.before { facts.since_before } else { now };
+        hold!([since, now].contains(&view.since), "{id}: {:?} since {}", view.state, view.since.0);
         let generation = view.generation == facts.generation || view.needs_restart;
         hold!(generation || file.is_none(), "{id}: of {}", view.generation);
         self.check_state(id, facts)?;

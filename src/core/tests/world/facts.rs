@@ -129,6 +129,8 @@ pub struct Facts {
     pub view: InstanceView,
     /// Its state before this turn.
     pub before: State,
+    /// Since when it was in it.
+    pub since_before: Mono,
     /// What the machine says in its views, of a turn ago.
     pub next_before: Option<Mono>,
     pub last_exit: Option<ExitStatus>,
@@ -214,6 +216,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             history: Arc::default(),
         },
         before: State::Down,
+        since_before: Mono(0),
         next_before: None,
         last_exit: None,
         told: Vec::new(),

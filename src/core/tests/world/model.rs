@@ -97,6 +97,7 @@ impl Model {
         self.notes.begin();
         for facts in self.instances.values_mut() {
             facts.before = facts.view.state;
+            facts.since_before = facts.view.since;
             facts.next_before = facts.view.next_start;
             if let Some(run) = &mut facts.run {
                 run.eager = false;
