@@ -337,6 +337,7 @@ impl Machine {
         }
     }
 
+    /// It is ready, unless it was or is ending. What waits for that is the caller's to stir.
     fn make_ready(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let Phase::Up(live) = &mut inst.phase else { return };
@@ -347,24 +348,19 @@ impl Machine {
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
         self.touch(id);
-        self.ripple(id);
     }
 
     // Health.
 
-    /// Sends a check out, where there is one and the run is to go on.
+    /// Sends a check out, where there is one and the run, which has started, is to go on.
     pub(super) fn probe(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
         let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
-        if live.started.is_none() {
-            return;
-        }
         self.last_probe = ProbeId(self.last_probe.0 + 1);
         let (run, probe) = (live.run, self.last_probe);
         live.probe = Some(probe);
         let deadline = now.after(check.timeout).after(PROBE_GRACE);
-        self.timers.disarm(&(id.clone(), Timer::Probe));
         self.timers.arm((id.clone(), Timer::ProbeDeadline), deadline);
         let check = Arc::new(check.clone());
         out.push(Effect::Probe { instance: id.clone(), run, probe, check, spec });
