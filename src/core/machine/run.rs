@@ -470,7 +470,6 @@ impl Machine {
             for timer in [Timer::Probe, Timer::ProbeDeadline] {
                 self.timers.disarm(&(id.clone(), timer));
             }
-            live.probe = None;
             if spec.health.is_none() || old.health.is_none() {
                 live.health = Health::new(spec.health.is_some());
             }

@@ -193,6 +193,24 @@ fn what_holds_an_instance_may_change() {
 }
 
 #[test]
+fn what_falls_ill_while_something_else_is_waited_for_is_waited_for_too() {
+    let mut s = Scene::new();
+    s.spawns("cache", Spawning::Works(secs(50)));
+    s.config([
+        process("api").on("cache", Condition::Ready).on("db", Condition::Healthy),
+        process("cache"),
+        process("db").checked().when_ill(OnFailure::None),
+    ]);
+    assert_eq!(s.reason("api"), "waits for cache to be ready: it is starting");
+    s.finds("db", Finding::Ill("HTTP 500"));
+    s.advance(secs(30));
+    assert_eq!(
+        s.reason("api"),
+        "waits for cache to be ready: it is starting; db to be healthy: it is not healthy"
+    );
+}
+
+#[test]
 fn one_instance_of_several_may_be_stopped_alone() {
     let mut s = Scene::of([process("api").after("db"), process("db").instances(2)]);
     s.forget();
