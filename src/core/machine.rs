@@ -12,8 +12,9 @@
 //!
 //! One turn takes in one event and then *settles*: first who should be up is worked out for all it
 //! may have changed for, to a fixed point; then each instance concerned takes the step that its
-//! state calls for, which may concern others. The order is fixed, and the graph has no cycle, so
-//! this ends, and ends the same way each time.
+//! state calls for, which may concern others; when nobody has one to take, what has come of each is
+//! said. The order is fixed, and the graph has no cycle, so this ends, and ends the same way each
+//! time.
 
 mod apply;
 mod command;
@@ -62,6 +63,8 @@ pub struct Machine {
     intents: BTreeSet<InstanceId>,
     /// Each may have a step to take.
     moves: BTreeSet<InstanceId>,
+    /// What has come of each is to be said once nobody has a step to take.
+    unjudged: BTreeSet<InstanceId>,
     /// Changed in this turn.
     changed: BTreeSet<InstanceId>,
     /// Changed since they were last taken.
@@ -100,6 +103,7 @@ impl Machine {
             exit_code: 0,
             intents: BTreeSet::new(),
             moves: BTreeSet::new(),
+            unjudged: BTreeSet::new(),
             changed: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsaved: BTreeSet::new(),
@@ -290,6 +294,8 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
+            } else if let Some(id) = self.unjudged.pop_first() {
+                self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
                 break;
             }

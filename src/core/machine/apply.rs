@@ -120,14 +120,13 @@ impl Machine {
         self.note_all(Some(job), what, now, out);
 
         let from = std::mem::replace(&mut self.generation, generation);
-        let management = self.config.settings.enabled != config.settings.enabled;
         self.replace_config(config);
         let changed: BTreeSet<ProcessId> =
             plan.changes.iter().map(|change| change.process.clone()).collect();
         let mut concerned = changed.clone();
         concerned.extend(unfinished);
         concerned.extend(exceptions);
-        if management || restored {
+        if restored {
             concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
         let mut steps = Vec::new();
@@ -141,13 +140,7 @@ impl Machine {
             });
         }
         self.replace_edges(self.all_dependents());
-        let reload = begin(job, from, generation, plan, steps, now);
-        let at_once = reload.left[..2] == [0, 0];
-        self.reload = Some(reload);
-        if at_once {
-            // Nothing goes and nothing changes: nobody has to hear of waiting.
-            self.start_starting(now);
-        }
+        self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
     /// `start --once` holds until the next reload. Returns the processes it was said of.
@@ -250,8 +243,6 @@ impl Machine {
     fn remove(&mut self, id: &InstanceId, steps: &mut Vec<Step>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.removed = true;
-        inst.once = false;
-        inst.gated = false;
         self.intents.insert(id.clone());
         self.touch(id);
         let state = StepState::Pending;
@@ -330,7 +321,6 @@ impl Machine {
         }
         self.intents.insert(id.clone());
         self.touch(id);
-        self.ripple(id);
         self.adopt_live(id, &old, now, out);
         let state = match kind {
             StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },
