@@ -11,6 +11,7 @@ mod hostile;
 mod machine;
 mod render;
 mod watch;
+mod watch_settle;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};
