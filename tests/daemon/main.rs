@@ -11,3 +11,5 @@ mod reloading;
 mod seed;
 mod stopping;
 mod support;
+mod watched;
+mod watching;
