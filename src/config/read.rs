@@ -164,7 +164,20 @@ fn list(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     Ok(Some(paths))
 }
 
+/// Network file systems learn from reading that a file is another one by now, so a change is only
+/// believed when it goes on.
 fn read(path: &Path) -> Result<(Vec<u8>, Metadata), ReadError> {
+    const TRIES: u32 = 3;
+    let mut tries = 1;
+    loop {
+        match read_once(path) {
+            Err(ReadError::Changing) if tries < TRIES => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn read_once(path: &Path) -> Result<(Vec<u8>, Metadata), ReadError> {
     // Without O_NONBLOCK the open of a FIFO waits for a writer, for ever.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {

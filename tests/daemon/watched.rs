@@ -1,10 +1,11 @@
 //! A daemon whose file is changed, with one process that follows the changes and one that must not be
 //! touched by any of them.
 
-use crate::support::{Daemon, Status, pids};
+use crate::support::{DEADLINE, Daemon, Status, pids};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// A configuration whose process `a` is `sleep NUMBER`. `keep` is in all of them, and stands last:
 /// half a file has it not.
@@ -85,6 +86,15 @@ impl Watched {
         let now = (pids.get("keep@0"), pids.get("a@0"));
         assert_eq!(now, (Some(&self.keep), Some(&self.a)), "{}", self.daemon.log());
         assert_eq!(command_line(self.keep).as_deref(), Some("sleep 7777"));
+    }
+
+    /// Waits until the daemon wrote this more than `count` times.
+    pub fn logged_more(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.daemon.log().matches(text).count() <= count {
+            assert!(Instant::now() < deadline, "not {text:?} again:\n{}", self.daemon.log());
+            std::thread::yield_now();
+        }
     }
 
     pub async fn generation(&self) -> u64 {

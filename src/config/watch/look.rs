@@ -181,7 +181,7 @@ impl Walk<'_> {
             });
             let found = std::fs::symlink_metadata(&next);
             if let (Some(id), Ok(found)) = (id, &found)
-                && (found.is_symlink() || found.nlink() > 1)
+                && (!found.is_file() || found.nlink() > 1)
             {
                 self.seen.whole.insert((id, name));
             }
