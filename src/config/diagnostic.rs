@@ -80,6 +80,7 @@ pub const CODES: &[&str] = &[
     "bad-signal",
     "bad-url",
     "cannot-switch-user",
+    "changing",
     "command-and-shell",
     "command-not-found",
     "command-with-spaces",
