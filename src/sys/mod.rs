@@ -3,6 +3,7 @@
 //! What `rustix` and `nix` offer is used from there; here is what they do not have.
 
 pub mod clone;
+pub mod mounts;
 pub mod reap;
 pub mod signal;
 pub mod user;
