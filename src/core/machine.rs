@@ -59,6 +59,8 @@ pub struct Machine {
     intents: BTreeSet<InstanceId>,
     /// Each may have a step to take.
     moves: BTreeSet<InstanceId>,
+    /// Each waits, and whether that is for something that will come is judged when all has moved.
+    waits: BTreeSet<InstanceId>,
     /// Changed in this turn.
     changed: BTreeSet<InstanceId>,
     /// Changed since they were last taken.
@@ -89,6 +91,7 @@ impl Machine {
             exit_code: 0,
             intents: BTreeSet::new(),
             moves: BTreeSet::new(),
+            waits: BTreeSet::new(),
             changed: BTreeSet::new(),
             dirty: BTreeSet::new(),
             summary: Summary::default(),
@@ -274,6 +277,8 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
+            } else if let Some(id) = self.waits.pop_first() {
+                self.judge_wait(&id, now, out);
             } else if !self.advance_reload(now, out) {
                 break;
             }

@@ -156,12 +156,19 @@ impl Turn<'_> {
         let mut expected = BTreeMap::new();
         // Processes of which a run that was there has ended.
         let mut disturbed: BTreeSet<String> = BTreeSet::new();
+        // Processes of which nobody can tell what they come to.
+        let mut unsure: BTreeSet<String> = BTreeSet::new();
         for id in self.new.in_order() {
             let entry = &self.new.entries[&id];
             for number in 0..entry.count() {
                 let instance = (id.clone(), number);
                 let found = self.one(&instance, entry, &world, ups.contains(&instance), &disturbed);
-                let (state, moves, either) = found;
+                let (state, moves, mut either) = found;
+                let goes_on = (state, moves) == (State::Up, Moves::Same);
+                either |= !goes_on && entry.depends.keys().any(|on| unsure.contains(on));
+                if either {
+                    unsure.insert(id.clone());
+                }
                 let known = world.get_mut(&instance).unwrap();
                 known.state = state;
                 let was_up = self.was(&instance) == Some(State::Up);

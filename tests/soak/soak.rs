@@ -224,7 +224,8 @@ impl Soak {
                 }
                 continue;
             }
-            if expected.known.state != State::Up && !(expected.either && is_up) {
+            let up = if expected.either { is_up } else { expected.known.state == State::Up };
+            if !up {
                 if !(mains.is_empty() && children.is_empty()) {
                     wrong.push(format!("{id} is no more, and there are {mains:?} {children:?}"));
                 }

@@ -71,6 +71,23 @@ impl Machine {
             _ => self.rest(id, now, out),
         }
         self.check_job(id, out);
+        if self.instances.get(id).is_some_and(|inst| matches!(inst.phase, Phase::Waiting(_))) {
+            self.waits.insert(id.clone());
+        } else {
+            self.check_step(id, now);
+        }
+    }
+
+    /// Looks whether what an instance waits for will come. What a dependency waits for itself is
+    /// known only when that has moved as well: on a chain that is started as a whole, the first in
+    /// order of names would else find the second as it was.
+    pub(super) fn judge_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let Phase::Waiting(blockers) = &inst.phase else { return };
+        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
+            let detail = Some(format!("waits for {blocker}"));
+            self.end_job(id, UP, JobResult::Dependency, detail, out);
+        }
         self.check_step(id, now);
     }
 
@@ -98,10 +115,6 @@ impl Machine {
             if !told && !blockers.contains(&Blocker::Reload) {
                 self.note(id, What::Waiting { on: blockers.clone() }, now, out);
             }
-        }
-        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
-            let detail = Some(format!("waits for {blocker}"));
-            self.end_job(id, UP, JobResult::Dependency, detail, out);
         }
     }
 
