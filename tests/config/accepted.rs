@@ -37,6 +37,15 @@ processManagement:
   validateOnReload: true      # Validate configuration before applying (default: true)
 "#;
 
+#[test]
+fn a_default_that_is_spelled_out_changes_nothing() {
+    let plain = Files::new().with("processes.yaml", "processes: { a: { command: x } }");
+    let spelled =
+        Files::new().with("processes.yaml", "processes: { a: { command: x, umask: 0022 } }");
+    let umask = |files: &Files| process(&files.load("processes.yaml"), "a").exec.umask;
+    assert_eq!(umask(&plain), umask(&spelled));
+}
+
 fn three_servers() -> String {
     let server = |n: u32| {
         format!(
