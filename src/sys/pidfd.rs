@@ -26,11 +26,13 @@ const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<Info>() as u64) << 16) | (0x
 /// `PIDFD_INFO_EXIT`, Linux 6.15.
 const EXIT: u64 = 1 << 3;
 
-/// How a process ended that has ended. Only Linux 6.15 and newer tell, and only once its parent has
-/// taken its status, which is waited for so long. Blocks.
+/// How a process ended that has ended: `pid`, started at `start` ticks since boot. Blocks.
+///
+/// While its parent has not taken the status, `/proc` has it; from Linux 6.15 on the descriptor
+/// has it once the parent has, which is waited for so long where `/proc` did not tell.
 #[must_use]
-pub fn exit_status(pidfd: &OwnedFd, patience: Duration) -> ExitStatus {
-    if let Some(status) = info(pidfd) {
+pub fn exit_status(pidfd: &OwnedFd, pid: u32, start: u64, patience: Duration) -> ExitStatus {
+    if let Some(status) = info(pidfd).or_else(|| of_zombie(pid, start)).or_else(|| info(pidfd)) {
         return status;
     }
     // When it is reaped the descriptor hangs up, which poll(2) tells without being asked.
@@ -42,6 +44,23 @@ pub fn exit_status(pidfd: &OwnedFd, patience: Duration) -> ExitStatus {
     // Whatever it says, the question decides.
     let _ = rustix::event::poll(&mut waited, Some(&limit));
     info(pidfd).unwrap_or(ExitStatus::Unknown)
+}
+
+/// The status of a process that nobody has reaped, by field 52 of proc_pid_stat(5). To who may not
+/// look into the process it is shown as 0, so from others than root 0 means nothing.
+fn of_zombie(pid: u32, start: u64) -> Option<ExitStatus> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let root = rustix::process::geteuid().is_root();
+    zombie_status(&stat, start).filter(|status| root || *status != 0).map(decode)
+}
+
+fn zombie_status(stat: &str, start: u64) -> Option<i32> {
+    // The name of the program may have anything in it, and ends with the last parenthesis.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let started: u64 = fields.nth(18)?.parse().ok()?;
+    let status = fields.nth(29)?.parse().ok()?;
+    (state == "Z" && started == start).then_some(status)
 }
 
 fn info(pidfd: &OwnedFd) -> Option<ExitStatus> {
@@ -68,6 +87,26 @@ fn decode(status: i32) -> ExitStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zombie_tells_its_status() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let path = format!("/proc/{}/stat", child.id());
+        let stat = loop {
+            let stat = std::fs::read_to_string(&path).unwrap();
+            if stat.contains(") Z ") {
+                break stat;
+            }
+            std::thread::yield_now();
+        };
+        let start: u64 =
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        assert_eq!(zombie_status(&stat, start).map(decode), Some(ExitStatus::Code(7)));
+        // Another process with the same number says nothing.
+        assert_eq!(zombie_status(&stat, start + 1), None);
+        assert_eq!(zombie_status(&stat.replace(") Z ", ") S "), start), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_wait_status_is_understood() {

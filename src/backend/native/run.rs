@@ -11,6 +11,7 @@ use super::{Inner, lock};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
+use crate::store::runs::RunRecord;
 use crate::sys::pidfd::exit_status;
 use crate::sys::signal::{gone, send};
 use std::io::{self, Read};
@@ -244,7 +245,7 @@ pub(super) async fn live_on(
             // Where the machine knows that already it changes nothing.
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
-        status = ended(&pidfd).await;
+        status = ended(&pidfd, &record).await;
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
     report(Event::Exited { instance: instance.clone(), run, status });
@@ -275,7 +276,7 @@ async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
 }
 
 /// Waits for the end of a process that is no child, and finds out how it ended.
-async fn ended(pidfd: &OwnedFd) -> ExitStatus {
+async fn ended(pidfd: &OwnedFd, record: &RunRecord) -> ExitStatus {
     /// Whoever inherits orphans reaps them at once; one that does not says nothing.
     const REAPED: Duration = Duration::from_secs(5);
     let waited = match pidfd.try_clone() {
@@ -286,7 +287,8 @@ async fn ended(pidfd: &OwnedFd) -> ExitStatus {
         tracing::error!("cannot wait for the end of a process: {error}");
     }
     let Ok(clone) = pidfd.try_clone() else { return ExitStatus::Unknown };
-    let asked = tokio::task::spawn_blocking(move || exit_status(&clone, REAPED));
+    let (pid, start) = (record.pid, record.start);
+    let asked = tokio::task::spawn_blocking(move || exit_status(&clone, pid, start, REAPED));
     asked.await.unwrap_or(ExitStatus::Unknown)
 }
 
