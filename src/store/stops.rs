@@ -8,7 +8,7 @@ use crate::core::ids::InstanceId;
 use crate::core::snapshot::{InstanceSnapshot, Stopped};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl Stops {
 
 /// Writes the newest of what comes, and again what could not be written, until nobody sends any
 /// more.
-fn write_all(path: &PathBuf, receiver: &Receiver<Kept>) {
+fn write_all(path: &Path, receiver: &Receiver<Kept>) {
     let mut unwritten = None;
     loop {
         let received = match unwritten {

@@ -68,9 +68,10 @@ fn only_one(name: &str, seconds: &str) -> String {
     )
 }
 
-/// One process that is [`only_one`], as a line of the file.
+/// One process that is [`only_one`], as a line of the file. It is started again at once.
 fn entry(name: &str, seconds: &str) -> String {
-    format!("  {name}: {{ shell: '{}' }}\n", only_one(name, seconds))
+    let policy = "restartPolicy: { delay: 1ms, maxDelay: 10ms }";
+    format!("  {name}: {{ shell: '{}', {policy} }}\n", only_one(name, seconds))
 }
 
 fn was_doubled(daemon: &Daemon) -> Option<String> {
