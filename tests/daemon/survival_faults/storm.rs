@@ -1,16 +1,31 @@
 //! Killed over and over in a storm of reloads.
 
-use super::{Draw, ends_within, entry, exactly, identities, marker, pidfd, was_doubled};
+use super::{
+    Draw, Group, can, ends_within, entry, exactly, identities, marker, pidfd, was_doubled,
+};
 use crate::support::Daemon;
+use std::fs;
 use std::time::Duration;
 
 /// As many processes; the first third is never touched.
 const PROCESSES: u64 = 30;
 
+/// `PROVOST_KILLS` says how often.
 #[tokio::test]
 async fn killed_two_hundred_times() {
     let times = std::env::var("PROVOST_KILLS").ok().and_then(|times| times.parse().ok());
-    let times: u64 = times.unwrap_or(200);
+    killed(times.unwrap_or(200), &[]).await;
+}
+
+#[tokio::test]
+async fn killed_forty_times_with_control_groups() {
+    let group = Group::new();
+    if can("a cgroup2 file system", group.is_some()) {
+        killed(40, &[("PROVOST_CGROUP", group.as_ref().unwrap().0.to_str().unwrap())]).await;
+    }
+}
+
+async fn killed(times: u64, env: &[(&str, &str)]) {
     let mut draw = Draw::new();
     let marker = marker();
     let mut commands = vec![0; PROCESSES as usize];
@@ -25,7 +40,11 @@ async fn killed_two_hundred_times() {
         });
         format!("processes:\n{}", entries.collect::<String>())
     };
-    let mut daemon = Daemon::start(&file(&commands));
+    let mut daemon = Daemon::prepare(|dir| {
+        let file = file(&commands).replace("@DIR@", dir.to_str().unwrap());
+        fs::write(dir.join("processes.yaml"), file).unwrap();
+    })
+    .run_under(&[], env);
     let steady: Vec<String> = (0..PROCESSES / 3).map(|n| format!("p{n:02}@0")).collect();
     let steady: Vec<&str> = steady.iter().map(String::as_str).collect();
     let first = identities(&daemon.until_running(&steady).await);
@@ -37,7 +56,7 @@ async fn killed_two_hundred_times() {
         }
         // It may be dead already, and then nobody is told.
         ends_within(&pidfd(daemon.pid()), Duration::from_micros(draw.below(120_000)));
-        daemon = daemon.killed().again_without_waiting();
+        daemon = daemon.killed().again_under(&[], env);
         if round % 20 != 19 {
             continue;
         }

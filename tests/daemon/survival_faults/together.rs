@@ -1,9 +1,10 @@
 //! Two daemons in one place; and what processes leave behind.
 
-use super::{exactly, identities, marker, until, was_doubled};
+use super::{ends_within, exactly, identities, marker, pidfd, until, was_doubled};
 use crate::support::{Daemon, processes_with};
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 fn two(marker: &str) -> String {
     let all = ["a", "b"].map(|name| super::entry(name, &format!("{marker}1")));
@@ -64,13 +65,10 @@ async fn of_two_that_begin_at_once_one_refuses() {
         let mut others = vec![another(&daemon)];
         daemon = daemon.again_without_waiting();
         others.push(another(&daemon));
-        let mut left = 3;
+        let all = [others[0].id(), daemon.pid(), others[1].id()].map(pidfd);
+        let ended = || all.iter().filter(|fd| ends_within(fd, Duration::ZERO)).count();
+        until("two refuse", || ended() >= 2);
         let mut refused = 0;
-        until("two refuse", || {
-            // Seen from outside, so that it does not matter who it is.
-            processes_with(daemon.file().to_str().unwrap()).iter().filter(|p| is_alive(**p)).count()
-                == 1
-        });
         for mut other in others {
             match other.try_wait().unwrap() {
                 Some(status) => {
@@ -80,11 +78,11 @@ async fn of_two_that_begin_at_once_one_refuses() {
                 None => {
                     other.kill().unwrap();
                     other.wait().unwrap();
-                    left -= 1;
                 }
             }
         }
-        assert!(left >= 2 && refused >= 1, "{round}");
+        let own = daemon.child.try_wait().unwrap();
+        assert_eq!(refused + i32::from(own.is_some()), 2, "{round}");
         daemon = daemon.killed_and_again();
         let status = daemon.until_running(&UP).await;
         assert_eq!(before, identities(&status), "{round}");
@@ -92,11 +90,6 @@ async fn of_two_that_begin_at_once_one_refuses() {
     }
     assert_eq!(was_doubled(&daemon), None);
     assert!(daemon.stop().success());
-}
-
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, after)| !after.starts_with(" Z"))
 }
 
 /// The main process ends and leaves one that has a session of its own, another parent and the
