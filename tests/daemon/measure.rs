@@ -45,3 +45,23 @@ async fn measure_a_connection_among_many() {
         );
     }
 }
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_the_status_of_all() {
+    for count in [100, 500, 1_000] {
+        let mut yaml = "processes:\n".to_owned();
+        for n in 0..count {
+            writeln!(yaml, "  p{n}: {{ command: sleep, args: [\"100000\"] }}").unwrap();
+        }
+        let daemon = Daemon::start(&yaml);
+        daemon.until("all running", |all| all.values().all(|p| p.state == "running")).await;
+        let client = daemon.client().await;
+        for _ in 0..3 {
+            let begin = Instant::now();
+            let all = client.status(&[]).await.unwrap();
+            assert_eq!(all.len(), count);
+            println!("status of {count}: {} ms", begin.elapsed().as_millis());
+        }
+    }
+}
