@@ -390,6 +390,22 @@ impl ManagerObject {
         }
     }
 
+    #[zbus(out_args("output"))]
+    async fn get_check_output(
+        &self,
+        name: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        self.authorise(Action::ReadLogs, &header, connection).await?;
+        let found = self.resolve(std::slice::from_ref(&name))?;
+        let [instance] = found.as_slice() else {
+            return Err(Error::invalid("the output of a check is of one process"));
+        };
+        let output = self.0.handle().check_output(instance);
+        Ok(output.map(|text| text.to_string()).unwrap_or_default())
+    }
+
     #[zbus(out_args("events", "cursor"))]
     async fn get_events(
         &self,

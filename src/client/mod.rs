@@ -325,6 +325,15 @@ impl Client {
         }
     }
 
+    /// What the last exec check of an instance that failed wrote at its end; empty where there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the name means nothing, or the caller may not read its log.
+    pub async fn check_output(&self, name: &str) -> Result<String, ClientError> {
+        Ok(self.0.manager.get_check_output(name).await?)
+    }
+
     /// Tells when something has changed.
     ///
     /// # Errors

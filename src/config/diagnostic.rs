@@ -81,6 +81,7 @@ pub const CODES: &[&str] = &[
     "bad-size",
     "bad-url",
     "cannot-switch-user",
+    "changing",
     "command-and-shell",
     "command-not-found",
     "command-with-spaces",

@@ -208,14 +208,20 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
     let mut changes: Vec<FieldChange> = FIELDS
         .iter()
         .filter(|field| (field.differs)(old, new))
-        .map(|field| FieldChange {
-            key: field.key.to_owned(),
-            old: (field.value)(old),
-            new: (field.value)(new),
-            consequence: match field.key {
-                "enabled" => resolve(field.causes, new.enabled),
-                _ => resolve(field.causes, new.instances > old.instances),
-            },
+        .map(|field| {
+            let (was, is) = ((field.value)(old), (field.value)(new));
+            // What differs may be the value of a `${NAME}`, which is not shown.
+            let hidden = was == is;
+            FieldChange {
+                key: field.key.to_owned(),
+                old: was,
+                new: is
+                    .map(|text| if hidden { format!("{text} (with another value)") } else { text }),
+                consequence: match field.key {
+                    "enabled" => resolve(field.causes, new.enabled),
+                    _ => resolve(field.causes, new.instances > old.instances),
+                },
+            }
         })
         .collect();
     let names = old.exec.env.keys().chain(new.exec.env.keys());

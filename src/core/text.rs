@@ -227,6 +227,14 @@ impl Display for What {
                 write!(f, "applying generation {generation}: {plan}")
             }
             What::ReloadFinished(report) => write!(f, "{report}"),
+            What::TookOver { kept, lost: 0 } => {
+                write!(f, "took over from another supervisor: {kept} kept running")
+            }
+            What::TookOver { kept, lost } => write!(
+                f,
+                "took over from another supervisor: {kept} kept running, {lost} ended meanwhile"
+            ),
+            What::Kept { pid } => write!(f, "kept running as pid {pid} by a new supervisor"),
             What::ShuttingDown => write!(f, "shutting down"),
             What::StillThere => write!(
                 f,

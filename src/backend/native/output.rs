@@ -10,7 +10,7 @@ use super::sink::arguments::Rotation;
 use super::sink::{self, Writing, Written};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
-use crate::core::spec::{ExecSpec, LogRotation, LogTarget};
+use crate::core::spec::{ExecSpec, LogRotation, LogTarget, Rendered};
 use crate::journal::stream;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -77,7 +77,7 @@ pub struct Connection<'a> {
     /// Whose it is.
     pub instance: &'a InstanceId,
     /// The log file.
-    pub log_file: Option<String>,
+    pub log_file: Option<Rendered>,
     /// When it is rotated.
     pub rotation: Option<LogRotation>,
     /// Who opens it.
@@ -115,7 +115,7 @@ pub(super) async fn connect(
                 instance: connection.instance.clone(),
                 identity: connection.identity.clone(),
                 umask: connection.umask,
-                path: connection.log_file.unwrap_or_default().into(),
+                path: connection.log_file.unwrap_or_default(),
                 rotation,
                 journal,
             };

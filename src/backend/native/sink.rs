@@ -13,6 +13,7 @@ use super::reaper::Exit;
 use crate::backend::LogRequest;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
+use crate::core::spec::Rendered;
 use arguments::Job;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ pub struct Writing {
     /// File mode creation mask.
     pub umask: u32,
     /// The file.
-    pub path: PathBuf,
+    pub path: Rendered,
     /// When it is rotated.
     pub rotation: Option<arguments::Rotation>,
     /// A stream of the journal that gets a copy.
@@ -136,7 +137,7 @@ async fn start_program(
     writing: &Writing,
     read: BorrowedFd<'_>,
 ) -> Result<Program, SpawnError> {
-    let (path, rotation) = (writing.path.clone(), writing.rotation);
+    let (path, rotation) = (PathBuf::from(writing.path.value()), writing.rotation);
     let job = Job::Write { path, rotation, copy: writing.journal.is_some() };
     let recipe = recipe(inner, &job, writing.identity.clone(), writing.umask);
     let copy = writing.journal.as_ref().map_or(inner.launcher.null(), AsFd::as_fd);
@@ -144,8 +145,7 @@ async fn start_program(
     let waiting = launch(inner, &recipe, [read, copy, error.as_fd()]).await?;
     drop(error);
     let mut program = Program { exit: waiting.exit, reports };
-    let subject = writing.path.to_string_lossy();
-    let failed = |text: String| failure(SpawnStage::LogFile, &subject, text);
+    let failed = |text: String| failure(SpawnStage::LogFile, writing.path.shown(), text);
     let first = match tokio::time::timeout(OPENING, program.reports.line()).await {
         Ok(first) => first,
         Err(_) => {
@@ -201,10 +201,12 @@ pub(super) async fn show(
 
 fn recipe(inner: &Inner, job: &Job, identity: Identity, umask: u32) -> Recipe {
     let program = inner.log_program.to_string_lossy().into_owned();
+    let words = std::iter::once(program).chain(job.arguments());
     Recipe {
-        argv: std::iter::once(program).chain(job.arguments()).collect(),
+        argv: words.map(|word| Rendered::from(&*word)).collect(),
         env: BTreeMap::new(),
-        cwd: "/".to_owned(),
+        path_is_own: false,
+        cwd: "/".into(),
         identity,
         umask,
         nice: None,

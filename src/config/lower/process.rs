@@ -78,7 +78,9 @@ impl<'s> File<'_, 's> {
             .map(Arc::from)
             .or_else(|| self.whole.default_user());
         exec.group = fields.get("group").and_then(|field| self.text(field)).map(Arc::from);
-        exec.umask = fields.get("umask").and_then(|field| self.octal(field));
+        // The default, spelled out or not, is the same.
+        exec.umask =
+            fields.get("umask").and_then(|field| self.octal(field)).filter(|mask| *mask != 0o022);
         exec.nice = fields
             .get("nice")
             .and_then(|field| self.integer(field))
