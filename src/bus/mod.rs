@@ -9,6 +9,7 @@ pub mod auth;
 mod emit;
 pub mod errors;
 mod job;
+mod lazy;
 pub mod logcontrol;
 mod manager;
 mod options;

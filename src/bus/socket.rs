@@ -5,6 +5,7 @@
 
 use super::auth::Access;
 use super::emit::{Emitter, PATIENCE};
+use super::lazy::LazyStream;
 use super::serve::{ServeError, serve_fixed, until_lost};
 use super::{Context, Service};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -139,22 +140,17 @@ async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
     let _ = closer.shutdown(Shutdown::Both);
 }
 
-/// All objects are there before the first message of the peer is read.
+/// All objects are there before a message is read that may be about them.
 async fn greet(
     stream: UnixStream,
     context: Arc<Context>,
     guid: OwnedGuid,
 ) -> zbus::Result<(Connection, Emitter)> {
-    let emitter = Emitter::new(context.clone());
-    let mut builder = Builder::unix_stream(stream).p2p().server(guid);
-    builder = serve_fixed(builder, &context);
-    for (path, object) in emitter.processes() {
-        builder = builder.serve_at(path, object);
-    }
-    for (path, object) in emitter.jobs() {
-        builder = builder.serve_at(path, object);
-    }
-    Ok((builder.build().await?, emitter))
+    let (stream, wanted) = LazyStream::new(stream)?;
+    // Before the peer can ask anything: it misses nothing that comes of what it asks.
+    let emitter = Emitter::lazy(context.clone(), wanted);
+    let builder = Builder::socket(stream).p2p().server(guid);
+    Ok((serve_fixed(builder, &context).build().await?, emitter))
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {

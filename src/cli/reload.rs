@@ -48,7 +48,7 @@ async fn follow(
     timeout: Option<Duration>,
     screen: &mut Screen,
 ) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     let moving = |status: &ProcessStatus, _: &[JobOutcome]| {
         matches!(status.state.as_str(), "starting" | "stopping") || status.needs_restart
     };
@@ -89,7 +89,7 @@ async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -
         return Ok(exit);
     }
     // After the reload, so that what is new has its name and what is gone has a name at all.
-    let names = Names::new(&client.status(&[]).await.unwrap_or_default());
+    let names = Names::ask(client).await.unwrap_or_default();
     for line in lines(summary, &names, screen.style) {
         screen.line(line)?;
     }

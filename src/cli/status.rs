@@ -13,7 +13,7 @@ use std::time::SystemTime;
 pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
     let client = &found.client;
     let all = client.status(&[]).await?;
-    let names = Names::new(&all);
+    let names = Names::new(all.iter().map(|status| status.id.as_str()));
     let mut chosen = if args.names.is_empty() { all } else { client.status(&args.names).await? };
     let up = chosen.iter().filter(|s| state::is_wanted(s)).all(state::is_up);
     let exit = if up { Exit::Ok } else { Exit::NotUp };

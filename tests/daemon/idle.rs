@@ -25,6 +25,41 @@ async fn what_comes_and_goes_above_the_files_wakes_nobody() {
     assert!(woken < 200, "{woken} times");
 }
 
+/// Processor time of a process, in ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
+    let daemon = Daemon::start(
+        "processes:
+  screen: { shell: 'exec >&- 2>&-; touch @DIR@/screen; sleep 2', restartPolicy: { condition: no } }
+  file:
+    shell: 'echo said; exec >&- 2>&-; touch @DIR@/file; sleep 2'
+    logFile: log
+    log: { maxSize: 1M }
+    restartPolicy: { condition: no }
+",
+    );
+    wait_for(&daemon.path().join("screen"));
+    wait_for(&daemon.path().join("file"));
+    let before = ticks(daemon.pid());
+    daemon
+        .until("completed", |s| {
+            ["screen@0", "file@0"]
+                .iter()
+                .all(|name| s.get(*name).is_some_and(|p| p.state == "completed"))
+        })
+        .await;
+    // Two seconds of a circle would be two hundred.
+    let used = ticks(daemon.pid()) - before;
+    assert!(used < 50, "{used} ticks");
+    assert_eq!(std::fs::read_to_string(daemon.path().join("log")).unwrap(), "said\n");
+}
+
 #[tokio::test]
 async fn a_log_beside_the_file_wakes_nobody() {
     let yaml = "processes:

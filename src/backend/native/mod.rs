@@ -318,10 +318,7 @@ impl Inner {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (inner, instance, path) = (self.clone(), instance.clone(), PathBuf::from(path));
         tokio::spawn(async move {
-            if let Err(error) = sink::show(&inner, &instance, identity, path, request, write).await
-            {
-                tracing::warn!("{instance}: showing its log: {error}");
-            }
+            sink::show(&inner, &instance, identity, path, request, write).await;
         });
         Ok(read)
     }
