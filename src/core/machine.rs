@@ -8,6 +8,7 @@
 //! | `run` | the life of a run: spawn, ready, healthy, ending, over |
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
+//! | `restore` | going on where a supervisor that was killed has been |
 //!
 //! One turn takes in one event and then *settles*: first who should be up is worked out for all it
 //! may have changed for, to a fixed point; then each instance concerned takes the step that its
@@ -18,6 +19,7 @@
 mod apply;
 mod command;
 mod gate;
+mod restore;
 mod run;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
@@ -27,6 +29,7 @@ use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
 use crate::restart::Chance;
+use crate::snapshot::Stopped;
 use crate::spec::{Config, ProcessSpec};
 use crate::time::{Mono, Timers};
 use crate::view::{HealthState, InstanceView, State, Summary};
@@ -66,6 +69,14 @@ pub struct Machine {
     changed: BTreeSet<InstanceId>,
     /// Changed since they were last taken.
     dirty: BTreeSet<InstanceId>,
+    /// Changed since their snapshots were last taken.
+    unsaved: BTreeSet<InstanceId>,
+    /// It goes on where another has been, and has had no configuration of its own yet.
+    restored: bool,
+    /// Nothing starts before the files were looked at.
+    holds_back: bool,
+    /// What operators stopped before, as far as no instance tells of it.
+    stopped: Stopped,
     summary: Summary,
 }
 
@@ -95,6 +106,10 @@ impl Machine {
             unjudged: BTreeSet::new(),
             changed: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            restored: false,
+            holds_back: false,
+            stopped: Stopped::default(),
             summary: Summary::default(),
         }
     }
@@ -116,6 +131,7 @@ impl Machine {
             Event::ConfigAccepted { request, config, generation } => {
                 self.accept(request, config, generation, now, out);
             }
+            Event::ConfigUnusable => self.go_on(),
             Event::StartRequested { request, instances, once } => {
                 self.start_requested(request, &instances, once, now, out);
             }
@@ -286,6 +302,7 @@ impl Machine {
         }
         for id in std::mem::take(&mut self.changed) {
             self.count(&id);
+            self.unsaved.insert(id.clone());
             self.dirty.insert(id);
         }
         if self.ending && self.live == 0 && !self.finished {

@@ -138,7 +138,7 @@ impl Machine {
                 })
             })
             .collect();
-        if inst.gated {
+        if inst.gated || self.holds_back {
             blockers.push(Blocker::Reload);
         }
         blockers

@@ -1,6 +1,7 @@
 //! Dependencies gate starts, order stops, and lead to restarts only where the edge says so.
 
 use crate::*;
+use provost_core::ids::Request;
 
 #[test]
 fn each_condition_gates() {
@@ -54,6 +55,19 @@ fn a_one_shot_that_failed_is_named() {
     assert_eq!(s.reason("api"), "waits for migrate to be completed: it is failed");
     let job = s.start("api").unwrap();
     assert_eq!(s.result(job), Some(JobResult::Dependency));
+}
+
+#[test]
+fn a_chain_is_started_as_a_whole() {
+    let mut s = Scene::of([process("a").after("b"), process("b").after("c"), process("c")]);
+    s.stop("c").unwrap();
+    assert_eq!(s.reason("a"), "waits for b to be ready: it is stopped");
+    s.stop("a").unwrap();
+    let instances = ["a", "b", "c"].map(id).to_vec();
+    s.tell(Event::StartRequested { request: Request(1_000), instances, once: false });
+    let jobs = s.world.model.last_answer.clone().unwrap().unwrap();
+    let results: Vec<Option<JobResult>> = jobs.into_iter().map(|job| s.result(job)).collect();
+    assert_eq!(results, [Some(JobResult::Done); 3]);
 }
 
 #[test]

@@ -169,6 +169,8 @@ impl Model {
             Event::SignalRequested { request, instance, .. } => {
                 Cause::Signal(*request, instance.clone())
             }
+            // Without something to go on with it changes nothing.
+            Event::ConfigUnusable => Cause::Timeout,
             Event::ShutdownRequested => {
                 self.end_all();
                 Cause::Shutdown
