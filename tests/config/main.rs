@@ -14,6 +14,7 @@ mod render;
 mod watch;
 mod watch_halves;
 mod watch_settle;
+mod watch_unseen;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};
