@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepted;
+mod bad_input;
 mod diagnostics;
 mod edit;
 mod files;
