@@ -125,9 +125,7 @@ fn line_ends_of_every_kind_say_the_same() {
     assert!(whole(&load_text(without_last)));
     // YAML takes them for line ends too.
     let old = load_text(TEXT.replace('\n', "\r"));
-    if whole(&old) {
-        assert_eq!(good(&old).processes, expected.processes);
-    }
+    assert_eq!(good(&old).processes, expected.processes);
 }
 
 #[test]
@@ -182,8 +180,8 @@ fn invalid_utf8_at_every_place() {
 }
 
 /// What may stand where a file should, and how it is called.
-fn things() -> [(&'static str, fn(&Path)); 5] {
-    [
+fn things() -> Vec<(&'static str, fn(&Path))> {
+    vec![
         ("a directory, not a file", |path| fs::create_dir(path).unwrap()),
         ("a FIFO, not a file", |path| {
             mknodat(CWD, path, FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
@@ -234,6 +232,31 @@ fn loops_and_dangling_links() {
     // As if there were none: it is picked up when it appears.
     symlink("nowhere", files.path("p.yaml")).unwrap();
     assert!(files.load("p.yaml").missing);
+}
+
+#[test]
+fn environment_files_that_were_damaged() {
+    const ENV: &str = "# été\nA=1\nexport B='x y'\nC=\"two\nlines\"\nD=last\n";
+    let files = Files::new().with("p.yaml", "processes: { a: { command: x, envFile: e.env } }\n");
+    let load = |content: &[u8]| {
+        files.write("e.env", content);
+        files.load("p.yaml")
+    };
+    let expected = good(&load(ENV.as_bytes()));
+    let joined = ENV.replace("two\nlines", "two lines");
+    let one_line = good(&load(joined.as_bytes()));
+    assert_eq!(good(&load(joined.replace('\n', "\r\n").as_bytes())), one_line);
+    assert_eq!(good(&load(format!("\u{feff}{ENV}").as_bytes())), expected);
+    for at in 0..ENV.len() {
+        whole(&load(&ENV.as_bytes()[..at]));
+        let mut bytes = ENV.as_bytes().to_vec();
+        bytes[at] = 0xff;
+        assert!(!whole(&load(&bytes)), "invalid UTF-8 at {at}");
+        for bit in 0..8 {
+            bytes[at] = ENV.as_bytes()[at] ^ (1 << bit);
+            whole(&load(&bytes));
+        }
+    }
 }
 
 /// Root may read everything, so this is asked as somebody else.

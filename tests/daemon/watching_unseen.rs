@@ -134,6 +134,27 @@ async fn no_instances_left() {
     }
 }
 
+/// The root of most containers. What is changed through it is told of, also where a file is copied up
+/// by its first change.
+#[tokio::test]
+async fn an_overlay_tells_of_its_changes() {
+    if !entered("watching_unseen::an_overlay_tells_of_its_changes", MOUNTS, "") {
+        return;
+    }
+    let mut watched = Watched::filled(|dir| {
+        directories(dir);
+        shell(dir, "mkdir upper work; mv conf lower; mkdir conf");
+        shell(dir, "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none conf");
+    })
+    .await;
+    watched.shell("sed s/1001/1002/ conf/p.yaml >new; cat new >conf/p.yaml");
+    watched.becomes(1002).await;
+    watched.shell("sed -i s/1002/1003/ conf/p.yaml");
+    watched.becomes(1003).await;
+    let log = watched.daemon.log();
+    assert!(!log.contains("not every file can be watched"), "{log}");
+}
+
 struct Fuse(Child);
 
 impl Fuse {
