@@ -1,7 +1,7 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
 use crate::backend::native::console::ConsoleOptions;
-use crate::backend::native::{NativeBackend, NativeOptions};
+use crate::backend::native::{NativeBackend, NativeOptions, sink};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};
@@ -91,6 +91,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             // In the foreground what processes write belongs on the terminal.
             journal: if options.foreground { None } else { journal::stream::socket() },
             console: ConsoleOptions::stdout(),
+            log_program: sink::program(),
         },
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("cli", &["client", "config", "daemon"]),
     ("sys", &["core"]),
+    ("logsink", &[]),
     (
         "daemon",
         &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "sys"],

@@ -13,18 +13,19 @@
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
 //! | `journal` | the event log: lines for people and programs |
-//! | `publish` | what others read |
+//! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod desk;
 mod edit;
 pub mod handle;
 mod journal;
+mod names;
 mod publish;
 mod read;
 mod replace;
 mod watch;
 
-use crate::backend::{Backend, Facts};
+use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
 use crate::core::Machine;
 use crate::core::event::{Effect, Event, Refusal};
@@ -296,8 +297,8 @@ impl Driver {
             }
             Command::Plan { content, reply } => self.begin_plan(content, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
-            Command::OpenLog { name, follow, reply } => {
-                let log = self.one(&name).and_then(|id| self.open_log(&id, follow));
+            Command::OpenLog { name, request, reply } => {
+                let log = self.one(&name).and_then(|id| self.open_log(&id, request));
                 let _ = reply.send(log);
             }
             Command::PidFd { instance, reply } => {
@@ -353,11 +354,11 @@ impl Driver {
     fn open_log(
         &self,
         id: &InstanceId,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<Option<std::os::fd::OwnedFd>, DriverError> {
         let missing = || DriverError::Refused(Refusal::NoSuchProcess(id.to_string()));
         let view = self.machine.view(id).ok_or_else(missing)?;
-        let log = self.backend.open_log(id, &view.spec, follow);
+        let log = self.backend.open_log(id, &view.spec, request);
         log.transpose().map_err(|error| {
             DriverError::NotAvailable(format!("the log of {id} cannot be read: {error}"))
         })

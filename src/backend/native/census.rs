@@ -79,6 +79,22 @@ struct Snapshot {
     orphan_reaped: bool,
 }
 
+/// A snapshot, told apart by trees once and for all who ask about it.
+#[derive(Debug, Default)]
+struct Shares {
+    of: HashMap<TreeId, Share>,
+    before: Moment,
+    orphan_reaped: bool,
+}
+
+/// What of a snapshot belongs to one tree.
+#[derive(Debug, Default)]
+struct Share {
+    alive: Vec<Process>,
+    /// A child of the daemon was dead: it may have had a child that was not listed.
+    dead_child: bool,
+}
+
 /// What was found of a tree.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -102,8 +118,10 @@ pub struct Census {
     trees: Mutex<HashMap<TreeId, Claim>>,
     remembered: Mutex<HashMap<(u32, u64), TreeId>>,
     begun: Mutex<u64>,
-    last: tokio::sync::Mutex<(u64, Arc<Snapshot>)>,
-    recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    last: tokio::sync::Mutex<(u64, Arc<Shares>)>,
+    recent: Mutex<Option<(Instant, Arc<Shares>)>>,
+    #[cfg(test)]
+    attributions: std::sync::atomic::AtomicUsize,
 }
 
 impl Census {
@@ -124,8 +142,8 @@ impl Census {
     /// # Errors
     /// When `/proc` cannot be read.
     pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
-        let snapshot = self.snapshot().await?;
-        Ok(self.of(tree, &snapshot))
+        let shares = self.shares().await?;
+        Ok(self.of(tree, &shares))
     }
 
     /// The same by a census that may be a second old; walks `/proc` here and now if there is none.
@@ -135,20 +153,14 @@ impl Census {
     pub fn find_recent(&self, tree: TreeId) -> io::Result<Found> {
         const RECENT: Duration = Duration::from_secs(1);
         let recent = lock(&self.recent).clone().filter(|(at, _)| at.elapsed() < RECENT);
-        let snapshot = match recent {
-            Some((_, snapshot)) => snapshot,
-            None => self.remember_recent(take()?),
+        let shares = match recent {
+            Some((_, shares)) => shares,
+            None => self.divide(take()?),
         };
-        Ok(self.of(tree, &snapshot))
+        Ok(self.of(tree, &shares))
     }
 
-    fn remember_recent(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
-        *lock(&self.recent) = Some((Instant::now(), snapshot.clone()));
-        snapshot
-    }
-
-    async fn snapshot(&self) -> io::Result<Arc<Snapshot>> {
+    async fn shares(&self) -> io::Result<Arc<Shares>> {
         let begun_before = *lock(&self.begun);
         let mut last = self.last.lock().await;
         if last.0 > begun_before {
@@ -160,23 +172,42 @@ impl Census {
             *begun
         };
         let snapshot = tokio::task::spawn_blocking(take).await.map_err(io::Error::other)??;
-        *last = (number, self.remember_recent(snapshot));
+        // Whoever waits for this census claimed its tree before it began.
+        *last = (number, self.divide(snapshot));
         Ok(last.1.clone())
     }
 
-    fn of(&self, tree: TreeId, snapshot: &Snapshot) -> Found {
-        let owners = self.attribute(snapshot);
-        let ours = snapshot.processes.iter().filter(|p| owners.get(&p.pid) == Some(&tree));
-        let (dead, alive): (Vec<&Process>, _) = ours.partition(|process| process.ended);
-        let daemon = std::process::id();
+    fn of(&self, tree: TreeId, shares: &Shares) -> Found {
         let main = lock(&self.trees).get(&tree).map(|claim| claim.main);
-        let certain = !snapshot.orphan_reaped
-            && main.is_none_or(|main| !snapshot.before.registered.contains(&main))
-            && dead.iter().all(|process| process.parent != daemon);
-        Found { members: alive.into_iter().cloned().collect(), certain }
+        let share = shares.of.get(&tree);
+        let certain = !shares.orphan_reaped
+            && main.is_none_or(|main| !shares.before.registered.contains(&main))
+            && share.is_none_or(|share| !share.dead_child);
+        Found { members: share.map(|share| share.alive.clone()).unwrap_or_default(), certain }
+    }
+
+    /// Gives each tree what is its own, and keeps that for those who ask next.
+    fn divide(&self, snapshot: Snapshot) -> Arc<Shares> {
+        let owners = self.attribute(&snapshot);
+        let daemon = std::process::id();
+        let Snapshot { processes, before, orphan_reaped } = snapshot;
+        let mut shares = Shares { of: HashMap::new(), before, orphan_reaped };
+        for process in processes {
+            let Some(tree) = owners.get(&process.pid) else { continue };
+            let share = shares.of.entry(*tree).or_default();
+            match process.ended {
+                true => share.dead_child |= process.parent == daemon,
+                false => share.alive.push(process),
+            }
+        }
+        let shares = Arc::new(shares);
+        *lock(&self.recent) = Some((Instant::now(), shares.clone()));
+        shares
     }
 
     fn attribute(&self, snapshot: &Snapshot) -> HashMap<u32, TreeId> {
+        #[cfg(test)]
+        self.attributions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let trees = lock(&self.trees);
         let mut remembered = lock(&self.remembered);
         let owners = attribute(&snapshot.processes, &trees, &remembered);
@@ -482,6 +513,57 @@ mod tests {
         let processes = [process(11, 1, 11, None), process(12, 1, 12, None)];
         let owners = attribute(&processes, &known, &remembered);
         assert_eq!(owners, HashMap::from([(11, TreeId(5))]));
+    }
+
+    #[test]
+    fn a_snapshot_is_told_apart_once_however_many_ask() {
+        let census = Census::default();
+        // They are no children of the test, so each is asked about and nothing is found.
+        for n in 1..=50 {
+            census.claim(TreeId(n), u32::MAX);
+        }
+        for n in 1..=50 {
+            assert!(census.find_recent(TreeId(n)).unwrap().members.is_empty());
+        }
+        assert_eq!(census.attributions.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_one_census_share_it() {
+        let census = Arc::new(Census::default());
+        let asking: Vec<_> = (0..50)
+            .map(|n| {
+                let census = census.clone();
+                tokio::spawn(async move { census.find(TreeId(n)).await.map(drop) })
+            })
+            .collect();
+        for asked in asking {
+            asked.await.unwrap().unwrap();
+        }
+        // The first begins one at once; all others come before the second has begun.
+        assert_eq!(census.attributions.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn each_tree_gets_its_share_and_no_more() {
+        let census = Census::default();
+        let daemon = std::process::id();
+        *lock(&census.trees) = trees(&[(5, 10, 10), (6, 20, 20), (7, 30, 30)]);
+        let dead = |process: Process| Process { ended: true, ..process };
+        let processes = vec![
+            process(10, daemon, 10, None),
+            process(11, 10, 10, None),
+            dead(process(20, daemon, 20, None)),
+            process(40, daemon, 40, None),
+        ];
+        let shares = census.divide(Snapshot { processes, ..Snapshot::default() });
+        let found = |tree| {
+            let found = census.of(TreeId(tree), &shares);
+            (found.members.iter().map(|p| p.pid).collect::<Vec<_>>(), found.certain)
+        };
+        assert_eq!(found(5), (vec![10, 11], true));
+        assert_eq!(found(6), (vec![], false));
+        assert_eq!(found(7), (vec![], true));
     }
 
     #[test]

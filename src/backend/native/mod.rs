@@ -8,7 +8,7 @@
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
-//! | [`output`] | where output goes: [`console`], [`lines`], [`ring`] |
+//! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
 
 pub mod census;
 pub mod cgroup;
@@ -21,6 +21,7 @@ pub mod output;
 pub mod reaper;
 pub mod ring;
 pub mod run;
+pub mod sink;
 pub mod tree;
 
 use self::census::{Census, TreeId, new_mark};
@@ -33,12 +34,12 @@ use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
-use super::{Backend, CommandFuture, Facts, Usage};
+use super::{Backend, CommandFuture, Facts, LogRequest, Usage};
 use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ExecSpec, ProcessSpec, Signal, StopSpec};
+use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io;
@@ -64,6 +65,8 @@ pub struct NativeOptions {
     pub journal: Option<PathBuf>,
     /// Where lines are shown that have nowhere else to go.
     pub console: ConsoleOptions,
+    /// The program that writes log files, [`sink::program`].
+    pub log_program: PathBuf,
 }
 
 /// Runs processes as children of this one.
@@ -80,6 +83,7 @@ struct Inner {
     default_user: Arc<str>,
     name: String,
     journal: Option<PathBuf>,
+    log_program: PathBuf,
     caller: UserRecord,
     launcher: Launcher,
     census: Arc<Census>,
@@ -87,9 +91,8 @@ struct Inner {
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
     runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
-    /// One command beside a run at a time, for each instance: one that cannot even be killed must
-    /// not be followed by more and more others.
-    commands: Mutex<HashMap<InstanceId, Arc<Semaphore>>>,
+    /// Commands beside runs, by instance.
+    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
     /// The user database may be slow: it shall not get all threads.
     lookups: Semaphore,
     /// How many outputs are being read.
@@ -125,6 +128,7 @@ impl NativeBackend {
             default_user: options.default_user,
             name: options.name,
             journal: options.journal,
+            log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
             commands: Mutex::default(),
@@ -168,7 +172,7 @@ impl Inner {
         &self,
         instance: &InstanceId,
         exec: &ExecSpec,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         identity: Identity,
     ) -> Recipe {
         let index = instance.index;
@@ -179,7 +183,8 @@ impl Inner {
         Recipe {
             argv,
             env,
-            cwd: exec.cwd.render(index).into_owned(),
+            path_is_own: exec.env.contains_key("PATH"),
+            cwd: exec.cwd.rendered(index),
             identity,
             umask: exec.umask.unwrap_or(USUAL_UMASK),
             nice: exec.nice,
@@ -242,13 +247,31 @@ impl Inner {
         shown.entry(instance.clone()).or_insert_with(new).clone()
     }
 
-    /// Opens the log file as the user whose it is.
-    fn open_log_file(&self, path: &str, exec: &ExecSpec) -> io::Result<OwnedFd> {
+    /// Opens the log file as the user whose it is; parts of it are shown by a program.
+    fn open_log_file(
+        self: &Arc<Inner>,
+        instance: &InstanceId,
+        path: &str,
+        exec: &ExecSpec,
+        request: LogRequest,
+    ) -> io::Result<OwnedFd> {
         let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
-        identity.run(open).map(OwnedFd::from)
+        let file = identity.run(open)?;
+        if request == LogRequest::default() {
+            return Ok(file.into());
+        }
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (inner, instance, path) = (self.clone(), instance.clone(), PathBuf::from(path));
+        tokio::spawn(async move {
+            if let Err(error) = sink::show(&inner, &instance, identity, path, request, write).await
+            {
+                tracing::warn!("{instance}: showing its log: {error}");
+            }
+        });
+        Ok(read)
     }
 }
 
@@ -300,25 +323,35 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
         command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+    }
+
+    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(instance)?.printed()
     }
 
     fn open_log(
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        follow: bool,
+        request: LogRequest,
     ) -> Option<io::Result<OwnedFd>> {
         match (self.inner.route(&spec.exec), &spec.exec.log_file) {
-            (Route::File | Route::JournalAndFile, Some(path)) => {
-                Some(self.inner.open_log_file(&path.render(instance.index), &spec.exec))
+            (Route::File | Route::Sink { .. }, Some(path)) => {
+                let path = path.render(instance.index);
+                Some(self.inner.open_log_file(instance, &path, &spec.exec, request))
             }
-            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(follow)),
+            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
             _ => None,
         }
+    }
+
+    fn forget(&self, instance: &InstanceId) {
+        lock(&self.inner.shown).remove(instance);
+        lock(&self.inner.commands).remove(instance);
     }
 }
 

@@ -1,0 +1,148 @@
+//! The daemon as it is delivered: started, asked, killed.
+
+use crate::file::Ground;
+use provost::client::{Client, ManagerStatus, ProcessStatus, Target, Watch};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that must happen.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running daemon.
+pub struct Daemon {
+    pub child: Child,
+    pub client: Client,
+    watch: Watch,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+/// What it says of itself.
+pub struct Told {
+    pub manager: ManagerStatus,
+    pub processes: Vec<ProcessStatus>,
+}
+
+impl Daemon {
+    /// Starts it, and waits until it says that it is ready.
+    pub async fn start(ground: &Ground) -> Daemon {
+        let (socket, log) = (ground.dir.join("private"), ground.dir.join("daemon.log"));
+        let notify = ground.dir.join("notify");
+        let _ = fs::remove_file(&notify);
+        let manager = UnixDatagram::bind(&notify).unwrap();
+        manager.set_read_timeout(Some(DEADLINE)).unwrap();
+        let out = File::options().create(true).append(true).open(&log).unwrap();
+        let own = |name: &str| {
+            let dir = ground.dir.join(name);
+            fs::create_dir_all(&dir).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+            dir
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_provostd"))
+            .args(["--user", "--bus", "none", "--config"])
+            .arg(ground.main_file())
+            .arg("--socket")
+            .arg(&socket)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", &ground.dir)
+            .env("XDG_RUNTIME_DIR", own("run"))
+            .env("XDG_STATE_HOME", own("state"))
+            .env("NOTIFY_SOCKET", &notify)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = manager.recv(&mut buffer).expect("the daemon says that it is ready");
+            if String::from_utf8_lossy(&buffer[..length]).contains("READY=1") {
+                break;
+            }
+        }
+        // It goes on telling; nobody may wait for who does not listen.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            let _ = manager.set_read_timeout(None);
+            while manager.recv(&mut buffer).is_ok() {}
+        });
+        let client = Client::connect(&Target::Socket(socket.clone())).await.unwrap();
+        let watch = client.watch().await.unwrap();
+        Daemon { child, client, watch, socket, log }
+    }
+
+    /// All it says.
+    pub async fn told(&self) -> Told {
+        let manager = self.client.manager().await.unwrap();
+        let processes = self.client.status(&[]).await.unwrap();
+        Told { manager, processes }
+    }
+
+    /// Waits until what it says is `enough`, asking again whenever it says that something changed.
+    /// The last word where that never came.
+    pub async fn until(&mut self, enough: impl Fn(&Told) -> bool) -> Result<Told, Told> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let told = self.told().await;
+            if enough(&told) {
+                return Ok(told);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !matches!(tokio::time::timeout(left, self.watch.changed()).await, Ok(Ok(()))) {
+                return Err(told);
+            }
+        }
+    }
+
+    /// The command line.
+    pub fn provost(&self, args: &[String]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_provost"))
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        wait_readable(&fd, "the daemon's end");
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // The second one kills what does not end by itself.
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Waits until a descriptor is readable.
+pub fn wait_readable(fd: &impl std::os::fd::AsFd, what: &str) {
+    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut polled, Some(&limit)).unwrap();
+    assert!(ready > 0, "never: {what}");
+}
