@@ -179,8 +179,11 @@ fn invalid_utf8_at_every_place() {
     }
 }
 
-/// What may stand where a file should, and how it is called.
-fn things() -> Vec<(&'static str, fn(&Path))> {
+/// How something is called, and how it is made.
+type Thing = (&'static str, fn(&Path));
+
+/// What may stand where a file should.
+fn things() -> Vec<Thing> {
     vec![
         ("a directory, not a file", |path| fs::create_dir(path).unwrap()),
         ("a FIFO, not a file", |path| {
