@@ -14,6 +14,7 @@ mod moment;
 mod render;
 mod watch;
 mod watch_halves;
+mod watch_random;
 mod watch_settle;
 mod watch_unseen;
 
