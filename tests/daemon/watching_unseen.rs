@@ -5,6 +5,7 @@ use crate::namespace::entered;
 use crate::support::DEADLINE;
 use crate::watched::{Watched, shell, version};
 use nix::sys::signal::Signal;
+use provost::client::ReloadOptions;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -171,6 +172,13 @@ impl Fuse {
     }
 }
 
+impl Fuse {
+    fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+}
+
 impl Drop for Fuse {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -202,4 +210,31 @@ async fn a_file_system_that_others_change() {
     watched.shell("sed -i s/1003/1004/ conf/p.yaml");
     watched.becomes(1004).await;
     drop(fuse);
+}
+
+/// As a server that is down: whoever reads waits. The daemon does not.
+#[tokio::test]
+async fn a_file_system_that_does_not_answer() {
+    if !entered("watching_unseen::a_file_system_that_does_not_answer", MOUNTS, "") {
+        return;
+    }
+    let mut fuse = None;
+    let mut watched = Watched::filled(|dir| {
+        directories(dir);
+        fs::rename(dir.join("conf"), dir.join("behind")).unwrap();
+        fs::create_dir(dir.join("conf")).unwrap();
+        fuse = Some(Fuse::mount(&dir.join("behind"), &dir.join("conf")));
+    })
+    .await;
+    let fuse = fuse.unwrap();
+    fuse.signal(Signal::SIGSTOP);
+    let client = watched.daemon.client().await;
+    let reload = tokio::spawn(async move { client.reload(&ReloadOptions::default()).await });
+    let other = watched.daemon.client().await;
+    other.restart(&["a".to_owned()], |_| {}).await.unwrap();
+    assert!(!reload.is_finished(), "it was read all the same");
+    watched.write("behind/p.yaml", &version(1002));
+    fuse.signal(Signal::SIGCONT);
+    reload.await.unwrap().unwrap();
+    watched.becomes(1002).await;
 }
