@@ -11,6 +11,8 @@ mod files;
 mod hostile;
 mod machine;
 mod moment;
+#[path = "../daemon/namespace.rs"]
+mod namespace;
 mod render;
 mod watch;
 mod watch_halves;

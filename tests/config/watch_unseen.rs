@@ -1,5 +1,6 @@
 //! What the kernel does not tell of, or not enough.
 
+use crate::namespace::entered;
 use provost::config::watch::Watcher;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,38 +30,14 @@ fn reasons(watcher: &Watcher) -> Vec<String> {
     watcher.compared().map(|(why, every)| format!("{every:?} {why}")).collect()
 }
 
-/// Runs a test of this file in a user namespace of its own, whose limits are its own. True in it.
-fn in_a_user_namespace(test: &str) -> bool {
-    if std::env::var_os("PROVOST_TEST_INSIDE").is_some() {
-        return true;
-    }
-    let mut unshare = Command::new("unshare");
-    let unshare = unshare.args(["--user", "--map-root-user"]);
-    if !unshare.arg("true").output().is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "CI can have user namespaces");
-        eprintln!("skipped: user namespaces are not allowed here");
-        return false;
-    }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user"])
-        .arg(std::env::current_exe().unwrap())
-        .args([&format!("watch_unseen::{test}"), "--exact", "--nocapture"])
-        .env("PROVOST_TEST_INSIDE", "1")
-        .output()
-        .unwrap();
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-    false
-}
-
 fn limit(watches: u32) {
     fs::write(LIMIT, watches.to_string()).unwrap();
 }
 
 #[tokio::test]
 async fn watches_that_are_left_again_are_taken() {
-    if !in_a_user_namespace("watches_that_are_left_again_are_taken") {
+    let test = "watch_unseen::watches_that_are_left_again_are_taken";
+    if !entered(test, &["--user", "--map-root-user"], "") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
