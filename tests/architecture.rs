@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 /// Each module, and the modules of this crate it may name. `core` is the crate below.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["core", "sys"]),
-    ("driver", &["core", "config", "backend", "probe", "notify"]),
-    ("backend", &["core", "config", "driver", "journal", "sys"]),
+    ("driver", &["core", "config", "backend", "probe", "notify", "store"]),
+    ("backend", &["core", "config", "driver", "journal", "store", "sys"]),
+    ("store", &["core"]),
     ("probe", &["core", "driver", "backend"]),
     ("notify", &["core", "driver"]),
     ("journal", &["core", "driver", "sys"]),
@@ -20,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("logsink", &[]),
     (
         "daemon",
-        &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "sys"],
+        &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "store", "sys"],
     ),
 ];
 

@@ -52,6 +52,17 @@ pub enum CommandEnd {
     TimedOut,
 }
 
+/// A run that was kept: what another daemon had started.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Of which instance.
+    pub instance: InstanceId,
+    /// Its number.
+    pub run: Run,
+    /// What it was started with, and has taken in since.
+    pub spec: Arc<ProcessSpec>,
+}
+
 /// The future of [`Backend::run_in_context`].
 pub type CommandFuture = std::pin::Pin<Box<dyn Future<Output = CommandEnd> + Send>>;
 

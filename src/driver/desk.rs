@@ -249,6 +249,10 @@ impl Driver {
         let config = match loaded.config.clone().filter(|_| !is_refused) {
             Some(config) => config,
             None => {
+                if !self.notifier.is_started() {
+                    // What a daemon before has left goes on.
+                    self.feed(Event::ConfigUnusable);
+                }
                 // Of what nobody asked for, and what was told before, nobody has to hear again.
                 let asked = waiters.iter().any(|waiter| waiter.reply.is_some());
                 if asked || !known || before != Some(digest) {

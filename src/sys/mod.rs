@@ -4,6 +4,7 @@
 
 pub mod clone;
 pub mod mounts;
+pub mod pidfd;
 pub mod reap;
 pub mod signal;
 pub mod user;

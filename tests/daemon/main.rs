@@ -14,6 +14,7 @@ mod secrets;
 mod seed;
 mod stopping;
 mod support;
+mod survival;
 mod watched;
 mod watching;
 mod watching_files;

@@ -55,6 +55,7 @@ impl World {
                 colours: false,
             },
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
+            runs: provost::store::runs::Runs::new(None, std::process::id()),
         };
         change(&mut options);
         let (facts, events) = mpsc::unbounded_channel();

@@ -354,7 +354,9 @@ impl Soak {
             ("start" | "restart", false) if !refused && all_up => {
                 return Err(format!("{verb} {names:?} did not succeed: {said}"));
             }
-            ("stop" | "reset-failed", false) => return Err(format!("{verb} {names:?} failed: {said}")),
+            ("stop" | "reset-failed", false) => {
+                return Err(format!("{verb} {names:?} failed: {said}"));
+            }
             _ => {}
         }
         self.judge(expected, Box::new(|_| true)).await

@@ -68,9 +68,12 @@ struct Claim {
     main: u32,
     /// When that was, as in [`Process::start`].
     start: u64,
+    /// Another daemon started it: it does not descend from this one.
+    adopted: bool,
 }
 
-/// All descendants of this process at one moment, parents before their children.
+/// All descendants of this process at one moment, and what may belong to adopted trees; parents
+/// before their children.
 #[derive(Debug, Default)]
 struct Snapshot {
     processes: Vec<Process>,
@@ -102,6 +105,8 @@ pub struct Found {
     pub members: Vec<Process>,
     /// Whether it is certain that there is nothing else, where there are no members.
     pub certain: bool,
+    /// It was started by another daemon.
+    pub adopted: bool,
 }
 
 impl Found {
@@ -128,7 +133,19 @@ impl Census {
     /// Registers a tree by the process that was started for it, before that can have been reaped.
     pub fn claim(&self, tree: TreeId, main: u32) {
         let start = read(main).map_or(0, |process| process.start);
-        lock(&self.trees).insert(tree, Claim { main, start });
+        lock(&self.trees).insert(tree, Claim { main, start, adopted: false });
+    }
+
+    /// Registers a tree that another daemon started, by its main process and when that was started;
+    /// it may be gone.
+    pub fn adopt(&self, tree: TreeId, main: u32, start: u64) {
+        lock(&self.trees).insert(tree, Claim { main, start, adopted: true });
+    }
+
+    /// Since when there can be something of trees that do not descend from this process.
+    fn adopted_since(&self) -> Option<u64> {
+        let trees = lock(&self.trees);
+        trees.values().filter(|claim| claim.adopted).map(|claim| claim.start).min()
     }
 
     /// Nothing is left of a tree.
@@ -155,7 +172,7 @@ impl Census {
         let recent = lock(&self.recent).clone().filter(|(at, _)| at.elapsed() < RECENT);
         let shares = match recent {
             Some((_, shares)) => shares,
-            None => self.divide(take()?),
+            None => self.divide(take(self.adopted_since())?),
         };
         Ok(self.of(tree, &shares))
     }
@@ -171,19 +188,24 @@ impl Census {
             *begun += 1;
             *begun
         };
-        let snapshot = tokio::task::spawn_blocking(take).await.map_err(io::Error::other)??;
+        let adopted = self.adopted_since();
+        let taken = tokio::task::spawn_blocking(move || take(adopted)).await;
+        let snapshot = taken.map_err(io::Error::other)??;
         // Whoever waits for this census claimed its tree before it began.
         *last = (number, self.divide(snapshot));
         Ok(last.1.clone())
     }
 
     fn of(&self, tree: TreeId, shares: &Shares) -> Found {
-        let main = lock(&self.trees).get(&tree).map(|claim| claim.main);
+        let claim = lock(&self.trees).get(&tree).copied();
+        let (main, adopted) = (claim.map(|c| c.main), claim.is_some_and(|c| c.adopted));
         let share = shares.of.get(&tree);
         let certain = !shares.orphan_reaped
+            && !adopted
             && main.is_none_or(|main| !shares.before.registered.contains(&main))
             && share.is_none_or(|share| !share.dead_child);
-        Found { members: share.map(|share| share.alive.clone()).unwrap_or_default(), certain }
+        let members = share.map(|share| share.alive.clone()).unwrap_or_default();
+        Found { members, certain, adopted }
     }
 
     /// Gives each tree what is its own, and keeps that for those who ask next.
@@ -263,8 +285,32 @@ pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
     Ok(same.then_some(pidfd))
 }
 
-/// Walks `/proc`.
-fn take() -> io::Result<Snapshot> {
+/// What has a mark that `is_ours`, by mark, with the oldest process that has it.
+#[must_use]
+pub fn marked(is_ours: impl Fn(u64) -> bool) -> BTreeMap<u64, Process> {
+    let mut buffer = Vec::new();
+    let mut found: BTreeMap<u64, Process> = BTreeMap::new();
+    for pid in list().unwrap_or_default() {
+        let Some(mark) = read_mark(pid, &mut buffer).filter(|mark| is_ours(*mark)) else {
+            continue;
+        };
+        let Some(process) = read_process(pid, &mut buffer).filter(|p| !p.ended) else { continue };
+        let oldest = found.entry(mark).or_insert_with(|| process.clone());
+        if process.start < oldest.start {
+            *oldest = process;
+        }
+    }
+    found
+}
+
+/// The mark of a process, where it has one.
+#[must_use]
+pub fn mark_of(pid: u32) -> Option<u64> {
+    read_mark(pid, &mut Vec::new())
+}
+
+/// Walks `/proc`. What was started before `adopted` is of no adopted tree; None: there is none.
+fn take(adopted: Option<u64>) -> io::Result<Snapshot> {
     let before = reaper::moment();
     let mut buffer = Vec::new();
     let mut all = BTreeMap::new();
@@ -273,6 +319,14 @@ fn take() -> io::Result<Snapshot> {
     }
     mend_broken_links(&mut all, &mut buffer);
     let mut processes = descendants(std::process::id(), &all);
+    if let Some(since) = adopted {
+        let own: HashSet<u32> = processes.iter().map(|process| process.pid).collect();
+        // Threads of the kernel descend from its second process.
+        let is_kernel = |p: &Process| p.pid == 2 || p.parent == 2;
+        let others = descendants(0, &all).into_iter();
+        processes
+            .extend(others.filter(|p| p.start >= since && !own.contains(&p.pid) && !is_kernel(p)));
+    }
     for process in &mut processes {
         process.mark = read_mark(process.pid, &mut buffer);
     }
@@ -412,22 +466,6 @@ fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Chooses a mark that no other run has. None where the limit is so low already that lowering it
-/// further could mean something: then descent, session and memory have to do.
-#[must_use]
-pub fn new_mark() -> Option<u64> {
-    const BEYOND_MEMORY: u64 = 1 << 62;
-    let random = random();
-    let hard = rustix::process::getrlimit(rustix::process::Resource::Rss).maximum;
-    match hard.unwrap_or(u64::MAX) {
-        // Below 2^63, so that nobody reads it as a negative number.
-        hard if hard >= 2 * BEYOND_MEMORY => Some(BEYOND_MEMORY + random % BEYOND_MEMORY),
-        // Below another supervisor that does the same: only lower is allowed.
-        hard if hard > BEYOND_MEMORY / 2 => Some(hard - 1 - random % (1 << 40)),
-        _ => None,
-    }
-}
-
 /// A number that hardly comes twice.
 #[must_use]
 pub fn random() -> u64 {
@@ -459,7 +497,7 @@ mod tests {
     }
 
     fn trees(claims: &[(u64, u32, u64)]) -> HashMap<TreeId, Claim> {
-        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start });
+        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start, adopted: false });
         claims.iter().map(claim).collect()
     }
 

@@ -75,7 +75,7 @@ async fn carry_out(
             permit,
             identity.and_then(|identity| {
                 let mut recipe = inner.recipe(instance, &spec.exec, argv, identity);
-                let tree = inner.plant(&format!("{instance}.check"), &mut recipe)?;
+                let tree = inner.plant(&format!("{instance}.check"), None, &mut recipe)?;
                 let instruction = inner.launcher.instruction(&recipe)?;
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                     .map_err(|errno| output_error(&errno.into()))?;

@@ -8,8 +8,10 @@
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
+//! | `adopt` | runs of a daemon that was killed |
 //! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
 
+mod adopt;
 pub mod census;
 pub mod cgroup;
 pub mod command;
@@ -17,6 +19,7 @@ pub mod console;
 pub mod identity;
 pub mod launch;
 pub mod lines;
+pub mod mark;
 pub mod output;
 pub mod reaper;
 pub mod ring;
@@ -24,28 +27,31 @@ pub mod run;
 pub mod sink;
 pub mod tree;
 
-use self::census::{Census, TreeId, new_mark};
+use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
 use self::console::{Console, ConsoleOptions, Prefix};
 use self::identity::Identity;
 use self::launch::{Launcher, Recipe, Waiting, failure, reason};
+use self::mark::Marks;
 use self::output::Route;
 use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
-use super::{Backend, CommandFuture, Facts, LogRequest, Usage};
+use super::{Backend, CommandFuture, Facts, Kept, LogRequest, Usage};
 use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
-use std::collections::{BTreeMap, HashMap};
+use crate::store::runs::{RunRecord, Runs};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -67,6 +73,8 @@ pub struct NativeOptions {
     pub console: ConsoleOptions,
     /// The program that writes log files, [`sink::program`].
     pub log_program: PathBuf,
+    /// Where it is kept by what runs are found again.
+    pub runs: Runs,
 }
 
 /// Runs processes as children of this one.
@@ -87,6 +95,10 @@ struct Inner {
     caller: UserRecord,
     launcher: Launcher,
     census: Arc<Census>,
+    marks: Option<Marks>,
+    runs_kept: Runs,
+    /// That records cannot be written was said.
+    told_unkept: AtomicBool,
     cgroups: Option<Cgroups>,
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
@@ -122,6 +134,9 @@ impl NativeBackend {
             caller: identity::caller(&options.environment),
             launcher: Launcher::new()?,
             census: Arc::default(),
+            marks: Marks::new(options.runs.token()),
+            runs_kept: options.runs,
+            told_unkept: AtomicBool::new(false),
             cgroups: Cgroups::find(given, &options.name)?,
             console: Arc::new(Console::new(options.console)),
             environment: options.environment,
@@ -137,6 +152,12 @@ impl NativeBackend {
             _reaper: Reaper::new()?,
         };
         Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
+    }
+
+    /// Goes on with runs of a daemon that was killed: returns those of which anything is there.
+    /// Their ends are reported as those of any run. What is ours and of none of them is ended.
+    pub async fn recover(&self, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
+        adopt::recover(&self.inner, known).await
     }
 
     /// Returns when all output of processes is read to its end and shown. A process that outlived
@@ -196,14 +217,21 @@ impl Inner {
     }
 
     /// A tree for what shall run, and its mark in the recipe where it needs one.
-    fn plant(&self, label: &str, recipe: &mut Recipe) -> Result<Tree, SpawnError> {
-        let mark = new_mark();
-        let number = mark.unwrap_or_else(census::random);
+    fn plant(
+        &self,
+        label: &str,
+        run: Option<Run>,
+        recipe: &mut Recipe,
+    ) -> Result<Tree, SpawnError> {
+        let mark =
+            self.marks.map(|marks| run.map_or_else(|| marks.of_command(), |run| marks.of_run(run)));
         let Some(cgroups) = &self.cgroups else {
             recipe.mark = mark;
-            return Ok(Tree::Marked(TreeId(number), self.census.clone()));
+            let tree = TreeId(mark.unwrap_or_else(census::random));
+            return Ok(Tree::Marked(tree, self.census.clone()));
         };
-        let name = format!("{label}-{number:016x}");
+        // Two daemons in a row may have the same number.
+        let name = format!("{label}-{:016x}", census::random());
         let group = cgroups.create(&name);
         group.map(Tree::Cgroup).map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
     }
@@ -229,6 +257,30 @@ impl Inner {
             group.take_in(waiting.pid).map_err(error)?;
         }
         Ok(waiting)
+    }
+
+    /// Writes down by what the processes of a run are found again. A run that cannot be written
+    /// down runs all the same: its mark or control group still tells whose it is.
+    fn keep(&self, instance: &InstanceId, run: Run, pid: u32, mark: Option<u64>, tree: &Tree) {
+        let record = RunRecord {
+            instance: instance.clone(),
+            run,
+            pid,
+            start: census::read(pid).map_or(0, |process| process.start),
+            mark,
+            group: tree.group_name().map(str::to_owned),
+        };
+        match self.runs_kept.record(&record) {
+            Ok(()) => self.told_unkept.store(false, Ordering::Relaxed),
+            Err(error) if !self.told_unkept.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    "{instance}: its run cannot be written down ({}): a daemon that is killed now \
+                     ends it when it comes back",
+                    reason(&error)
+                );
+            }
+            Err(_) => {}
+        }
     }
 
     fn route(&self, exec: &ExecSpec) -> Route {

@@ -1,5 +1,6 @@
 //! The life of a run: started, running, its main process gone, empty.
 
+use super::adopt::{Adopted, is_waiting};
 use super::identity::Identity;
 use super::launch::{failure, reason};
 use super::output::{Connection, Output, Pump, Route, connect};
@@ -10,11 +11,14 @@ use super::{Inner, lock};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
-use crate::sys::signal::send;
+use crate::store::runs::RunRecord;
+use crate::sys::pidfd::exit_status;
+use crate::sys::signal::{gone, send};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 const CONT: Signal = Signal(18);
@@ -61,6 +65,15 @@ impl Handle {
     pub fn new(instance: InstanceId, run: Run) -> Handle {
         let state = State { phase: Phase::Preparing, ending: None, killing: false };
         Handle { instance, run, state: Mutex::new(state) }
+    }
+
+    /// Takes over what another daemon had started.
+    pub(super) fn adopt(&self, adopted: &Adopted) {
+        let tree = adopted.tree.clone();
+        lock(&self.state).phase = match &adopted.main {
+            Some(pidfd) => Phase::Running(Child { pidfd: pidfd.clone(), tree }),
+            None => Phase::Left(tree),
+        };
     }
 
     /// Asks it to end.
@@ -213,6 +226,72 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     report(Event::Emptied { instance, run });
 }
 
+/// Goes on with one run of another daemon, and reports what happens.
+pub(super) async fn live_on(
+    inner: Arc<Inner>,
+    handle: Arc<Handle>,
+    spec: Arc<ProcessSpec>,
+    adopted: Adopted,
+) {
+    let (instance, run) = (handle.instance.clone(), handle.run);
+    let Adopted { main, tree, record } = adopted;
+    let report = |event| {
+        let _ = inner.facts.send(event);
+    };
+    let mut status = ExitStatus::Unknown;
+    if let Some(pidfd) = main {
+        let executed = becomes_command(&pidfd, record.pid).await;
+        if executed {
+            // Where the machine knows that already it changes nothing.
+            report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
+        }
+        status = ended(&pidfd, &record).await;
+        lock(&handle.state).phase = Phase::Left(tree.clone());
+    }
+    report(Event::Exited { instance: instance.clone(), run, status });
+    if let Err(error) = tree.emptied().await {
+        tracing::error!("{instance}: cannot tell whether anything is left of it: {error}");
+    }
+    let path = spec.exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
+    if let (Some(path), Ok(identity)) = (path, inner.identity(&spec.exec).await) {
+        PidFile { path, pid: record.pid, identity }.remove().await;
+    }
+    lock(&inner.runs).remove(&(instance.clone(), run));
+    lock(&handle.state).phase = Phase::Over;
+    drop(tree);
+    report(Event::Emptied { instance, run });
+}
+
+/// Whether a process that may still be waiting becomes its command. It was let go, or sees that its
+/// daemon is gone and ends: both are soon.
+async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
+    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+    while is_waiting(pid) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    // The number may be another's by now; the descriptor is not.
+    let now = rustix::event::Timespec::default();
+    let mut state = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
+}
+
+/// Waits for the end of a process that is no child, and finds out how it ended.
+async fn ended(pidfd: &OwnedFd, record: &RunRecord) -> ExitStatus {
+    /// Whoever inherits orphans reaps them at once; one that does not says nothing.
+    const REAPED: Duration = Duration::from_secs(5);
+    let waited = match pidfd.try_clone() {
+        Ok(clone) => gone(clone).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = waited {
+        tracing::error!("cannot wait for the end of a process: {error}");
+    }
+    let Ok(clone) = pidfd.try_clone() else { return ExitStatus::Unknown };
+    let (pid, start) = (record.pid, record.start);
+    let asked = tokio::task::spawn_blocking(move || exit_status(&clone, pid, start, REAPED));
+    asked.await.unwrap_or(ExitStatus::Unknown)
+}
+
 async fn start(
     inner: &Arc<Inner>,
     handle: &Handle,
@@ -235,7 +314,7 @@ async fn start(
     let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
-    let tree = Arc::new(inner.plant(&instance.to_string(), &mut recipe)?);
+    let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;
 
     let mut waiting = {
@@ -249,6 +328,7 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
+    inner.keep(instance, handle.run, waiting.pid, recipe.mark, &tree);
     // What of it is ours must not stay open.
     let logged = match output {
         Output::Null | Output::Held(_) => None,

@@ -70,6 +70,10 @@ impl Machine {
         }
         self.replace_edges(self.all_dependents());
         self.note_all(None, What::TookOver { kept, lost: lost.len() }, now, out);
+        // What follows an end depends on who should be up.
+        while let Some(id) = self.intents.pop_first() {
+            self.refresh_intent(&id);
+        }
         for (id, run) in lost {
             // It ended, and all of it, while nobody could see how.
             self.emptied(&id, run, now, out);
