@@ -9,19 +9,17 @@ fn waits(daemon: &Daemon) -> u64 {
     line.unwrap().trim().parse().unwrap()
 }
 
-#[tokio::test]
-async fn what_comes_and_goes_above_the_files_wakes_nobody() {
-    let daemon = Daemon::start("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
-    wait_for(&daemon.path().join("up"));
-    daemon.until_running(&["a@0"]).await;
-    let before = waits(&daemon);
+/// That what others do in the directory above wakes the daemon next to never.
+async fn is_left_alone(daemon: &Daemon) {
+    daemon.status().await;
+    let before = waits(daemon);
     for _ in 0..2000 {
         // Beside the daemon's directory; each is made and removed.
         drop(tempfile::NamedTempFile::new_in(daemon.path().parent().unwrap()).unwrap());
     }
     // One that is answered has taken in all that came before it.
     daemon.status().await;
-    let woken = waits(&daemon) - before;
+    let woken = waits(daemon) - before;
     assert!(woken < 200, "{woken} times");
 }
 
@@ -58,6 +56,24 @@ async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
     let used = ticks(daemon.pid()) - before;
     assert!(used < 50, "{used} ticks");
     assert_eq!(std::fs::read_to_string(daemon.path().join("log")).unwrap(), "said\n");
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_above_the_files_wakes_nobody() {
+    let daemon = Daemon::start("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
+    wait_for(&daemon.path().join("up"));
+    daemon.until_running(&["a@0"]).await;
+    is_left_alone(&daemon).await;
+}
+
+/// A file that is missing is watched for more closely, and that is over when it is there.
+#[tokio::test]
+async fn nor_does_it_where_the_file_was_missing_at_first() {
+    let daemon = Daemon::prepare(|_| {}).run();
+    daemon.save("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
+    wait_for(&daemon.path().join("up"));
+    daemon.until_running(&["a@0"]).await;
+    is_left_alone(&daemon).await;
 }
 
 #[tokio::test]

@@ -104,6 +104,23 @@ async fn half_a_file_is_not_applied() {
     assert!(!log.contains("nothing was changed"), "{log}");
 }
 
+/// A new file is written like any other: from when it is there until it is closed.
+#[tokio::test]
+async fn half_a_new_file_is_not_applied() {
+    let watched = Watched::plain().await;
+    watched.shell("mkdir processes.d");
+    for (name, number) in [("b", 2001), ("c", 2002)] {
+        let before = watched.generation().await;
+        let one = format!("processes:\n  {name}: {{ command: [sleep, \"1\"] }}\n");
+        let other = format!("  {name}2: {{ command: [sleep, \"{number}\"] }}\n");
+        watched.shell(&format!(
+            "(printf '{one}'; sleep 1; printf '{other}') >processes.d/{name}.yaml"
+        ));
+        until_runs(&watched, &format!("{name}2@0"), &format!("sleep {number}")).await;
+        assert_eq!(watched.generation().await, before + 1);
+    }
+}
+
 #[tokio::test]
 async fn an_empty_file_is_refused_unless_it_says_so() {
     let mut watched = Watched::plain().await;
