@@ -98,7 +98,7 @@ impl Draw {
 
     fn id(&mut self) -> String {
         self.named += 1;
-        let word: &str = *self.rng.pick(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
+        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
         format!("{word}{}", self.named)
     }
 
@@ -377,7 +377,7 @@ impl Draw {
             "[",
             "",
         ];
-        *self.rng.pick(MISTAKES)
+        self.rng.word(MISTAKES)
     }
 }
 
@@ -385,7 +385,7 @@ fn health(mode: &Mode, rng: &mut Rng) -> Option<Health> {
     let kinds: &[&str] =
         if matches!(mode, Mode::Serve(_)) { &["url", "url", "tcp", "exec"] } else { &["exec"] };
     let health = Health {
-        kind: *rng.pick(kinds),
+        kind: rng.word(kinds),
         enabled: rng.maybe(30, &[true, true, false]),
         interval: Some(rng.between(100, 300)),
         timeout: rng.maybe(50, &[20_000]),

@@ -36,7 +36,10 @@ impl Soak {
             85..=88 => self.enable().await,
             89..=91 => self.nothing().await,
             92..=96 => self.storm().await,
-            97 => self.search_all(),
+            97 => {
+                self.judge_cost()?;
+                self.search_all()
+            }
             98 => self.restart_daemon().await,
             _ => self.kill_daemon().await,
         }
@@ -354,7 +357,9 @@ impl Soak {
             ("start" | "restart", false) if !refused && all_up => {
                 return Err(format!("{verb} {names:?} did not succeed: {said}"));
             }
-            ("stop" | "reset-failed", false) => return Err(format!("{verb} {names:?} failed: {said}")),
+            ("stop" | "reset-failed", false) => {
+                return Err(format!("{verb} {names:?} failed: {said}"));
+            }
             _ => {}
         }
         self.judge(expected, Box::new(|_| true)).await

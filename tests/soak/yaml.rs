@@ -33,7 +33,7 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Node {
 fn span(ms: u64, rng: &mut Rng) -> Node {
     match rng.below(3) {
         0 => text(&format!("{ms}ms")),
-        1 if ms > 0 && ms % 1000 == 0 => text(&format!("{}s", ms / 1000)),
+        1 if ms > 0 && ms.is_multiple_of(1000) => text(&format!("{}s", ms / 1000)),
         _ => bare(ms),
     }
 }
