@@ -34,6 +34,8 @@ pub struct Ground {
     pub child: PathBuf,
     pub bare: PathBuf,
     pub fifo: PathBuf,
+    /// Where daemons make control groups, when they are to.
+    pub group: Option<PathBuf>,
 }
 
 /// Hears every child.
@@ -55,7 +57,37 @@ impl Ground {
         compile("bare.c", &bare, &["-O2"]);
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        Ground { dir, child, bare, fifo }
+        Ground { dir, child, bare, fifo, group: None }
+    }
+
+    /// A part of the hierarchy of control groups for daemons, where this machine has one.
+    pub fn make_group(&mut self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let root = mounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            (fields[2] == "cgroup2").then(|| PathBuf::from(fields[1]))
+        });
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+        self.group = root.map(|root| root.join(own).join(format!("bench-{}", std::process::id())));
+        self.group = self.group.take().filter(|group| fs::create_dir(group).is_ok());
+        self.group.is_some()
+    }
+
+    /// Removes it, when nothing is in it.
+    pub fn drop_group(&mut self) {
+        fn remove(group: &Path) {
+            for inner in fs::read_dir(group).into_iter().flatten().flatten() {
+                if inner.path().is_dir() {
+                    remove(&inner.path());
+                }
+            }
+            // What cannot be removed is seen by whoever looks for it.
+            let _ = fs::remove_dir(group);
+        }
+        if let Some(group) = self.group.take() {
+            remove(&group);
+        }
     }
 
     /// Listens from now on. Not while `bare` does.
@@ -157,12 +189,13 @@ impl Daemon {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
             path
         };
-        let child = Command::new(env!("CARGO_BIN_EXE_provostd"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
+        command.env_clear().envs(ground.group.iter().map(|group| ("PROVOST_CGROUP", group)));
+        let child = command
             .args(["--user", "--bus", "none", "--config"])
             .arg(ground.file())
             .arg("--socket")
             .arg(&socket)
-            .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)
             .env("XDG_RUNTIME_DIR", own("run"))

@@ -40,12 +40,19 @@ async fn main() {
         return;
     }
     facts();
-    let ground = Ground::new();
+    let mut ground = Ground::new();
     let table = Table::begin();
     let spawn = Spread::of(ground.bare("spawn", 1000)).median;
     let wake = Spread::of(ground.bare("wake", 1000)).median;
     one(&ground, &table, spawn, wake).await;
     thousand(&ground, &table).await;
+    if ground.make_group() {
+        table.row("**each in a control group of its own:**", "", "", "", "", "");
+        one(&ground, &table, spawn, wake).await;
+        thousand(&ground, &table).await;
+        ground.drop_group();
+        table.row("**without control groups again:**", "", "", "", "", "");
+    }
     let most = setting("PROVOST_BENCH_MANY", 10_000);
     for (count, goal) in [(1_000, "15 ms"), (10_000, "60 ms")] {
         if count <= most {
@@ -126,6 +133,13 @@ async fn one(ground: &Ground, table: &Table, spawn: u64, wake: u64) {
         while daemon.status("p00000").await.state != "running" {}
     }
     table.time("crash to replacement", Spread::of(times), Some(("kill+wake+spawn", wake)), "1.5");
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let begin = now();
+        daemon.client.status(&[]).await.unwrap();
+        times.push(now() - begin);
+    }
+    table.time("status of one", Spread::of(times), None, "");
     daemon.end();
     ground.deafen(ear);
 }
@@ -150,6 +164,13 @@ async fn thousand(ground: &Ground, table: &Table) {
     }
     table.time("1,000 up", Spread::of(up), Some(("bare loop", limit(0))), "2.5");
     table.time("1,000 down", Spread::of(down), Some(("bare loop", limit(1))), "2");
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let begin = now();
+        daemon.client.status(&[]).await.unwrap();
+        times.push(now() - begin);
+    }
+    table.time("status of 1,000", Spread::of(times), None, "100 ms");
     daemon.end();
     ground.deafen(ear);
 }
