@@ -1,16 +1,21 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
+use crate::backend::Kept;
 use crate::backend::native::console::ConsoleOptions;
-use crate::backend::native::{NativeBackend, NativeOptions};
+use crate::backend::native::{NativeBackend, NativeOptions, sink};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
+use crate::core::snapshot::Restored;
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::{Found, Store};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +47,10 @@ pub struct DaemonOptions {
     pub sockets: Vec<PathBuf>,
     /// Whether it is `provost up`: logs on the terminal, ends when nothing can run again.
     pub foreground: bool,
+    /// Where it keeps what it needs when it is killed; it ends with the boot. None: nowhere.
+    pub runtime: Option<PathBuf>,
+    /// Where it keeps what outlives the boot. None: nowhere.
+    pub state: Option<PathBuf>,
 }
 
 /// Runs a daemon until it has ended everything.
@@ -80,6 +89,9 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
     );
+    // Before anything is read or written: there may be another daemon in the same place.
+    let sockets = bind(&options)?;
+    let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
     let backend = NativeBackend::new(
         sender.clone(),
@@ -91,16 +103,21 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             // In the foreground what processes write belongs on the terminal.
             journal: if options.foreground { None } else { journal::stream::socket() },
             console: ConsoleOptions::stdout(),
+            runs,
+            log_program: sink::program(),
         },
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
+    let Found { mut restored, remarks } = found;
+    restored.there = backend.recover(kept_runs(&restored)).await;
+    let keeping = Keeping { store, restored, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
     let notifier = Notifier::from_environment();
-    let (driver, handle) = Driver::new(driver, backend, prober, facts, notifier);
-    listen(&options, &handle, log).await?;
+    let (driver, handle) = Driver::new(driver, keeping, backend, prober, facts, notifier);
+    listen(&options, sockets, &handle, log).await?;
     let hurry = Arc::new(Notify::new());
     tokio::spawn(signals.watch(handle, hurry.clone()));
     let code = driver.run().await;
@@ -112,23 +129,44 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     Ok(code)
 }
 
-/// Serves the objects on the private sockets and the bus. Nothing but another daemon in the same
-/// place is a reason not to supervise: where nobody can ask, processes are kept running all the same.
-async fn listen(options: &DaemonOptions, handle: &Handle, log: journal::Log) -> Result<(), String> {
-    let service = Service::new(handle.clone(), Arc::new(Log(log)));
+/// The runs that may still be there.
+fn kept_runs(restored: &Restored) -> Vec<Kept> {
+    let runs = restored.instances.iter().filter_map(|(id, kept)| {
+        let run = kept.run()?.run;
+        Some(Kept { instance: id.clone(), run, spec: kept.spec.clone() })
+    });
+    runs.collect()
+}
+
+/// Takes the private sockets. Nothing but another daemon in the same place is a reason not to
+/// supervise: where nobody can ask, processes are kept running all the same.
+fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
+    let mut sockets = Vec::new();
     for path in &options.sockets {
         match PrivateSocket::bind(path) {
-            Ok(socket) => {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = socket.serve(service).await {
-                        tracing::error!("{error}");
-                    }
-                });
-            }
+            Ok(socket) => sockets.push(socket),
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
+    }
+    Ok(sockets)
+}
+
+/// Serves the objects on the private sockets and the bus.
+async fn listen(
+    options: &DaemonOptions,
+    sockets: Vec<PrivateSocket>,
+    handle: &Handle,
+    log: journal::Log,
+) -> Result<(), String> {
+    let service = Service::new(handle.clone(), Arc::new(Log(log)));
+    for socket in sockets {
+        let service = service.clone();
+        tokio::spawn(async move {
+            if let Err(error) = socket.serve(service).await {
+                tracing::error!("{error}");
+            }
+        });
     }
     let Some(kind) = options.bus else { return Ok(()) };
     let (serving, mut is_serving) = tokio::sync::watch::channel(false);
@@ -164,12 +202,18 @@ impl LogControl for Log {
     }
 }
 
-/// Tells two daemons on one machine apart: in names of control groups.
+/// Tells two daemons on one machine apart, in names of control groups; the next one in the same
+/// place has the same name.
 fn name_of(options: &DaemonOptions) -> String {
-    match (options.mode, options.foreground) {
+    match (options.mode, &options.runtime) {
         (Mode::System, _) => "system".to_owned(),
-        (Mode::User, false) => "user".to_owned(),
-        (Mode::User, true) => format!("up-{}", std::process::id()),
+        (Mode::User, Some(runtime)) if options.foreground => {
+            let digest = Sha256::digest(runtime.as_os_str().as_bytes());
+            let number = digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            format!("up-{number:016x}")
+        }
+        (Mode::User, None) if options.foreground => format!("up-{}", std::process::id()),
+        (Mode::User, _) => "user".to_owned(),
     }
 }
 

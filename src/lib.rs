@@ -12,6 +12,7 @@ pub mod driver;
 pub mod journal;
 pub mod notify;
 pub mod probe;
+pub mod store;
 pub mod sys;
 
 pub use provost_core as core;

@@ -394,7 +394,7 @@ async fn events_are_followed() {
 async fn logs_are_read_or_their_place_is_named() {
     let daemon = spawn_test_daemon().await;
     let client = daemon.client().await;
-    match client.open_log(&names(&["sleeper"]), false).await.unwrap() {
+    match client.open_log(&names(&["sleeper"]), 9, false).await.unwrap() {
         Log::Stream(stream) => {
             let mut text = String::new();
             let mut file = std::fs::File::from(stream);
@@ -404,7 +404,7 @@ async fn logs_are_read_or_their_place_is_named() {
         }
         Log::Journal(command) => assert!(command.starts_with("journalctl "), "{command}"),
     }
-    let many = client.open_log(&names(&["sleeper", "other"]), false).await;
+    let many = client.open_log(&names(&["sleeper", "other"]), 9, false).await;
     assert!(matches!(many, Err(ClientError::Refused { .. })), "{many:?}");
 }
 

@@ -9,6 +9,8 @@ mod world;
 mod context;
 #[path = "native/life.rs"]
 mod life;
+#[path = "native/logs.rs"]
+mod logs;
 #[path = "native/measure.rs"]
 mod measure;
 #[path = "native/output.rs"]

@@ -13,7 +13,7 @@ pub mod native;
 
 use crate::core::event::{Event, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ProcessSpec, Signal, StopSpec};
+use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +32,35 @@ pub struct Usage {
     pub tasks: Option<u64>,
 }
 
+/// What of a log is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Only the so many last lines; None: all that is kept in one piece.
+    pub lines: Option<u64>,
+    /// And what comes.
+    pub follow: bool,
+}
+
 /// How a command that was run in the context of a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// With exit code 0.
     Success,
-    /// Otherwise; in words, with the last line it wrote where there is one.
+    /// Otherwise; in words, without anything it wrote: see [`Backend::command_output`].
     Failure(String),
     /// It was still there at its deadline and was killed, with all its descendants.
     TimedOut,
+}
+
+/// A run that was kept: what another daemon had started.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Of which instance.
+    pub instance: InstanceId,
+    /// Its number.
+    pub run: Run,
+    /// What it was started with, and has taken in since.
+    pub spec: Arc<ProcessSpec>,
 }
 
 /// The future of [`Backend::run_in_context`].
@@ -79,9 +99,13 @@ pub trait Backend: Send + Sync {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture;
+
+    /// What the last command of [`Backend::run_in_context`] that failed wrote at its end. It may
+    /// hold secrets, as any output may: for those who may read the log of the process.
+    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>>;
 
     /// Reads what an instance has written lately, where the backend has it: the log file, or the
     /// last lines kept in memory. None: it is in the journal, or nowhere.
@@ -89,6 +113,9 @@ pub trait Backend: Send + Sync {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        follow: bool,
+        request: LogRequest,
     ) -> Option<std::io::Result<OwnedFd>>;
+
+    /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
+    fn forget(&self, instance: &InstanceId);
 }

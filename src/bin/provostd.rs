@@ -25,6 +25,9 @@ struct Arguments {
     /// The private socket instead of the standard one
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Where to keep what outlives a reboot, instead of the standard place
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -56,12 +59,29 @@ fn main() -> ExitCode {
         (Some(Bus::System), _) | (None, true) => Some(daemon::Bus::System),
         (Some(Bus::Session), _) | (None, false) => Some(daemon::Bus::Session),
     };
+    // Beside the socket, which is one daemon's alone.
+    let runtime = socket.as_ref().and_then(|socket| Some(socket.parent()?.join("state")));
     daemon::run(DaemonOptions {
+        runtime,
+        state: arguments.state.or_else(|| state_directory(system)),
         config: arguments.config.unwrap_or_else(|| standard_file(&directory)),
         mode: if system { Mode::System } else { Mode::User },
         bus,
         sockets: socket.into_iter().collect(),
         foreground: false,
+    })
+}
+
+/// What the unit gives (systemd.exec(5), `StateDirectory=`), else the standard one.
+fn state_directory(system: bool) -> Option<PathBuf> {
+    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty());
+    let absolute =
+        |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    given.map(PathBuf::from).or_else(|| match system {
+        true => Some(PathBuf::from("/var/lib/provost")),
+        false => absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .map(|state| state.join("provost")),
     })
 }
 

@@ -11,7 +11,7 @@ use super::{Context, ReplyDue, job_number, paths, plain, text};
 use crate::core::ids::{InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
-    Accepted, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, now,
+    Accepted, LogRequest, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, now,
 };
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
@@ -378,16 +378,32 @@ impl ManagerObject {
     ) -> Result<OwnedFd> {
         self.authorise(Action::ReadLogs, &header, connection).await?;
         let mut options = Options::new(options);
-        let follow = options.switch("follow")?;
+        let (follow, lines) = (options.switch("follow")?, options.number("lines")?);
         options.done()?;
         let found = self.resolve(&names)?;
         let [instance] = found.as_slice() else {
             return Err(Error::invalid("a stream is of one process; open one for each"));
         };
-        match self.0.handle().open_log(instance.to_string(), follow).await? {
+        match self.0.handle().open_log(instance.to_string(), LogRequest { lines, follow }).await? {
             Some(stream) => Ok(stream.into()),
             None => Err(Named::LogInJournal(text::journal_command(instance, follow)).into()),
         }
+    }
+
+    #[zbus(out_args("output"))]
+    async fn get_check_output(
+        &self,
+        name: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        self.authorise(Action::ReadLogs, &header, connection).await?;
+        let found = self.resolve(std::slice::from_ref(&name))?;
+        let [instance] = found.as_slice() else {
+            return Err(Error::invalid("the output of a check is of one process"));
+        };
+        let output = self.0.handle().check_output(instance);
+        Ok(output.map(|text| text.to_string()).unwrap_or_default())
     }
 
     #[zbus(out_args("events", "cursor"))]

@@ -308,7 +308,7 @@ pub struct Logs {
     pub follow: bool,
     /// So many of the last lines
     #[arg(short = 'n', long, value_name = "N", alias = "tail", default_value_t = 50)]
-    pub lines: usize,
+    pub lines: u64,
     /// Only what was written since: `10m` (ago), `14:05`, `2026-08-21`, `2026-08-21 14:05`
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,

@@ -41,20 +41,20 @@ pub enum Line {
 const LONGEST: usize = 64 * 1024;
 
 /// When nothing has come for so long, what came before counts as what was written before: a stream
-/// does not say where the past ends.
+/// begins with the lines that were asked for, or with fewer, and does not say where the past ends.
 const LULL: Timespec = Timespec { tv_sec: 0, tv_nsec: 150_000_000 };
 
 /// Lines on their way. Who reads too fast waits for whoever shows them.
 const QUEUE: usize = 256;
 
-/// Reads all streams until their ends.
+/// Reads all streams until their ends. Each begins with at most so many lines of before.
 #[must_use]
-pub fn read(streams: Vec<OwnedFd>) -> Receiver<Line> {
+pub fn read(streams: Vec<OwnedFd>, old: u64) -> Receiver<Line> {
     let (lines, receiver) = channel(QUEUE);
     for (source, stream) in streams.into_iter().enumerate() {
         let lines = lines.clone();
         std::thread::spawn(move || {
-            let mut reader = Reader { source, lines, partial: Vec::new(), caught_up: false };
+            let mut reader = Reader { source, lines, partial: Vec::new(), old: Some(old) };
             // Nobody listens any more only when the command ends.
             let _ = reader.all(&stream);
         });
@@ -69,7 +69,8 @@ struct Reader {
     source: usize,
     lines: Sender<Line>,
     partial: Vec<u8>,
-    caught_up: bool,
+    /// How many lines of before there may still be; None when they are over.
+    old: Option<u64>,
 }
 
 impl Reader {
@@ -77,7 +78,7 @@ impl Reader {
         let source = self.source;
         let mut buffer = vec![0; LONGEST];
         loop {
-            if !self.caught_up && lull(stream) {
+            if self.old.is_some_and(|left| left == 0 || lull(stream)) {
                 self.catch_up()?;
             }
             match rustix::io::read(stream, &mut buffer) {
@@ -115,18 +116,22 @@ impl Reader {
 
     fn line(&mut self, text: Vec<u8>) -> Result<(), Unheard> {
         let source = self.source;
-        self.send(if self.caught_up {
-            Line::New { source, text }
-        } else {
-            Line::Old { source, text }
-        })
+        match &mut self.old {
+            Some(left @ 1..) => {
+                *left -= 1;
+                self.send(Line::Old { source, text })
+            }
+            _ => {
+                self.catch_up()?;
+                self.send(Line::New { source, text })
+            }
+        }
     }
 
     fn catch_up(&mut self) -> Result<(), Unheard> {
-        if self.caught_up {
+        if self.old.take().is_none() {
             return Ok(());
         }
-        self.caught_up = true;
         self.send(Line::CaughtUp { source: self.source })
     }
 
@@ -171,7 +176,7 @@ mod tests {
         io::Write::write_all(&mut file, b"one\ntwo \xff\nlast without end").unwrap();
         io::Seek::rewind(&mut file).unwrap();
         assert_eq!(
-            drain(read(vec![file.into()])),
+            drain(read(vec![file.into()], 50)),
             ["old 0 one", "old 0 two \u{fffd}", "old 0 last without end", "caught up 0"]
         );
     }
@@ -180,7 +185,7 @@ mod tests {
     fn what_comes_after_a_lull_is_new() {
         let (ours, theirs) = io::pipe().unwrap();
         io::Write::write_all(&mut &theirs, b"before\n").unwrap();
-        let mut lines = read(vec![ours.into()]);
+        let mut lines = read(vec![ours.into()], 50);
         assert!(matches!(lines.blocking_recv(), Some(Line::Old { .. })));
         assert!(matches!(lines.blocking_recv(), Some(Line::CaughtUp { source: 0 })));
         io::Write::write_all(&mut &theirs, b"after\n").unwrap();
@@ -193,7 +198,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, &vec![b'x'; 3 * LONGEST + 1]).unwrap();
         io::Seek::rewind(&mut file).unwrap();
-        let lines = drain(read(vec![file.into()]));
+        let lines = drain(read(vec![file.into()], 50));
         assert_eq!(lines.len(), 5, "four pieces and the end");
     }
 }

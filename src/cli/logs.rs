@@ -5,7 +5,7 @@ use super::log_source::{self, Line};
 use super::screen::{Screen, Tone, visible};
 use super::{CliError, Outcome, exit::Exit, human, names::Names};
 use crate::client::{Client, Log, ProcessStatus};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -26,7 +26,7 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let mut journals = Vec::new();
     for status in &chosen {
         let shown = names.show(&status.id).to_owned();
-        match client.open_log(std::slice::from_ref(&status.id), args.follow).await? {
+        match client.open_log(std::slice::from_ref(&status.id), args.lines, args.follow).await? {
             Log::Stream(stream) => streams.push((shown, stream)),
             Log::Journal(command) => journals.push((shown, command)),
         }
@@ -128,12 +128,13 @@ fn journal_command(
     Ok(all)
 }
 
-/// Shows streams: what is there at first cut to the last lines, and then what comes.
+/// Shows streams: each begins with the last lines of what was written before.
 async fn show(streams: Vec<(String, OwnedFd)>, args: &Args, screen: &mut Screen) -> Outcome {
     let width = streams.iter().map(|(shown, _)| shown.len()).max().unwrap_or(0);
     let prefixed = streams.len() > 1;
     let shown: Vec<String> = streams.iter().map(|(shown, _)| shown.clone()).collect();
-    let mut lines = log_source::read(streams.into_iter().map(|(_, stream)| stream).collect());
+    let streams = streams.into_iter().map(|(_, stream)| stream).collect();
+    let mut lines = log_source::read(streams, args.lines);
     let print = |source: usize, text: &[u8], screen: &mut Screen| {
         let name = &shown[source];
         if screen.json() {
@@ -152,16 +153,12 @@ async fn show(streams: Vec<(String, OwnedFd)>, args: &Args, screen: &mut Screen)
             screen.raw(b"\n")
         }
     };
-    // Of what was written before, the last lines of each; then all that comes.
-    let mut before: BTreeMap<usize, VecDeque<Vec<u8>>> = BTreeMap::new();
+    // What was written before, one after the other; then all that comes, as it comes.
+    let mut before: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
     while let Some(line) = lines.recv().await {
         match line {
             Line::Old { source, text } => {
-                let kept = before.entry(source).or_default();
-                kept.push_back(text);
-                if kept.len() > args.lines {
-                    kept.pop_front();
-                }
+                before.entry(source).or_default().push(text);
             }
             Line::CaughtUp { source } => {
                 for text in before.remove(&source).unwrap_or_default() {

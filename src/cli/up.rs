@@ -48,7 +48,17 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
     for socket in sockets.iter().filter(|socket| Some(*socket) != global.socket.as_ref()) {
         target::prepare(socket)?;
     }
-    Ok(DaemonOptions { config, mode: Mode::User, bus: None, sockets, foreground: true })
+    let runtime = sockets.first().and_then(|socket| Some(socket.parent()?.join("state")));
+    Ok(DaemonOptions {
+        config,
+        mode: Mode::User,
+        bus: None,
+        sockets,
+        foreground: true,
+        runtime,
+        // The project's own directory is not ours to write to, and a reboot ends a foreground.
+        state: None,
+    })
 }
 
 /// The file that stands for a project when none is named.

@@ -10,8 +10,12 @@ use std::time::SystemTime;
 pub async fn run(client: &Client, written: &[String], screen: &mut Screen) -> Outcome {
     let names = Names::new(&client.status(&[]).await?);
     let chosen = client.status(written).await?;
+    let mut printed = Vec::new();
+    for status in &chosen {
+        printed.push(check_output(client, status).await);
+    }
     if screen.json() {
-        let rows = chosen.iter().map(|status| {
+        let rows = chosen.iter().zip(&printed).map(|(status, printed)| {
             let shown = names.show(&status.id);
             let advice = state::advice(status, shown);
             serde_json::json!({
@@ -20,6 +24,7 @@ pub async fn run(client: &Client, written: &[String], screen: &mut Screen) -> Ou
                 "state": status.state,
                 "up": state::is_up(status),
                 "explanation": explain(status, shown, SystemTime::now()),
+                "check_output": printed,
                 "advice": advice.iter().map(|(command, what)| {
                     serde_json::json!({ "command": command, "for": what })
                 }).collect::<Vec<_>>(),
@@ -32,16 +37,30 @@ pub async fn run(client: &Client, written: &[String], screen: &mut Screen) -> Ou
     for remark in names.remarks(written) {
         screen.note(remark);
     }
-    for (n, status) in chosen.iter().enumerate() {
+    for (n, (status, printed)) in chosen.iter().zip(&printed).enumerate() {
         if n > 0 {
             screen.line("")?;
         }
-        print(status, names.show(&status.id), screen)?;
+        print(status, names.show(&status.id), printed.as_deref(), screen)?;
     }
     Ok(Exit::Ok)
 }
 
-fn print(status: &ProcessStatus, shown: &str, screen: &mut Screen) -> io::Result<()> {
+/// What the check wrote, where it fails and the caller may know.
+async fn check_output(client: &Client, status: &ProcessStatus) -> Option<String> {
+    if status.health_detail.is_empty() || status.health == "healthy" {
+        return None;
+    }
+    // Who may not read the log is still told all the rest.
+    client.check_output(&status.id).await.ok().filter(|text| !text.is_empty())
+}
+
+fn print(
+    status: &ProcessStatus,
+    shown: &str,
+    check_output: Option<&str>,
+    screen: &mut Screen,
+) -> io::Result<()> {
     let style = screen.style;
     let mut sentences = explain(status, shown, SystemTime::now()).into_iter();
     if let Some(first) = sentences.next() {
@@ -49,6 +68,12 @@ fn print(status: &ProcessStatus, shown: &str, screen: &mut Screen) -> io::Result
     }
     for sentence in sentences {
         screen.line(format_args!("  {}", visible(&sentence)))?;
+    }
+    if let Some(text) = check_output {
+        screen.line("What its check wrote:")?;
+        for line in text.lines() {
+            screen.line(format_args!("  {}", visible(line)))?;
+        }
     }
     if !status.history.is_empty() {
         screen.line("What happened, the latest last:")?;

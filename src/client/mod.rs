@@ -296,12 +296,17 @@ impl Client {
         Ok(EventStream { client: self.clone(), bell, cursor, read: VecDeque::new() })
     }
 
-    /// What instances wrote lately, and with `follow` what they write.
+    /// The last lines that instances wrote, and with `follow` what they write.
     ///
     /// # Errors
     /// When a name means nothing or the log cannot be read.
-    pub async fn open_log(&self, names: &[String], follow: bool) -> Result<Log, ClientError> {
-        let options = Options::from([("follow", follow.into())]);
+    pub async fn open_log(
+        &self,
+        names: &[String],
+        lines: u64,
+        follow: bool,
+    ) -> Result<Log, ClientError> {
+        let options = Options::from([("follow", follow.into()), ("lines", lines.into())]);
         match self.0.manager.open_log(&strs(names), options).await.map_err(ClientError::from) {
             Ok(stream) => Ok(Log::Stream(stream.into())),
             Err(ClientError::Refused { name, text }) if name == "LogInJournal" => {
@@ -309,6 +314,15 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What the last exec check of an instance that failed wrote at its end; empty where there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the name means nothing, or the caller may not read its log.
+    pub async fn check_output(&self, name: &str) -> Result<String, ClientError> {
+        Ok(self.0.manager.get_check_output(name).await?)
     }
 
     /// Tells when something has changed.

@@ -77,6 +77,9 @@ pub trait Manager {
     /// What an instance wrote.
     fn open_log(&self, names: &[&str], options: Options<'_>) -> zbus::Result<OwnedFd>;
 
+    /// What the last exec check that failed wrote at its end.
+    fn get_check_output(&self, name: &str) -> zbus::Result<String>;
+
     /// Lines of the event log after a cursor.
     #[allow(clippy::type_complexity)] // The signature of the interface.
     fn get_events(

@@ -7,12 +7,12 @@ use super::diagnostic::{Diagnostic, Place, shown};
 use super::environment::SYSTEM_PATH;
 use super::load::Mode;
 use crate::core::ids::ProcessId;
-use crate::core::spec::{Check, Command, Config, ExecSpec, ProcessSpec, Text};
+use crate::core::spec::{Check, Command, Config, ExecSpec, ProcessSpec, Rendered, Text};
 use nix::unistd::{Gid, Group, Uid, User};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Checks some processes against the machine.
@@ -65,18 +65,21 @@ impl Looker<'_> {
         }
         // Instances differ at most in their number; the first and the last tell enough.
         for index in [0, self.spec.instances - 1] {
-            let cwd = PathBuf::from(exec.cwd.render(index).into_owned());
+            let cwd = exec.cwd.rendered(index);
             let cwd_is_good = self.cwd(&cwd, user);
+            let cwd = Path::new(cwd.value());
             let (program, what) = match &exec.command {
                 Command::Program { program, .. } => (program.clone(), "the command"),
                 Command::Shell(_) => (Text::new("/bin/sh"), "the shell"),
             };
-            self.program(&program.render(index), what, &cwd, cwd_is_good, index, user);
+            let looked = Looked { program: &program.rendered(index), what, cwd, cwd_is_good };
+            self.program(&looked, index, user);
             if let Some(Check::Exec(command)) = self.spec.health.as_ref().map(|h| &h.check)
                 && let Some(program) = command.first()
             {
-                let program = program.render(index);
-                self.program(&program, "the health check", &cwd, cwd_is_good, index, user);
+                let program = &program.rendered(index);
+                let what = "the health check";
+                self.program(&Looked { program, what, cwd, cwd_is_good }, index, user);
             }
         }
     }
@@ -106,77 +109,80 @@ impl Looker<'_> {
         (uid != own).then_some(uid)
     }
 
-    fn cwd(&mut self, cwd: &Path, user: Option<Uid>) -> bool {
-        match std::fs::metadata(cwd) {
+    fn cwd(&mut self, cwd: &Rendered, user: Option<Uid>) -> bool {
+        match std::fs::metadata(cwd.value()) {
             Ok(found) if found.is_dir() => true,
             Ok(_) => {
-                let message = format!("`cwd` {} is no directory", cwd.display());
+                let message = format!("`cwd` {cwd} is no directory");
                 self.error("bad-cwd", message, None);
                 false
             }
             Err(error) if unknowable(&error, user) => true,
             Err(error) => {
                 let reason = reason(&error);
-                let message = format!("`cwd` {}: {reason}", cwd.display());
+                let message = format!("`cwd` {cwd}: {reason}");
                 self.error("bad-cwd", message, None);
                 false
             }
         }
     }
 
-    fn program(
-        &mut self,
-        program: &str,
-        what: &str,
-        cwd: &Path,
-        cwd_is_good: bool,
-        index: u32,
-        user: Option<Uid>,
-    ) {
-        if program.contains('/') {
+    fn program(&mut self, looked: &Looked<'_>, index: u32, user: Option<Uid>) {
+        let Looked { program, what, cwd, cwd_is_good } = *looked;
+        if program.value().contains('/') {
             // A relative one is below the working directory, whose own error is enough.
-            if program.starts_with('/') || cwd_is_good {
-                self.file(&cwd.join(program), program, what, user);
+            if program.value().starts_with('/') || cwd_is_good {
+                self.file(looked, user);
             }
             return;
         }
-        let path = path_of(&self.spec.exec, self.mode, index);
+        let (path, own) = path_of(&self.spec.exec, self.mode, index);
         let mut refused = None;
         for directory in std::env::split_paths(&path) {
             // An empty entry means the working directory.
-            let candidate = cwd.join(directory).join(program);
+            let candidate = cwd.join(&directory).join(program.value());
             match executable(&candidate, user) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => refused = refused.or(Some((candidate, error))),
+                Err(error) => refused = refused.or(Some((directory, error))),
             }
         }
-        let shown = shown(program);
+        let shown = shown(program.shown());
+        // Values of the environment are not shown, and PATH is one where the file sets it.
         match refused {
-            Some((candidate, error)) => {
-                let message = format!("{what} {}: {}", candidate.display(), reason(&error));
-                self.error("not-executable", message, None);
+            Some((directory, error)) => {
+                let at = match own {
+                    true => format!("{what} `{shown}`, found in PATH"),
+                    false => format!("{what} {}/{shown}", directory.display()),
+                };
+                self.error("not-executable", format!("{at}: {}", reason(&error)), None);
             }
             None => {
-                let message = format!("{what} `{shown}` is not in PATH ({path})");
+                let message = match own {
+                    true => format!("{what} `{shown}` is not in the PATH of its environment"),
+                    false => format!("{what} `{shown}` is not in PATH ({path})"),
+                };
                 let help = "install it, name it with its directory, or set PATH in `env`";
                 self.error("command-not-found", message, Some(help));
             }
         }
     }
 
-    fn file(&mut self, path: &Path, program: &str, what: &str, user: Option<Uid>) {
-        let Err(error) = executable(path, user) else { return };
-        let shown = shown(program);
-        let at = match program.starts_with('/') {
+    fn file(&mut self, looked: &Looked<'_>, user: Option<Uid>) {
+        let Looked { program, what, cwd, .. } = *looked;
+        let Err(error) = executable(&cwd.join(program.value()), user) else { return };
+        let absolute = program.value().starts_with('/');
+        let shown = shown(program.shown());
+        let hides = program.hides() || self.spec.exec.cwd.hides();
+        let at = match absolute || hides {
             true => format!("{what} {shown}"),
-            false => format!("{what} {shown} ({})", path.display()),
+            false => format!("{what} {shown} ({})", cwd.join(program.value()).display()),
         };
         let message = format!("{at}: {}", reason(&error));
         match error.kind() {
             io::ErrorKind::NotFound => {
                 let relative = "a command with a slash is relative to `cwd`";
-                let help = (!program.starts_with('/')).then_some(relative);
+                let help = (!absolute).then_some(relative);
                 self.error("command-not-found", message, help);
             }
             _ => self.error("not-executable", message, Some("`chmod +x` makes it executable")),
@@ -184,15 +190,26 @@ impl Looker<'_> {
     }
 }
 
-/// The PATH a command is looked up in.
-fn path_of(exec: &ExecSpec, mode: Mode, index: u32) -> String {
+/// A program that is to be there.
+struct Looked<'a> {
+    program: &'a Rendered,
+    /// What it is, for people.
+    what: &'static str,
+    cwd: &'a Path,
+    /// Whether nothing was wrong with the directory itself.
+    cwd_is_good: bool,
+}
+
+/// The PATH a command is looked up in, and whether it is from the process's own environment.
+fn path_of(exec: &ExecSpec, mode: Mode, index: u32) -> (String, bool) {
     if let Some(path) = exec.env.get("PATH") {
-        return path.0.render(index).into_owned();
+        return (path.0.render(index).into_owned(), true);
     }
-    match mode {
+    let path = match mode {
         Mode::System => SYSTEM_PATH.to_owned(),
         Mode::User => std::env::var("PATH").unwrap_or_else(|_| SYSTEM_PATH.to_owned()),
-    }
+    };
+    (path, false)
 }
 
 /// Whether the file can be executed, as far as can be told without being the one who does it.

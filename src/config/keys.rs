@@ -41,6 +41,13 @@ pub enum Kind {
         /// At most.
         max: u64,
     },
+    /// Bytes, or a text such as `50M`. The bounds are in bytes.
+    Size {
+        /// At least.
+        min: u64,
+        /// At most.
+        max: u64,
+    },
     /// A whole number.
     Integer {
         /// At least.
@@ -398,8 +405,18 @@ pub static LOG: Section = Section {
             "auto",
             "Where its output goes besides logFile; auto: the journal, unless there is a logFile.",
         ),
-        later("maxSize", "A log file that is larger is rotated."),
-        later("maxFiles", "So many rotated files are kept."),
+        key(
+            "maxSize",
+            Kind::Size { min: 4 << 10, max: 1 << 50 },
+            "",
+            "The logFile is rotated before it gets larger.",
+        ),
+        key(
+            "maxFiles",
+            Kind::Integer { min: 1, max: 10_000 },
+            "5",
+            "So many rotated files are kept, besides the one that is written.",
+        ),
     ],
 };
 

@@ -94,6 +94,8 @@ pub struct Sources {
     pub files: Vec<Source>,
     /// The drop-in directory, whether or not it exists.
     pub drop_ins: PathBuf,
+    /// Whether it exists.
+    pub has_drop_ins: bool,
     /// SHA-256 over paths and contents, in hex.
     pub digest: String,
 }
@@ -115,7 +117,12 @@ pub struct Loaded {
     pub places: BTreeMap<ProcessId, Place>,
 }
 
-/// Reads and validates a configuration. Every file is read once.
+/// How often reading begins anew because files changed meanwhile.
+const TRIES: u32 = 5;
+
+/// Reads and validates a configuration. Every file is read once, and what comes of it was in all of
+/// them at one moment: when another version of some takes their place meanwhile, as a whole directory
+/// of files that is swapped, reading begins anew.
 ///
 /// Where the file with the processes is missing, there is a warning, and the configuration is what
 /// the other files say: usually no process at all.
@@ -128,14 +135,26 @@ pub fn load(location: &Location) -> Loaded {
 /// file would mean. The main file is that file unless it has `processManagement` alone.
 #[must_use]
 pub fn load_with(location: &Location, content: Option<Vec<u8>>) -> Loaded {
-    let mut loading = Loading {
-        whole: Whole::new(location.mode, Arc::clone(&location.environment)),
-        missing: false,
-        main: location.main.clone(),
-        stand_in: content,
-    };
-    let drop_ins = loading.all();
-    loading.finish(drop_ins)
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut loading = Loading {
+            whole: Whole::new(location.mode, Arc::clone(&location.environment)),
+            missing: false,
+            main: location.main.clone(),
+            stand_in: content.clone(),
+        };
+        let drop_ins = loading.all();
+        if !loading.whole.files.is_current() {
+            if tries < TRIES {
+                continue;
+            }
+            let place = Place::whole(Arc::new(location.main.clone()));
+            let message = "the files changed while they were read, time and again";
+            loading.whole.report.add(Diagnostic::error("changing", place, message));
+        }
+        return loading.finish(drop_ins);
+    }
 }
 
 struct Loading {
@@ -290,9 +309,8 @@ impl Loading {
     /// Files of the drop-in directory in the order of their names. Those that editors leave behind
     /// do not end in `.yaml` or begin with a dot.
     fn drop_ins(&mut self, directory: &Path) {
-        let entries = match std::fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        let paths = match self.whole.files.list(directory) {
+            Ok(paths) => paths.unwrap_or_default(),
             Err(error) => {
                 let place = Place::whole(Arc::new(directory.to_owned()));
                 let error = ReadError::from(error);
@@ -301,8 +319,6 @@ impl Loading {
                 return;
             }
         };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
         for path in paths {
             if is_drop_in(&path) {
                 // One that vanished since is as if it had never been there.
@@ -335,7 +351,8 @@ impl Loading {
         });
         let daemon = if good { settings.daemon } else { DaemonSettings::default() };
         let digest = digest(&files.sources);
-        let sources = Sources { files: files.sources, drop_ins, digest };
+        let has_drop_ins = !files.lacks_directory();
+        let sources = Sources { files: files.sources, drop_ins, has_drop_ins, digest };
         Loaded { sources, config, daemon, missing: self.missing, diagnostics, places }
     }
 }

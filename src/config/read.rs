@@ -1,9 +1,9 @@
-//! Reads files: each once, regular files only, 16 MiB at most.
+//! Reads files: each once, regular files only, 16 MiB at most; all of them as of one moment.
 
 use super::load::{Source, SourceKind};
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,10 +39,40 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Which version of which file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    /// Device and inode.
+    file: (u64, u64),
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Stamp {
+        Stamp {
+            file: (found.dev(), found.ino()),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    fn at(path: &Path) -> Option<Stamp> {
+        std::fs::metadata(path).ok().as_ref().map(Stamp::of)
+    }
+}
+
 /// Every file that was read or looked for, in that order.
 #[derive(Debug, Default)]
 pub(crate) struct FileSet {
     pub(crate) sources: Vec<Source>,
+    /// What is on disk when it is still as it was read.
+    expected: Vec<(PathBuf, Option<Stamp>)>,
+    /// A directory and what was in it; None: it was not there.
+    listed: Option<(PathBuf, Option<Vec<PathBuf>>)>,
 }
 
 impl FileSet {
@@ -53,14 +83,42 @@ impl FileSet {
         kind: SourceKind,
     ) -> (Arc<PathBuf>, Result<Arc<[u8]>, ReadError>) {
         let result = read(path);
-        let (content, modified, outcome) = match result {
-            Ok((content, modified)) => {
+        let (content, found, outcome) = match result {
+            Ok((content, found)) => {
                 let content: Arc<[u8]> = content.into();
-                (Some(Arc::clone(&content)), modified, Ok(content))
+                (Some(Arc::clone(&content)), Some(found), Ok(content))
             }
             Err(error) => (None, None, Err(error)),
         };
+        let stamp = match &found {
+            Some(found) => Some(Stamp::of(found)),
+            None if matches!(outcome, Err(ReadError::Missing)) => None,
+            None => Stamp::at(path),
+        };
+        self.expected.push((path.to_owned(), stamp));
+        let modified = found.and_then(|found| found.modified().ok());
         (self.remember(path, kind, content, modified), outcome)
+    }
+
+    /// What is in a directory, in the order of the names; None when it is not there.
+    pub(crate) fn list(&mut self, directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+        let found = list(directory)?;
+        self.listed = Some((directory.to_owned(), found.clone()));
+        Ok(found)
+    }
+
+    /// Whether a directory was to be listed that is not there.
+    pub(crate) fn lacks_directory(&self) -> bool {
+        matches!(self.listed, Some((_, None)))
+    }
+
+    /// Whether all is as it was read: then it was so, all at once, at the end of reading.
+    pub(crate) fn is_current(&self) -> bool {
+        let listed = self
+            .listed
+            .iter()
+            .all(|(directory, found)| list(directory).is_ok_and(|now| now == *found));
+        listed && self.expected.iter().all(|(path, stamp)| Stamp::at(path) == *stamp)
     }
 
     /// Takes a content as that of a file.
@@ -95,7 +153,31 @@ pub(crate) fn peek(path: &Path) -> Result<Vec<u8>, ReadError> {
     read(path).map(|(content, _)| content)
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), ReadError> {
+fn list(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    Ok(Some(paths))
+}
+
+/// Network file systems learn from reading that a file is another one by now, so a change is only
+/// believed when it goes on.
+fn read(path: &Path) -> Result<(Vec<u8>, Metadata), ReadError> {
+    const TRIES: u32 = 3;
+    let mut tries = 1;
+    loop {
+        match read_once(path) {
+            Err(ReadError::Changing) if tries < TRIES => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn read_once(path: &Path) -> Result<(Vec<u8>, Metadata), ReadError> {
     // Without O_NONBLOCK the open of a FIFO waits for a writer, for ever.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
@@ -121,10 +203,10 @@ fn read(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), ReadError> {
     let after = file.metadata()?;
     // Files of /proc have no size of their own.
     let grown = before.len() != 0 && content.len() as u64 != before.len();
-    if grown || after.len() != before.len() || after.modified().ok() != before.modified().ok() {
+    if grown || Stamp::of(&after) != Stamp::of(&before) {
         return Err(ReadError::Changing);
     }
-    Ok((content, before.modified().ok()))
+    Ok((content, before))
 }
 
 fn word(kind: std::fs::FileType) -> &'static str {

@@ -61,6 +61,9 @@ fn value(kind: &'static Kind) -> Value {
             let types = ["integer", "string"];
             or_null(&types, json!({ "minimum": 0, "minLength": 2, "pattern": pattern }))
         }
+        Kind::Size { .. } => {
+            or_null(&["string", "integer"], json!({ "minimum": 0, "pattern": "^[0-9]+[KkMGT]?$" }))
+        }
         Kind::Integer { min, max } => {
             or_null(&["integer"], json!({ "minimum": min, "maximum": max }))
         }

@@ -71,6 +71,9 @@ pub enum Event {
         /// Its number, higher than any before.
         generation: Generation,
     },
+    /// The first look at the files brought no configuration that can be applied. What a supervisor
+    /// that was there before has left is gone on with.
+    ConfigUnusable,
     /// Somebody wants instances up.
     StartRequested {
         /// Who waits for the answer.

@@ -123,6 +123,10 @@ pub const FIELDS: &[Field] = fields! {
     "limits.files" Restart |s| s.exec.max_files => s.exec.max_files.map(|n| n.to_string());
     "logFile" Restart |s| &s.exec.log_file => s.exec.log_file.as_ref().map(ToString::to_string);
     "log.target" Restart |s| s.exec.log_target => Some(word(&s.exec.log_target));
+    "log.maxSize" Restart |s| s.exec.log_rotation.map(|r| r.max_size)
+        => s.exec.log_rotation.map(|r| crate::text::size(r.max_size));
+    "log.maxFiles" Restart |s| s.exec.log_rotation.map(|r| r.max_files)
+        => s.exec.log_rotation.map(|r| r.max_files.to_string());
     "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
     "essential" Live |s| s.essential => Some(s.essential.to_string());
 };
@@ -204,14 +208,20 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
     let mut changes: Vec<FieldChange> = FIELDS
         .iter()
         .filter(|field| (field.differs)(old, new))
-        .map(|field| FieldChange {
-            key: field.key.to_owned(),
-            old: (field.value)(old),
-            new: (field.value)(new),
-            consequence: match field.key {
-                "enabled" => resolve(field.causes, new.enabled),
-                _ => resolve(field.causes, new.instances > old.instances),
-            },
+        .map(|field| {
+            let (was, is) = ((field.value)(old), (field.value)(new));
+            // What differs may be the value of a `${NAME}`, which is not shown.
+            let hidden = was == is;
+            FieldChange {
+                key: field.key.to_owned(),
+                old: was,
+                new: is
+                    .map(|text| if hidden { format!("{text} (with another value)") } else { text }),
+                consequence: match field.key {
+                    "enabled" => resolve(field.causes, new.enabled),
+                    _ => resolve(field.causes, new.instances > old.instances),
+                },
+            }
         })
         .collect();
     let names = old.exec.env.keys().chain(new.exec.env.keys());

@@ -12,6 +12,7 @@
 use crate::spec::HealthCheck;
 use crate::time::Mono;
 use crate::view::HealthState;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,15 +30,19 @@ pub enum Turned {
     Unhealthy,
 }
 
-/// The health of one run.
-#[derive(Clone, Debug)]
+/// The health of one run. Of it, what the checks add up to is kept; counting begins again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     state: HealthState,
     /// Whether any check of this run has succeeded.
     proven: bool,
+    #[serde(skip)]
     successes: u32,
+    #[serde(skip)]
     failures: u32,
+    #[serde(skip)]
     detail: Option<Arc<str>>,
+    #[serde(skip)]
     last: Option<Mono>,
 }
 
@@ -59,6 +64,13 @@ impl Health {
     #[must_use]
     pub fn state(&self) -> HealthState {
         self.state
+    }
+
+    /// As it is kept: see [`crate::snapshot`].
+    #[must_use]
+    pub fn kept(&self) -> Health {
+        let Health { state, proven, .. } = *self;
+        Health { state, proven, successes: 0, failures: 0, detail: None, last: None }
     }
 
     /// What the last failure said.

@@ -20,6 +20,7 @@
 //! | [`reload`] | the plan of a change, its steps, their record |
 //! | [`machine`] | the whole: events in, effects out |
 //! | [`event`], [`note`] | what the machine is told and answers; what is worth telling people |
+//! | [`snapshot`] | what is kept for a supervisor that was killed |
 //! | [`view`] | what others may read |
 //! | [`text`] | the words for people, the same in every interface |
 
@@ -37,6 +38,7 @@ pub mod process;
 pub mod reload;
 pub mod restart;
 mod signal;
+pub mod snapshot;
 pub mod spec;
 pub mod text;
 pub mod time;

@@ -8,15 +8,18 @@
 //! | `run` | the life of a run: spawn, ready, healthy, ending, over |
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
+//! | `restore` | going on where a supervisor that was killed has been |
 //!
 //! One turn takes in one event and then *settles*: first who should be up is worked out for all it
 //! may have changed for, to a fixed point; then each instance concerned takes the step that its
-//! state calls for, which may concern others. The order is fixed, and the graph has no cycle, so
-//! this ends, and ends the same way each time.
+//! state calls for, which may concern others; when nobody has one to take, what has come of each is
+//! said. The order is fixed, and the graph has no cycle, so this ends, and ends the same way each
+//! time.
 
 mod apply;
 mod command;
 mod gate;
+mod restore;
 mod run;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
@@ -26,6 +29,7 @@ use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
 use crate::restart::Chance;
+use crate::snapshot::Stopped;
 use crate::spec::{Config, ProcessSpec};
 use crate::time::{Mono, Timers};
 use crate::view::{HealthState, InstanceView, State, Summary};
@@ -59,12 +63,20 @@ pub struct Machine {
     intents: BTreeSet<InstanceId>,
     /// Each may have a step to take.
     moves: BTreeSet<InstanceId>,
-    /// Each waits, and whether that is for something that will come is judged when all has moved.
-    waits: BTreeSet<InstanceId>,
+    /// What has come of each is to be said once nobody has a step to take.
+    unjudged: BTreeSet<InstanceId>,
     /// Changed in this turn.
     changed: BTreeSet<InstanceId>,
     /// Changed since they were last taken.
     dirty: BTreeSet<InstanceId>,
+    /// Changed since their snapshots were last taken.
+    unsaved: BTreeSet<InstanceId>,
+    /// It goes on where another has been, and has had no configuration of its own yet.
+    restored: bool,
+    /// Nothing starts before the files were looked at.
+    holds_back: bool,
+    /// What operators stopped before, as far as no instance tells of it.
+    stopped: Stopped,
     summary: Summary,
 }
 
@@ -91,9 +103,13 @@ impl Machine {
             exit_code: 0,
             intents: BTreeSet::new(),
             moves: BTreeSet::new(),
-            waits: BTreeSet::new(),
+            unjudged: BTreeSet::new(),
             changed: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            restored: false,
+            holds_back: false,
+            stopped: Stopped::default(),
             summary: Summary::default(),
         }
     }
@@ -115,6 +131,7 @@ impl Machine {
             Event::ConfigAccepted { request, config, generation } => {
                 self.accept(request, config, generation, now, out);
             }
+            Event::ConfigUnusable => self.go_on(),
             Event::StartRequested { request, instances, once } => {
                 self.start_requested(request, &instances, once, now, out);
             }
@@ -277,14 +294,15 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
-            } else if let Some(id) = self.waits.pop_first() {
-                self.judge_wait(&id, now, out);
+            } else if let Some(id) = self.unjudged.pop_first() {
+                self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
                 break;
             }
         }
         for id in std::mem::take(&mut self.changed) {
             self.count(&id);
+            self.unsaved.insert(id.clone());
             self.dirty.insert(id);
         }
         if self.ending && self.live == 0 && !self.finished {

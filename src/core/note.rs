@@ -113,6 +113,18 @@ pub enum What {
     },
     /// A configuration was applied, or superseded by a newer one.
     ReloadFinished(Arc<ReloadReport>),
+    /// What another supervisor had started was found and is kept running.
+    TookOver {
+        /// So many runs are kept.
+        kept: usize,
+        /// So many have ended meanwhile.
+        lost: usize,
+    },
+    /// A run of another supervisor was found and goes on.
+    Kept {
+        /// The main process.
+        pid: u32,
+    },
     /// Everything is being ended.
     ShuttingDown,
     /// A process is still there after it was killed (it may be in an uninterruptible wait).
@@ -142,6 +154,8 @@ impl What {
             What::Waiting { .. } => "waiting",
             What::ReloadStarted { .. } => "reload-started",
             What::ReloadFinished(_) => "reload-finished",
+            What::TookOver { .. } => "took-over",
+            What::Kept { .. } => "kept",
             What::ShuttingDown => "shutting-down",
             What::StillThere => "still-there",
         }

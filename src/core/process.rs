@@ -142,6 +142,8 @@ pub(crate) struct Instance {
     pub leaving: bool,
     /// The dependency that keeps it down although it is wanted.
     pub held: Option<ProcessId>,
+    /// What it was last said to wait for; empty when it does not wait.
+    pub told: Vec<Blocker>,
     pub phase: Phase,
     /// Since when it is in the state others see.
     pub since: Mono,
@@ -186,6 +188,7 @@ impl Instance {
             up: false,
             leaving: false,
             held: None,
+            told: Vec::new(),
             phase: Phase::Down,
             since: now,
             restart_due: None,

@@ -12,13 +12,47 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A text in which the number of the instance may stand.
+/// A text in which the number of the instance may stand, and values that must not be shown.
 ///
-/// Everything else of `${NAME}` was resolved when the file was read; `${INSTANCE}` is kept as one
-/// NUL byte, which no argument, path or value may contain.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Text(Arc<str>);
+/// Every `${NAME}` was filled in when the file was read. Two are still told apart: `${INSTANCE}` is
+/// kept as one NUL byte, which no argument, path or value may contain; and a text with any other
+/// `${NAME}` keeps the form it has in the file, which is the only one that is ever shown, because
+/// what came from an environment may be a secret wherever it was put.
+///
+/// Two texts are equal when what they say is equal, however they came to say it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub struct Text {
+    value: Arc<str>,
+    /// As it is shown, where that is not the value.
+    shown: Option<Arc<str>>,
+}
+
+/// How a [`Text`] is stored: most are their value alone.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Plain(Arc<str>),
+    Hiding { value: Arc<str>, shown: Arc<str> },
+}
+
+impl From<Stored> for Text {
+    fn from(stored: Stored) -> Text {
+        match stored {
+            Stored::Plain(value) => Text { value, shown: None },
+            Stored::Hiding { value, shown } => Text { value, shown: Some(shown) },
+        }
+    }
+}
+
+impl From<Text> for Stored {
+    fn from(text: Text) -> Stored {
+        match text.shown {
+            None => Stored::Plain(text.value),
+            Some(shown) => Stored::Hiding { value: text.value, shown },
+        }
+    }
+}
 
 impl Text {
     /// The byte that stands for `${INSTANCE}`.
@@ -27,30 +61,65 @@ impl Text {
     /// A text, with [`Text::INSTANCE`] where the number of the instance goes.
     #[must_use]
     pub fn new(template: &str) -> Text {
-        Text(Arc::from(template))
+        Text { value: Arc::from(template), shown: None }
     }
 
-    /// The text for one instance.
+    /// A text with values in it that must not be shown, and the form in which it is shown. Both
+    /// have [`Text::INSTANCE`] where the number of the instance goes.
+    #[must_use]
+    pub fn hiding(template: &str, shown: &str) -> Text {
+        Text { value: Arc::from(template), shown: Some(Arc::from(shown)) }
+    }
+
+    /// The text for one instance. Not to be shown to anybody: see [`Text::rendered`].
     #[must_use]
     pub fn render(&self, index: u32) -> Cow<'_, str> {
-        if self.0.contains(Self::INSTANCE) {
-            Cow::Owned(self.0.replace(Self::INSTANCE, &index.to_string()))
-        } else {
-            Cow::Borrowed(&self.0)
+        with_index(&self.value, index)
+    }
+
+    /// The text for one instance, and the form of it that may be shown.
+    #[must_use]
+    pub fn rendered(&self, index: u32) -> Rendered {
+        Rendered {
+            value: self.render(index).into_owned(),
+            shown: self.shown.as_deref().map(|shown| with_index(shown, index).into_owned()),
         }
+    }
+
+    /// Whether there are values in it that must not be shown.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        self.shown.is_some()
     }
 
     /// Whether the instances have different texts.
     #[must_use]
     pub fn depends_on_instance(&self) -> bool {
-        self.0.contains(Self::INSTANCE)
+        self.value.contains(Self::INSTANCE)
     }
 }
 
+fn with_index(template: &str, index: u32) -> Cow<'_, str> {
+    if template.contains(Text::INSTANCE) {
+        Cow::Owned(template.replace(Text::INSTANCE, &index.to_string()))
+    } else {
+        Cow::Borrowed(template)
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.value == other.value
+    }
+}
+
+impl Eq for Text {}
+
 impl fmt::Display for Text {
-    /// As a person wrote it, with `${INSTANCE}`.
+    /// As a person wrote it, with `${INSTANCE}` and the other names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.replace(Self::INSTANCE, "${INSTANCE}"))
+        let shown = self.shown.as_ref().unwrap_or(&self.value);
+        f.write_str(&shown.replace(Self::INSTANCE, "${INSTANCE}"))
     }
 }
 
@@ -63,6 +132,57 @@ impl fmt::Debug for Text {
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
         Text::new(text)
+    }
+}
+
+/// A text for one instance. Its `Display` and `Debug` are the form that may be shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Rendered {
+    value: String,
+    shown: Option<String>,
+}
+
+impl Rendered {
+    /// What it says.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The form that may be shown.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.shown.as_ref().unwrap_or(&self.value)
+    }
+
+    /// Whether there are values in it that must not be shown.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// Something taken from its value, which is shown as the whole where that hides values.
+    #[must_use]
+    pub fn part(&self, value: String) -> Rendered {
+        Rendered { value, shown: self.shown.clone() }
+    }
+}
+
+impl From<&str> for Rendered {
+    fn from(value: &str) -> Rendered {
+        Rendered { value: value.to_owned(), shown: None }
+    }
+}
+
+impl fmt::Display for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.shown())
+    }
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
     }
 }
 
@@ -101,14 +221,14 @@ pub enum Command {
 impl Command {
     /// The argument vector for one instance, `argv[0]` first.
     #[must_use]
-    pub fn argv(&self, index: u32) -> Vec<String> {
+    pub fn argv(&self, index: u32) -> Vec<Rendered> {
         match self {
-            Command::Program { program, args } => std::iter::once(program)
-                .chain(args.iter())
-                .map(|text| text.render(index).into_owned())
-                .collect(),
+            Command::Program { program, args } => {
+                std::iter::once(program).chain(args.iter()).map(|t| t.rendered(index)).collect()
+            }
             Command::Shell(line) => {
-                vec!["/bin/sh".into(), "-c".into(), line.render(index).into_owned()]
+                let shell = ["/bin/sh", "-c"].map(Rendered::from);
+                shell.into_iter().chain([line.rendered(index)]).collect()
             }
         }
     }
@@ -125,6 +245,15 @@ pub enum LogTarget {
     Journal,
     /// Nowhere.
     None,
+}
+
+/// When a log file is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// No file is larger, in bytes.
+    pub max_size: u64,
+    /// So many rotated files are kept, besides the one that is written.
+    pub max_files: u32,
 }
 
 /// The part of a spec that a running process has already taken in: a change of any of it needs a
@@ -152,6 +281,8 @@ pub struct ExecSpec {
     pub log_file: Option<Text>,
     /// Where output goes besides the file.
     pub log_target: LogTarget,
+    /// When the log file is rotated. None: never.
+    pub log_rotation: Option<LogRotation>,
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
 }
@@ -385,6 +516,7 @@ impl ProcessSpec {
                 max_files: None,
                 log_file: None,
                 log_target: LogTarget::Auto,
+                log_rotation: None,
                 pid_file: None,
             },
             depends_on: Vec::new(),
@@ -447,12 +579,35 @@ mod tests {
     fn a_command_is_its_argument_vector() {
         let args = Arc::from([Text::new("-p"), Text::new("300\0")]);
         let program = Command::Program { program: Text::new("node"), args };
-        assert_eq!(program.argv(1), ["node", "-p", "3001"]);
+        let argv = |command: &Command, index| {
+            let words = command.argv(index).into_iter();
+            words.map(|word| word.value().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(argv(&program, 1), ["node", "-p", "3001"]);
         let line = Command::Shell(Text::new("echo \0 | cat"));
-        assert_eq!(line.argv(2), ["/bin/sh", "-c", "echo 2 | cat"]);
+        assert_eq!(argv(&line, 2), ["/bin/sh", "-c", "echo 2 | cat"]);
         assert!(Text::new("300\0").depends_on_instance());
         assert!(!Text::new("3000").depends_on_instance());
         assert_eq!(format!("{:?}", Text::from("300\0")), r#""300${INSTANCE}""#);
+    }
+
+    #[test]
+    fn a_value_in_a_text_is_never_shown() {
+        let text = Text::hiding("/srv/hunter2/\0", "/srv/${PASS}/\0");
+        assert_eq!(
+            format!("{text} {text:?}"),
+            "/srv/${PASS}/${INSTANCE} \"/srv/${PASS}/${INSTANCE}\""
+        );
+        assert_eq!(text.render(1), "/srv/hunter2/1");
+        let rendered = text.rendered(1);
+        assert_eq!(format!("{rendered} {rendered:?}"), "/srv/${PASS}/1 \"/srv/${PASS}/1\"");
+        assert_eq!((rendered.value(), rendered.hides()), ("/srv/hunter2/1", true));
+        assert_eq!(text, Text::new("/srv/hunter2/\0"));
+        for text in [text, Text::new("plain\0")] {
+            let stored = serde_json::to_string(&text).unwrap();
+            let back: Text = serde_json::from_str(&stored).unwrap();
+            assert_eq!((&back, back.to_string()), (&text, text.to_string()), "{stored}");
+        }
     }
 
     #[test]

@@ -33,6 +33,17 @@ pub fn span(value: Duration) -> String {
     text
 }
 
+/// A size as the file has it: `50M`, `1536`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    for (unit, factor) in [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)] {
+        if bytes >= factor && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    bytes.to_string()
+}
+
 /// A duration roughly, for a person who reads a sentence: `0.3 s`, `12 s`, `3 min`, `2.5 h`.
 #[must_use]
 pub fn about(value: Duration) -> String {
@@ -216,6 +227,14 @@ impl Display for What {
                 write!(f, "applying generation {generation}: {plan}")
             }
             What::ReloadFinished(report) => write!(f, "{report}"),
+            What::TookOver { kept, lost: 0 } => {
+                write!(f, "took over from another supervisor: {kept} kept running")
+            }
+            What::TookOver { kept, lost } => write!(
+                f,
+                "took over from another supervisor: {kept} kept running, {lost} ended meanwhile"
+            ),
+            What::Kept { pid } => write!(f, "kept running as pid {pid} by a new supervisor"),
             What::ShuttingDown => write!(f, "shutting down"),
             What::StillThere => write!(
                 f,

@@ -39,7 +39,7 @@ pub(super) enum Work {
 /// A configuration that was read and judged.
 pub(super) struct ReadResult {
     examined: Examined,
-    /// Why files are not watched, where they should be.
+    /// Why not every file is watched, where it should be.
     unwatched: Option<String>,
     watching: bool,
 }
@@ -100,6 +100,8 @@ pub(super) struct Desk {
     modified: Option<SystemTime>,
     reloaded: Option<SystemTime>,
     watching: bool,
+    /// Why not every file is watched, as it was told last.
+    unwatched: Option<String>,
 }
 
 impl Desk {
@@ -124,6 +126,7 @@ impl Desk {
             modified: None,
             reloaded: None,
             watching: false,
+            unwatched: None,
         }
     }
 
@@ -227,8 +230,11 @@ impl Driver {
         let ReadResult { examined, unwatched, watching } = result;
         let Examined { loaded, diagnostics, is_refused, timings, .. } = examined;
         self.desk.watching = watching;
-        if let Some(why) = unwatched {
-            self.remark(Level::WARN, "not-watching", why);
+        if self.desk.unwatched != unwatched {
+            if let Some(why) = &unwatched {
+                self.remark(Level::WARN, "not-watching", why.clone());
+            }
+            self.desk.unwatched = unwatched;
         }
         let main = loaded.sources.files.iter().find_map(|source| source.modified);
         self.desk.modified = main.or(self.desk.modified);
@@ -243,6 +249,10 @@ impl Driver {
         let config = match loaded.config.clone().filter(|_| !is_refused) {
             Some(config) => config,
             None => {
+                if !self.notifier.is_started() {
+                    // What a daemon before has left goes on.
+                    self.feed(Event::ConfigUnusable);
+                }
                 // Of what nobody asked for, and what was told before, nobody has to hear again.
                 let asked = waiters.iter().any(|waiter| waiter.reply.is_some());
                 if asked || !known || before != Some(digest) {
@@ -495,5 +505,6 @@ async fn read(standing: Standing, watch: Watch) -> ReadResult {
     let sources = daemon.watch.then_some(&examined.loaded.sources);
     let told = watch.set(sources, daemon.debounce).await;
     let watching = daemon.watch && told.is_ok();
-    ReadResult { examined, unwatched: told.err(), watching }
+    let unwatched = told.unwrap_or_else(Some);
+    ReadResult { examined, unwatched, watching }
 }

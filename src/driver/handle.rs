@@ -5,6 +5,7 @@
 //! subscribers which objects that were.
 
 use crate::backend::Backend;
+pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
@@ -141,7 +142,7 @@ pub struct Turn {
 /// The read side. Cheap to read at any time, from any task.
 #[derive(Debug)]
 pub struct Published {
-    instances: RwLock<BTreeMap<InstanceId, Arc<InstanceView>>>,
+    pub(super) instances: RwLock<BTreeMap<InstanceId, Arc<InstanceView>>>,
     manager: RwLock<Arc<ManagerView>>,
     jobs: RwLock<BTreeMap<JobId, JobView>>,
     events: RwLock<VecDeque<Arc<EventLine>>>,
@@ -231,76 +232,9 @@ impl Published {
         }
         events.push_back(Arc::new(line));
     }
-
-    /// Resolves what a person wrote: `api` (short for `api@0`), `api@2`, `api@*`, `tag:web`, and
-    /// globs with `*` and `?` over ids. The result has no duplicates and is in the order asked.
-    ///
-    /// # Errors
-    /// The first name that means no instance.
-    pub fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>, Refusal> {
-        let instances = read(&self.instances);
-        let mut seen = BTreeSet::new();
-        let mut found = Vec::new();
-        for name in names {
-            let mut any = false;
-            for (id, view) in instances.iter() {
-                if names_instance(name, id, view) {
-                    any = true;
-                    if seen.insert(id.clone()) {
-                        found.push(id.clone());
-                    }
-                }
-            }
-            if !any {
-                return Err(Refusal::NoSuchProcess(name.clone()));
-            }
-        }
-        Ok(found)
-    }
 }
 
-fn names_instance(name: &str, id: &InstanceId, view: &InstanceView) -> bool {
-    if let Some(tag) = name.strip_prefix("tag:") {
-        return view.spec.tags.iter().any(|t| &**t == tag);
-    }
-    match name.split_once('@') {
-        Some((process, index)) => {
-            glob(process, id.process.as_str()) && glob(index, &id.index.to_string())
-        }
-        None if name.contains(['*', '?']) => glob(name, id.process.as_str()),
-        None => id.index == 0 && id.process.as_str() == name,
-    }
-}
-
-/// Whether `text` matches `pattern`, where `*` stands for any run of characters and `?` for one.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match retry {
-                Some((star, from)) => {
-                    p = star + 1;
-                    t = from + 1;
-                    retry = Some((star, t));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
-}
-
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -427,7 +361,7 @@ pub(super) enum Command {
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
-    OpenLog { name: String, follow: bool, reply: Reply<Option<OwnedFd>> },
+    OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
     Shutdown,
     Kill,
@@ -587,9 +521,9 @@ impl Handle {
     pub async fn open_log(
         &self,
         name: String,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<Option<OwnedFd>, DriverError> {
-        self.ask(|reply| Command::OpenLog { name, follow, reply }).await
+        self.ask(|reply| Command::OpenLog { name, request, reply }).await
     }
 
     /// What an instance uses at the moment; nothing where it does not run.
@@ -618,6 +552,12 @@ impl Handle {
         self.ask(|reply| Command::PidFd { instance, reply }).await
     }
 
+    /// What the last exec check of an instance that failed wrote at its end.
+    #[must_use]
+    pub fn check_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        self.backend.command_output(instance)
+    }
+
     /// Ends everything in order, and then the driver.
     pub async fn shutdown(&self) {
         // A driver that is gone has nothing left to end.
@@ -627,27 +567,5 @@ impl Handle {
     /// Kills everything that is left of a shutdown.
     pub async fn kill(&self) {
         let _ = self.commands.send(Command::Kill).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::glob;
-
-    #[test]
-    fn globs() {
-        for (pattern, text, expected) in [
-            ("web*", "web-1", true),
-            ("*", "", true),
-            ("w?b", "web", true),
-            ("w?b", "wb", false),
-            ("*b*1", "web-11", true),
-            ("a*b*c", "abbc", true),
-            ("a*b*c", "abbd", false),
-            ("web", "web", true),
-            ("web", "webs", false),
-        ] {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
-        }
     }
 }

@@ -62,7 +62,7 @@ fn level(what: &What) -> Level {
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
         | What::Unhealthy { .. } => Level::WARN,
-        What::Starting { .. } => Level::DEBUG,
+        What::Starting { .. } | What::Kept { .. } => Level::DEBUG,
         _ => Level::INFO,
     }
 }

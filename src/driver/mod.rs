@@ -13,25 +13,28 @@
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
 //! | `journal` | the event log: lines for people and programs |
-//! | `publish` | what others read |
+//! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod desk;
 mod edit;
 pub mod handle;
 mod journal;
+mod names;
 mod publish;
 mod read;
 mod replace;
 mod watch;
 
-use crate::backend::{Backend, Facts};
+use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
 use crate::core::Machine;
 use crate::core::event::{Effect, Event, Refusal};
 use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
+use crate::core::snapshot::Restored;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::Store;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -39,6 +42,7 @@ use handle::{
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::Level;
 
 /// How many commands may queue before callers wait.
 const MAILBOX: usize = 256;
@@ -59,10 +63,21 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// What a driver begins with: where states are kept, and those that were found there.
+pub struct Keeping {
+    /// Where they are kept.
+    pub store: Store,
+    /// What was found.
+    pub restored: Restored,
+    /// What is to be said of it.
+    pub remarks: Vec<String>,
+}
+
 /// The only owner of the machine.
 pub struct Driver {
     options: Options,
     machine: Machine,
+    keeping: Keeping,
     backend: Arc<dyn Backend>,
     prober: Prober,
     facts: mpsc::UnboundedReceiver<Event>,
@@ -78,6 +93,8 @@ pub struct Driver {
     ended: VecDeque<JobEnd>,
     last_event: u64,
     finished: Option<u8>,
+    /// It was said that states cannot be kept.
+    is_unkept: bool,
     effects: Vec<Effect>,
 }
 
@@ -100,6 +117,7 @@ impl Driver {
     #[must_use]
     pub fn new(
         options: Options,
+        keeping: Keeping,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -122,6 +140,7 @@ impl Driver {
         let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
         let driver = Driver {
             machine: Machine::new(options.seed),
+            keeping,
             desk: desk::Desk::new(options.location.clone()),
             options,
             backend,
@@ -138,6 +157,7 @@ impl Driver {
             ended: VecDeque::new(),
             last_event: 0,
             finished: None,
+            is_unkept: false,
             effects: Vec::new(),
         };
         (driver, handle)
@@ -145,18 +165,25 @@ impl Driver {
 
     /// Runs until everything has ended; the result is the supervisor's exit code.
     pub async fn run(mut self) -> u8 {
+        self.take_over();
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
         loop {
             let deadline = self.machine.poll_timeout();
+            let unwritten = self.keeping.store.again();
             tokio::select! {
                 biased;
                 Some(fact) = self.facts.recv() => self.take_facts(fact),
                 () = until(deadline) => self.time_out(),
+                () = sleep_until(unwritten) => self.keep_again(),
                 Some(work) = self.desk.done() => self.take_work(work),
                 Some(command) = self.commands.recv() => self.take_command(command),
             }
             self.publish();
             if let Some(code) = self.finished {
+                if self.options.ends_by_itself {
+                    // Who begins a foreground again wants all of it again.
+                    self.keeping.store.clear();
+                }
                 return code;
             }
         }
@@ -175,14 +202,66 @@ impl Driver {
     fn time_out(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.handle_timeout(now(), &mut effects);
-        self.carry_out(effects);
+        self.keep_and_carry_out(effects);
     }
 
     /// Gives the machine one event, and hands its effects on.
     fn feed(&mut self, event: Event) {
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.handle(event, now(), &mut effects);
+        self.keep_and_carry_out(effects);
+    }
+
+    /// Goes on with what was found of a daemon before.
+    fn take_over(&mut self) {
+        for remark in std::mem::take(&mut self.keeping.remarks) {
+            self.remark(Level::WARN, "not-kept", remark);
+        }
+        let restored = std::mem::take(&mut self.keeping.restored);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.machine.restore(restored, now(), &mut effects);
+        self.keep_and_carry_out(effects);
+        self.publish();
+    }
+
+    /// Writes down first: who is killed in between has decided something and not done it, and never
+    /// done something that nobody knows of.
+    fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
+        for id in self.machine.take_unsaved() {
+            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
+        let store = &mut self.keeping.store;
+        store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        store.flush_stops();
+        self.tell_trouble();
         self.carry_out(effects);
+    }
+
+    /// Writes what could not be written before.
+    fn keep_again(&mut self) {
+        for id in self.keeping.store.take_unwritten() {
+            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
+        let store = &mut self.keeping.store;
+        store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        self.tell_trouble();
+    }
+
+    /// Says when states cannot be kept, and when they are kept again: each once.
+    fn tell_trouble(&mut self) {
+        let trouble = self.keeping.store.trouble().map(str::to_owned);
+        if trouble.is_some() == self.is_unkept {
+            return;
+        }
+        self.is_unkept = trouble.is_some();
+        match trouble {
+            Some(why) => self.remark(
+                Level::ERROR,
+                "not-kept",
+                format!("the state cannot be kept ({why}); supervising goes on from memory"),
+            ),
+            None => self.remark(Level::INFO, "kept-again", "the state is kept again".to_owned()),
+        }
     }
 
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
@@ -296,8 +375,8 @@ impl Driver {
             }
             Command::Plan { content, reply } => self.begin_plan(content, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
-            Command::OpenLog { name, follow, reply } => {
-                let log = self.one(&name).and_then(|id| self.open_log(&id, follow));
+            Command::OpenLog { name, request, reply } => {
+                let log = self.one(&name).and_then(|id| self.open_log(&id, request));
                 let _ = reply.send(log);
             }
             Command::PidFd { instance, reply } => {
@@ -353,11 +432,11 @@ impl Driver {
     fn open_log(
         &self,
         id: &InstanceId,
-        follow: bool,
+        request: LogRequest,
     ) -> Result<Option<std::os::fd::OwnedFd>, DriverError> {
         let missing = || DriverError::Refused(Refusal::NoSuchProcess(id.to_string()));
         let view = self.machine.view(id).ok_or_else(missing)?;
-        let log = self.backend.open_log(id, &view.spec, follow);
+        let log = self.backend.open_log(id, &view.spec, request);
         log.transpose().map_err(|error| {
             DriverError::NotAvailable(format!("the log of {id} cannot be read: {error}"))
         })
@@ -366,6 +445,13 @@ impl Driver {
 
 fn refuse<T>(reply: Reply<T>, error: DriverError) {
     let _ = reply.send(Err(error));
+}
+
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for a point of the machine's time; for ever when there is none.

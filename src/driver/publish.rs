@@ -15,7 +15,11 @@ impl Driver {
         }
         let dirty = self.machine.take_dirty();
         for id in &dirty {
-            self.published.set_instance(id, self.machine.view(id));
+            let view = self.machine.view(id);
+            if view.is_none() {
+                self.backend.forget(id);
+            }
+            self.published.set_instance(id, view);
         }
         self.turn.instances.extend(dirty);
         self.publish_manager();

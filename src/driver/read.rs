@@ -3,11 +3,12 @@
 
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
-use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, load_with};
+use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources, load_with};
 use crate::core::ids::ProcessId;
 use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,18 +24,23 @@ pub(super) struct Standing {
     pub(super) daemon: Option<DaemonSettings>,
 }
 
-/// Which files are missing that could be there.
-#[derive(Clone, Copy, Default)]
+/// Which files are missing that could be there, and where others are.
+#[derive(Clone, Default)]
 pub(super) struct Missing {
     main: bool,
     processes: bool,
+    /// The drop-in directory, where files were read from it.
+    drop_ins: Option<PathBuf>,
 }
 
 impl Missing {
     pub(super) fn of(loaded: &Loaded) -> Missing {
         let mut files = loaded.sources.files.iter();
         let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
-        Missing { main, processes: loaded.missing }
+        let mut files = loaded.sources.files.iter();
+        let has_drop_ins = files.any(|file| file.kind == SourceKind::DropIn);
+        let drop_ins = has_drop_ins.then(|| loaded.sources.drop_ins.clone());
+        Missing { main, processes: loaded.missing, drop_ins }
     }
 }
 
@@ -94,6 +100,13 @@ impl Standing {
             let place = Place::whole(Arc::new(main.clone()));
             let message = format!("{} is gone; its settings stay in force", main.display());
             diagnostics.push(Diagnostic::error("missing-file", place, message));
+        }
+        let Sources { drop_ins, has_drop_ins, .. } = &loaded.sources;
+        if self.missing.drop_ins.as_ref() == Some(drop_ins) && !has_drop_ins && !gone {
+            let place = Place::whole(Arc::new(drop_ins.clone()));
+            let message = format!("{} is gone; what its files say stays", drop_ins.display());
+            let problem = Diagnostic::error("missing-file", place, message);
+            diagnostics.push(problem.help("an empty directory there says that there is no file"));
         }
     }
 

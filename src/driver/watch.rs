@@ -15,7 +15,7 @@ struct Order {
     files: Vec<PathBuf>,
     drop_ins: PathBuf,
     debounce: Duration,
-    reply: oneshot::Sender<Result<(), String>>,
+    reply: oneshot::Sender<Option<String>>,
 }
 
 impl Watch {
@@ -28,13 +28,15 @@ impl Watch {
     /// Watches these from now on, and nothing else; None: nothing at all. What is not watched yet
     /// counts as changed once it is, so nothing between a read and its watch is lost.
     ///
+    /// Returns why not everything can be watched.
+    ///
     /// # Errors
-    /// Why files are not watched, or not all.
+    /// Why files are not watched at all.
     pub(super) async fn set(
         &self,
         sources: Option<&Sources>,
         debounce: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let (reply, answer) = oneshot::channel();
         let gone = || "the watcher has ended".to_owned();
         let (files, drop_ins) = match sources {
@@ -45,7 +47,7 @@ impl Watch {
             None => Default::default(),
         };
         self.0.send(Order { files, drop_ins, debounce, reply }).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        answer.await.map_err(|_| gone())
     }
 }
 
@@ -68,35 +70,24 @@ async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::Unbounded
         let Some(Order { files, drop_ins, debounce, reply }) = order else { return };
         let told = if files.is_empty() {
             watcher = None;
-            Ok(())
+            None
         } else {
-            follow(&mut watcher, &files, &drop_ins, debounce)
+            let watcher = watcher.get_or_insert_with(|| Watcher::new(debounce));
+            watcher.set_debounce(debounce);
+            watcher.rewatch(&files, &drop_ins).await;
+            not_watched(watcher)
         };
         // Whoever asked may have given up.
         let _ = reply.send(told);
     }
 }
 
-fn follow(
-    watcher: &mut Option<Watcher>,
-    files: &[PathBuf],
-    drop_ins: &std::path::Path,
-    debounce: Duration,
-) -> Result<(), String> {
-    let advice = "changes of the files are not noticed by themselves";
-    let watcher = match watcher {
-        Some(watcher) => {
-            watcher.set_debounce(debounce);
-            watcher.rewatch(files, drop_ins);
-            watcher
-        }
-        None => match Watcher::new(files, drop_ins, debounce) {
-            Ok(new) => watcher.insert(new),
-            Err(error) => return Err(format!("{advice} ({error}); use `provost reload`")),
-        },
-    };
-    match watcher.unwatched() {
-        [] => Ok(()),
-        some => Err(format!("{advice} everywhere: {}", some.join("; "))),
-    }
+/// What is not watched, how often it is looked at instead, and why; None when everything is watched.
+fn not_watched(watcher: &Watcher) -> Option<String> {
+    let every = watcher.compared().map(|(_, every)| every).min()?.as_secs();
+    let reasons: Vec<&str> = watcher.compared().map(|(why, _)| why).collect();
+    Some(format!(
+        "not every file can be watched, so changes are looked for every {every} s: {}",
+        reasons.join("; ")
+    ))
 }

@@ -1,5 +1,6 @@
 //! Connecting to a name that may stand for several addresses.
 
+use crate::core::spec::Rendered;
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::{TcpStream, lookup_host};
@@ -11,36 +12,37 @@ use tokio::time::{Instant, timeout_at};
 ///
 /// # Errors
 /// Says what was wrong with the name, or with each address.
-pub async fn to(address: &str, deadline: Instant) -> Result<TcpStream, String> {
-    let found = lookup_host(address).await;
+pub async fn to(address: &Rendered, deadline: Instant) -> Result<TcpStream, String> {
+    let found = lookup_host(address.value()).await;
     let found = found.map_err(|error| format!("{address}: {}", describe(&error)))?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found {
-        if !addresses.contains(&address) {
-            addresses.push(address);
+    for one in found {
+        if !addresses.contains(&one) {
+            addresses.push(one);
         }
     }
     let mut failures: Vec<(String, Vec<String>)> = Vec::new();
-    for (at, address) in addresses.iter().enumerate() {
+    for (at, one) in addresses.iter().enumerate() {
         let now = Instant::now();
         let left = u32::try_from(addresses.len() - at).unwrap_or(1);
         let until = now + deadline.saturating_duration_since(now) / left;
-        let text = match timeout_at(until, TcpStream::connect(address)).await {
+        let text = match timeout_at(until, TcpStream::connect(one)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => describe(&error),
             Err(_) => "no answer".to_owned(),
         };
-        let address = address.to_string();
         match failures.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, addresses)) => addresses.push(address),
-            None => failures.push((text, vec![address])),
+            Some((_, addresses)) => addresses.push(one.to_string()),
+            None => failures.push((text, vec![one.to_string()])),
         }
     }
     if failures.is_empty() {
         return Err(format!("{address}: the name has no address"));
     }
-    let texts =
-        failures.iter().map(|(text, addresses)| format!("{text} ({})", addresses.join(", ")));
+    let texts = failures.iter().map(|(text, addresses)| match address.hides() {
+        true => format!("{text} ({address})"),
+        false => format!("{text} ({})", addresses.join(", ")),
+    });
     Err(texts.collect::<Vec<_>>().join(", "))
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP check.
 
 use super::connect;
+use crate::core::spec::Rendered;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -20,10 +21,10 @@ const BODY: usize = 10 * 1024;
 ///
 /// # Errors
 /// Says what was wrong.
-pub async fn get(url: &str, deadline: Instant) -> Result<(), String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+pub async fn get(url: &Rendered, deadline: Instant) -> Result<(), String> {
+    let uri: Uri = url.value().parse().map_err(|error| format!("{url}: {error}"))?;
     let (host, port) = target(&uri).ok_or_else(|| format!("{url}: not an http URL"))?;
-    let stream = connect::to(&format!("{host}:{port}"), deadline).await?;
+    let stream = connect::to(&url.part(format!("{host}:{port}")), deadline).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(64 * 1024)
         .handshake(TokioIo::new(stream))

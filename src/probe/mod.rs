@@ -60,15 +60,15 @@ async fn ask(
         |result: Result<Result<(), String>, _>| result.unwrap_or_else(|_| Err(no_answer(timeout)));
     match &check.check {
         Check::Http(url) => {
-            in_time(timeout_at(deadline, http::get(&url.render(index), deadline)).await)
+            in_time(timeout_at(deadline, http::get(&url.rendered(index), deadline)).await)
         }
         Check::Tcp(address) => {
-            let address = address.render(index);
+            let address = address.rendered(index);
             let connect = async { connect::to(&address, deadline).await.map(drop) };
             in_time(timeout_at(deadline, connect).await)
         }
         Check::Exec(argv) => {
-            let argv = argv.iter().map(|text| text.render(index).into_owned()).collect();
+            let argv = argv.iter().map(|word| word.rendered(index)).collect();
             match backend.run_in_context(instance, spec, argv, timeout).await {
                 CommandEnd::Success => Ok(()),
                 CommandEnd::Failure(text) => Err(text),

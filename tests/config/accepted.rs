@@ -4,8 +4,8 @@ use crate::{Files, good, load_text, places, process, refused};
 use provost::config::load::Mode;
 use provost::core::ids::ProcessId;
 use provost::core::spec::{
-    Check, Command, Condition, LogTarget, OnFailure, ProcessSpec, Readiness, RestartCondition,
-    Signal, Text,
+    Check, Command, Condition, LogRotation, LogTarget, OnFailure, ProcessSpec, Readiness,
+    RestartCondition, Signal, Text,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,12 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+fn argv_of(spec: &ProcessSpec, index: u32) -> Vec<String> {
+    spec.exec.command.argv(index).iter().map(|word| word.value().to_owned()).collect()
+}
+
 fn argv(spec: &ProcessSpec) -> Vec<String> {
-    spec.exec.command.argv(0)
+    argv_of(spec, 0)
 }
 
 /// The main file of people who come from a proxy server with process management.
@@ -183,7 +187,7 @@ processes:
     stop: { signal: INT, timeout: 3s, command: null }
     limits: { files: 4096 }
     logFile: ./logs/api.log
-    log: { target: none }
+    log: { target: none, maxSize: 50M, maxFiles: 3 }
     pidFile: /run/api-${INSTANCE}.pid
     essential: true
     tags: [web, 1.10]
@@ -193,7 +197,7 @@ processes:
     assert!(!spec.enabled && spec.essential);
     assert_eq!(spec.name.as_deref(), Some("API"));
     assert_eq!(spec.description.as_deref(), Some("Public HTTP API"));
-    assert_eq!(spec.exec.command.argv(1), ["node", "--inspect", "server.js", "1"]);
+    assert_eq!(argv_of(&spec, 1), ["node", "--inspect", "server.js", "1"]);
     assert_eq!(spec.exec.cwd, Text::new("/srv/api"));
     assert_eq!(spec.exec.user.as_deref(), Some("api"));
     assert_eq!(spec.exec.group.as_deref(), Some("1000"));
@@ -225,6 +229,8 @@ processes:
     let log = files.path("logs/api.log");
     assert_eq!(spec.exec.log_file, Some(Text::new(log.to_str().unwrap())));
     assert_eq!(spec.exec.log_target, LogTarget::None);
+    let rotation = LogRotation { max_size: 50 << 20, max_files: 3 };
+    assert_eq!(spec.exec.log_rotation, Some(rotation));
     assert_eq!(spec.exec.pid_file, Some(Text::new("/run/api-\0.pid")));
     assert!(spec.tags.iter().map(|tag| &**tag).eq(["1.10", "web"]));
 }
@@ -347,9 +353,10 @@ fn names_are_filled_in_from_files_and_then_the_daemon() {
         .variable("HOME_OF", "/home/me");
     let loaded = files.load("processes.yaml");
     let spec = process(&loaded, "a");
-    assert_eq!(spec.exec.command.argv(3), ["x", "file-b", "3", "/home/me"]);
+    assert_eq!(argv_of(&spec, 3), ["x", "file-b", "3", "/home/me"]);
     assert_eq!(spec.exec.cwd, Text::new("/home/me/app"));
-    let value = |name: &str| spec.exec.env[name].0.to_string();
+    assert_eq!(spec.exec.cwd.to_string(), "${HOME_OF}/app");
+    let value = |name: &str| spec.exec.env[name].0.render(0).into_owned();
     assert_eq!(value("X"), "file-b");
     assert_eq!(value("Y"), "own");
     assert_eq!(value("Z"), "file-b daemon ${X} $X");

@@ -311,6 +311,18 @@ const KEYS: &[Case] = &[
         &["`2m30s`"],
     ),
     case(
+        "sizes",
+        "processes:\n  a:\n    command: x\n    logFile: a.log\n    log: {maxSize: 50MB, maxFiles: 0}\n  b:\n    command: x\n    logFile: b.log\n    log: {maxSize: 100}\n  c:\n    command: x\n    logFile: c.log\n    log: {maxFiles: 3}\n  d:\n    command: x\n    log: {maxSize: 50M}\n",
+        &[
+            "5:20 bad-size",
+            "5:36 out-of-range",
+            "9:20 out-of-range",
+            "13:11 files-without-size",
+            "16:11 rotation-without-file",
+        ],
+        &["`512K`, `50M`, `1G`"],
+    ),
+    case(
         "signals",
         "processes:\n  a:\n    command: x\n    stop: {signal: SIGTREM}\n  b:\n    command: x\n    stop: {signal: hup}\n  c:\n    command: x\n    stop: {signal: 65}\n",
         &["4:20 bad-signal", "7:20 bad-signal", "10:20 bad-signal"],
@@ -478,8 +490,6 @@ fn a_feature_of_a_later_version_is_refused_by_name() {
         ("limits: {memoryHigh: 1G}", "limits.memoryHigh"),
         ("limits: {cpu: 1.5}", "limits.cpu"),
         ("limits: {tasks: 200}", "limits.tasks"),
-        ("log: {maxSize: 50M}", "log.maxSize"),
-        ("log: {maxFiles: 5}", "log.maxFiles"),
         ("healthCheck: {notify: true}", "healthCheck.notify"),
         ("healthCheck: {url: 'https://x/'}", "https:"),
         ("readiness: notify", "readiness: notify"),
@@ -563,6 +573,7 @@ fn every_code_is_reached() {
         include_str!("hostile.rs"),
         include_str!("files.rs"),
         include_str!("machine.rs"),
+        include_str!("moment.rs"),
     );
     let mut unreached = BTreeSet::new();
     for code in provost::config::diagnostic::CODES {

@@ -9,8 +9,11 @@ mod edit;
 mod files;
 mod hostile;
 mod machine;
+mod moment;
 mod render;
 mod watch;
+mod watch_halves;
+mod watch_settle;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};

@@ -28,8 +28,9 @@ impl Scene {
         prepare(directory.path());
         let files = [directory.path().join(file)];
         let drop_ins = files[0].with_file_name("processes.d");
-        let mut watcher = Watcher::new(&files, &drop_ins, DEBOUNCE).unwrap();
-        assert_eq!(watcher.unwatched(), [] as [String; 0]);
+        let mut watcher = Watcher::new(DEBOUNCE);
+        watcher.rewatch(&files, &drop_ins).await;
+        assert_eq!(watcher.compared().collect::<Vec<_>>(), []);
         tokio::time::timeout(DEADLINE, watcher.changed()).await.unwrap();
         Scene { directory, watcher }
     }
@@ -288,14 +289,14 @@ async fn other_files_after_a_load() {
     let mut scene = Scene::new("p.yaml", plain).await;
     let files = [scene.path("p.yaml"), scene.path("e.env")];
     let drop_ins = scene.path("processes.d");
-    scene.watcher.rewatch(&files, &drop_ins);
+    scene.watcher.rewatch(&files, &drop_ins).await;
     // It was not watched while it was read.
     scene.noticed_once().await;
-    scene.watcher.rewatch(&files, &drop_ins);
+    scene.watcher.rewatch(&files, &drop_ins).await;
     scene.quiet().await;
     scene.write("e.env", "A=1");
     scene.noticed_once().await;
-    scene.watcher.rewatch(&files[..1], &drop_ins);
+    scene.watcher.rewatch(&files[..1], &drop_ins).await;
     scene.write("e.env", "A=2");
     scene.quiet().await;
 }

@@ -97,7 +97,7 @@ async fn invalid_utf8_in_the_output_harms_nothing() {
     daemon.until_running(&["raw@0"]).await;
     let client = daemon.client().await;
     let provost::client::Log::Stream(stream) =
-        client.open_log(&["raw".into()], true).await.unwrap()
+        client.open_log(&["raw".into()], 50, true).await.unwrap()
     else {
         panic!("not in memory")
     };

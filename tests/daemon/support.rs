@@ -161,6 +161,33 @@ impl Daemon {
         }
     }
 
+    /// Killed, and nothing else: what it ran goes on.
+    pub fn killed(mut self) -> Daemon {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self
+    }
+
+    /// Another one in the same directory, which is ready.
+    pub fn again(self) -> Daemon {
+        let daemon = self.again_without_waiting();
+        daemon.notified("READY=1");
+        daemon
+    }
+
+    pub fn again_without_waiting(mut self) -> Daemon {
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let socket = dir.path().join("notify");
+        let _ = fs::remove_file(&socket);
+        let notified = service_manager(&socket);
+        Prepared { dir }.spawn(&socket, notified)
+    }
+
+    /// Killed, and another one in its place.
+    pub fn killed_and_again(self) -> Daemon {
+        self.killed().again()
+    }
+
     /// Asks it to end, and waits.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(nix::sys::signal::Signal::SIGTERM);
@@ -257,7 +284,7 @@ impl Prepared {
 
     fn provostd(&self) -> Command {
         let dir = self.dir.path();
-        let log = File::create(dir.join("daemon.log")).unwrap();
+        let log = File::options().append(true).create(true).open(dir.join("daemon.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
         command
             .args(["--user", "--bus", "none", "--config"])

@@ -58,7 +58,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
         ],
         "stop" => &[("signal", "SIGINT"), ("timeout", "1m")],
         "limits" => &[("files", "4096")],
-        "log" => &[("target", "none")],
+        "log" => &[("target", "none"), ("maxSize", "50M"), ("maxFiles", "10")],
         "dependsOn" => &[("condition", "healthy"), ("restart", "true")],
         "processManagement" => &[
             ("enabled", "false"),
@@ -132,6 +132,12 @@ fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
             "command: x, dependsOn: [db]".into(),
             format!("command: x, dependsOn: {{ db: {{ {key}: {value} }} }}"),
         ),
+        ("log", "maxSize" | "maxFiles") => {
+            let log = "command: x, logFile: a.log";
+            let size = if key == "maxSize" { "" } else { "maxSize: 1M, " };
+            let old = if size.is_empty() { String::new() } else { ", log: { maxSize: 1M }".into() };
+            (format!("{log}{old}"), format!("{log}, log: {{ {size}{key}: {value} }}"))
+        }
         (path, _) => ("command: x".into(), format!("command: x, {path}: {{ {key}: {value} }}")),
     }
 }

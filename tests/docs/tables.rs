@@ -70,6 +70,13 @@ fn value(kind: &Kind) -> String {
         Kind::Duration { min, max } => {
             format!("duration, {} to {}", duration(*min), duration(*max))
         }
+        Kind::Size { min, max } => {
+            format!(
+                "size, {} to {}",
+                provost::core::text::size(*min),
+                provost::core::text::size(*max)
+            )
+        }
         Kind::Integer { min, max } => format!("whole number, {min} to {max}"),
         Kind::Integers { min, max } => format!("list of whole numbers, {min} to {max}"),
         Kind::Number { min, max } => format!("number, {min} to {max}"),

@@ -153,6 +153,7 @@ async fn helper_holds_a_process_before_it_is_recorded() {
     let recipe = Recipe {
         argv: vec!["/bin/sh".into(), "-c".into(), "echo ran=1; sleep 1000".into()],
         env: BTreeMap::new(),
+        path_is_own: false,
         cwd: "/".into(),
         identity,
         umask: 0o022,

@@ -12,6 +12,36 @@ fn report(name: &str, mut times: Vec<Duration>) {
     println!("{name}: p50 {} µs, p90 {} µs, p99 {} µs", at(50), at(90), at(99));
 }
 
+/// What all the usages of `status` cost, where the census tells what belongs to whom.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn measure_the_usage_of_all() {
+    use provost::backend::Backend;
+    for count in [100, 500, 1000] {
+        let mut world = World::new();
+        let mut runs = Vec::new();
+        for _ in 0..count {
+            let mut spec = program("/bin/sleep", &["1000"]);
+            spec.exec.log_target = provost::core::spec::LogTarget::None;
+            runs.push(world.start(spec));
+            world.spawned().await;
+        }
+        let begin = Instant::now();
+        for run in &runs {
+            assert!(world.backend.usage(&instance(), *run).unwrap().tasks.is_some());
+        }
+        println!("usage of {count}: {} ms", begin.elapsed().as_millis());
+        for run in &runs {
+            world.kill(*run);
+        }
+        let begin = Instant::now();
+        for _ in 0..2 * count {
+            world.event().await;
+        }
+        println!("end of {count}: {} ms", begin.elapsed().as_millis());
+    }
+}
+
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn measure_starting_one_after_the_other() {

@@ -1,8 +1,8 @@
 //! Where output goes, and that it cannot harm.
 
 use crate::world::*;
-use provost::backend::Backend;
 use provost::backend::native::console::ConsoleOptions;
+use provost::backend::{Backend, LogRequest};
 use provost::core::event::ExitStatus;
 use provost::core::spec::LogTarget;
 use std::io::Read;
@@ -60,7 +60,7 @@ async fn a_line_without_end_takes_no_memory() {
 }
 
 impl World {
-    async fn run_quietly(&mut self, spec: provost::core::spec::ProcessSpec) {
+    pub async fn run_quietly(&mut self, spec: provost::core::spec::ProcessSpec) {
         self.start(spec);
         self.spawned().await;
         assert_eq!(self.exited().await, ExitStatus::Code(0));
@@ -114,7 +114,7 @@ async fn a_log_file_is_held_by_the_process_alone() {
     assert_eq!(mode & 0o777, 0o640);
     assert_eq!(world.screen.take(), b"");
 
-    let log = world.backend.open_log(&instance(), &spec, false).unwrap().unwrap();
+    let log = world.backend.open_log(&instance(), &spec, LogRequest::default()).unwrap().unwrap();
     let mut read = String::new();
     std::fs::File::from(log).read_to_string(&mut read).unwrap();
     assert_eq!(read, content);
@@ -131,7 +131,7 @@ async fn what_was_shown_can_be_read_and_followed() {
     world.start(spec.clone());
     world.spawned().await;
     let spec = Arc::new(spec);
-    let log = world.backend.open_log(&instance(), &spec, true).unwrap().unwrap();
+    let log = world.backend.open_log(&instance(), &spec, FOLLOW).unwrap().unwrap();
     let mut log = follow(log);
     let mut seen = [0; 6];
     in_time(log.read_exact(&mut seen)).await.unwrap();
@@ -145,6 +145,27 @@ async fn what_was_shown_can_be_read_and_followed() {
     assert_eq!(&seen, b"second\n");
     assert_eq!(world.exited().await, ExitStatus::Code(0));
     world.emptied().await;
+}
+
+#[tokio::test]
+async fn what_is_gone_for_good_leaves_nothing_in_memory() {
+    let mut world = World::new();
+    let spec = shell("echo kept");
+    world.run(spec.clone()).await;
+    let spec = Arc::new(spec);
+    let kept = || {
+        let log =
+            world.backend.open_log(&instance(), &spec, LogRequest::default()).unwrap().unwrap();
+        let mut log = follow(log);
+        async move {
+            let mut text = String::new();
+            in_time(log.read_to_string(&mut text)).await.unwrap();
+            text
+        }
+    };
+    assert_eq!(kept().await, "kept\n");
+    world.backend.forget(&instance());
+    assert_eq!(kept().await, "");
 }
 
 fn follow(log: OwnedFd) -> tokio::net::UnixStream {
@@ -191,7 +212,12 @@ async fn the_journal_gets_its_stream_from_the_process_itself() {
     let text = journal.stream();
     let lines = text.strip_prefix(&header()).unwrap();
     assert!(lines.starts_with("out\nerr\n") && lines.contains("socket:["), "{text}");
-    assert!(world.backend.open_log(&instance(), &Arc::new(shell("true")), false).is_none());
+    assert!(
+        world
+            .backend
+            .open_log(&instance(), &Arc::new(shell("true")), LogRequest::default())
+            .is_none()
+    );
 }
 
 #[tokio::test]

@@ -185,7 +185,7 @@ async fn a_check_that_never_ends_is_killed_with_its_children(world: World) {
     let pids = world.path("pids");
     let wait = "while [ ! -s $0 ]; do sleep 0.01; done";
     let line = format!("{RUNAWAY} > $0; {wait}; echo $$ >> $0; exec sleep 1000");
-    let argv = vec!["/bin/sh".into(), "-c".into(), line, pids.display().to_string()];
+    let argv = vec!["/bin/sh".into(), "-c".into(), (&*line).into(), pids.to_str().unwrap().into()];
     let spec = Arc::new(shell("true"));
     let run = world.backend.run_in_context(&instance(), &spec, argv, Duration::from_secs(1));
     assert_eq!(in_time(run).await, CommandEnd::TimedOut);
@@ -220,7 +220,7 @@ async fn a_check_is_no_part_of_the_run() {
     let run = world.start(program("sleep", &["1000"]));
     world.spawned().await;
     let spec = Arc::new(shell("true"));
-    let argv = vec!["sh".into(), "-c".into(), format!("{RUNAWAY}; exit 0")];
+    let argv = vec!["sh".into(), "-c".into(), (&*format!("{RUNAWAY}; exit 0")).into()];
     let check = world.backend.run_in_context(&instance(), &spec, argv, DEADLINE);
     assert_eq!(in_time(check).await, CommandEnd::Success);
     assert_eq!(world.backend.usage(&instance(), run).unwrap().tasks, Some(1));

@@ -2,7 +2,7 @@
 
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions, cgroup};
-use provost::backend::{Backend, Facts};
+use provost::backend::{Backend, Facts, LogRequest};
 use provost::config::load::Mode;
 use provost::core::event::{Event, ExitStatus, SpawnError};
 use provost::core::ids::{InstanceId, ProcessId, Run};
@@ -20,6 +20,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Nothing takes as long as this, and nothing waits for it when all is well.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// All of it, and what comes.
+pub const FOLLOW: LogRequest = LogRequest { lines: None, follow: true };
 
 /// A backend with one process, `test`.
 pub struct World {
@@ -51,6 +54,8 @@ impl World {
                 terminal: false,
                 colours: false,
             },
+            log_program: env!("CARGO_BIN_EXE_provost-log").into(),
+            runs: provost::store::runs::Runs::new(None, std::process::id()),
         };
         change(&mut options);
         let (facts, events) = mpsc::unbounded_channel();

@@ -68,15 +68,34 @@ struct Claim {
     main: u32,
     /// When that was, as in [`Process::start`].
     start: u64,
+    /// Another daemon started it: it does not descend from this one.
+    adopted: bool,
 }
 
-/// All descendants of this process at one moment, parents before their children.
+/// All descendants of this process at one moment, and what may belong to adopted trees; parents
+/// before their children.
 #[derive(Debug, Default)]
 struct Snapshot {
     processes: Vec<Process>,
     before: Moment,
     /// Whether an orphan was reaped during it.
     orphan_reaped: bool,
+}
+
+/// A snapshot, told apart by trees once and for all who ask about it.
+#[derive(Debug, Default)]
+struct Shares {
+    of: HashMap<TreeId, Share>,
+    before: Moment,
+    orphan_reaped: bool,
+}
+
+/// What of a snapshot belongs to one tree.
+#[derive(Debug, Default)]
+struct Share {
+    alive: Vec<Process>,
+    /// A child of the daemon was dead: it may have had a child that was not listed.
+    dead_child: bool,
 }
 
 /// What was found of a tree.
@@ -86,6 +105,8 @@ pub struct Found {
     pub members: Vec<Process>,
     /// Whether it is certain that there is nothing else, where there are no members.
     pub certain: bool,
+    /// It was started by another daemon.
+    pub adopted: bool,
 }
 
 impl Found {
@@ -102,15 +123,29 @@ pub struct Census {
     trees: Mutex<HashMap<TreeId, Claim>>,
     remembered: Mutex<HashMap<(u32, u64), TreeId>>,
     begun: Mutex<u64>,
-    last: tokio::sync::Mutex<(u64, Arc<Snapshot>)>,
-    recent: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    last: tokio::sync::Mutex<(u64, Arc<Shares>)>,
+    recent: Mutex<Option<(Instant, Arc<Shares>)>>,
+    #[cfg(test)]
+    attributions: std::sync::atomic::AtomicUsize,
 }
 
 impl Census {
     /// Registers a tree by the process that was started for it, before that can have been reaped.
     pub fn claim(&self, tree: TreeId, main: u32) {
         let start = read(main).map_or(0, |process| process.start);
-        lock(&self.trees).insert(tree, Claim { main, start });
+        lock(&self.trees).insert(tree, Claim { main, start, adopted: false });
+    }
+
+    /// Registers a tree that another daemon started, by its main process and when that was started;
+    /// it may be gone.
+    pub fn adopt(&self, tree: TreeId, main: u32, start: u64) {
+        lock(&self.trees).insert(tree, Claim { main, start, adopted: true });
+    }
+
+    /// Since when there can be something of trees that do not descend from this process.
+    fn adopted_since(&self) -> Option<u64> {
+        let trees = lock(&self.trees);
+        trees.values().filter(|claim| claim.adopted).map(|claim| claim.start).min()
     }
 
     /// Nothing is left of a tree.
@@ -124,8 +159,8 @@ impl Census {
     /// # Errors
     /// When `/proc` cannot be read.
     pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
-        let snapshot = self.snapshot().await?;
-        Ok(self.of(tree, &snapshot))
+        let shares = self.shares().await?;
+        Ok(self.of(tree, &shares))
     }
 
     /// The same by a census that may be a second old; walks `/proc` here and now if there is none.
@@ -135,20 +170,14 @@ impl Census {
     pub fn find_recent(&self, tree: TreeId) -> io::Result<Found> {
         const RECENT: Duration = Duration::from_secs(1);
         let recent = lock(&self.recent).clone().filter(|(at, _)| at.elapsed() < RECENT);
-        let snapshot = match recent {
-            Some((_, snapshot)) => snapshot,
-            None => self.remember_recent(take()?),
+        let shares = match recent {
+            Some((_, shares)) => shares,
+            None => self.divide(take(self.adopted_since())?),
         };
-        Ok(self.of(tree, &snapshot))
+        Ok(self.of(tree, &shares))
     }
 
-    fn remember_recent(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
-        *lock(&self.recent) = Some((Instant::now(), snapshot.clone()));
-        snapshot
-    }
-
-    async fn snapshot(&self) -> io::Result<Arc<Snapshot>> {
+    async fn shares(&self) -> io::Result<Arc<Shares>> {
         let begun_before = *lock(&self.begun);
         let mut last = self.last.lock().await;
         if last.0 > begun_before {
@@ -159,24 +188,48 @@ impl Census {
             *begun += 1;
             *begun
         };
-        let snapshot = tokio::task::spawn_blocking(take).await.map_err(io::Error::other)??;
-        *last = (number, self.remember_recent(snapshot));
+        let adopted = self.adopted_since();
+        let taken = tokio::task::spawn_blocking(move || take(adopted)).await;
+        let snapshot = taken.map_err(io::Error::other)??;
+        // Whoever waits for this census claimed its tree before it began.
+        *last = (number, self.divide(snapshot));
         Ok(last.1.clone())
     }
 
-    fn of(&self, tree: TreeId, snapshot: &Snapshot) -> Found {
-        let owners = self.attribute(snapshot);
-        let ours = snapshot.processes.iter().filter(|p| owners.get(&p.pid) == Some(&tree));
-        let (dead, alive): (Vec<&Process>, _) = ours.partition(|process| process.ended);
+    fn of(&self, tree: TreeId, shares: &Shares) -> Found {
+        let claim = lock(&self.trees).get(&tree).copied();
+        let (main, adopted) = (claim.map(|c| c.main), claim.is_some_and(|c| c.adopted));
+        let share = shares.of.get(&tree);
+        let certain = !shares.orphan_reaped
+            && !adopted
+            && main.is_none_or(|main| !shares.before.registered.contains(&main))
+            && share.is_none_or(|share| !share.dead_child);
+        let members = share.map(|share| share.alive.clone()).unwrap_or_default();
+        Found { members, certain, adopted }
+    }
+
+    /// Gives each tree what is its own, and keeps that for those who ask next.
+    fn divide(&self, snapshot: Snapshot) -> Arc<Shares> {
+        let owners = self.attribute(&snapshot);
         let daemon = std::process::id();
-        let main = lock(&self.trees).get(&tree).map(|claim| claim.main);
-        let certain = !snapshot.orphan_reaped
-            && main.is_none_or(|main| !snapshot.before.registered.contains(&main))
-            && dead.iter().all(|process| process.parent != daemon);
-        Found { members: alive.into_iter().cloned().collect(), certain }
+        let Snapshot { processes, before, orphan_reaped } = snapshot;
+        let mut shares = Shares { of: HashMap::new(), before, orphan_reaped };
+        for process in processes {
+            let Some(tree) = owners.get(&process.pid) else { continue };
+            let share = shares.of.entry(*tree).or_default();
+            match process.ended {
+                true => share.dead_child |= process.parent == daemon,
+                false => share.alive.push(process),
+            }
+        }
+        let shares = Arc::new(shares);
+        *lock(&self.recent) = Some((Instant::now(), shares.clone()));
+        shares
     }
 
     fn attribute(&self, snapshot: &Snapshot) -> HashMap<u32, TreeId> {
+        #[cfg(test)]
+        self.attributions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let trees = lock(&self.trees);
         let mut remembered = lock(&self.remembered);
         let owners = attribute(&snapshot.processes, &trees, &remembered);
@@ -232,8 +285,32 @@ pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
     Ok(same.then_some(pidfd))
 }
 
-/// Walks `/proc`.
-fn take() -> io::Result<Snapshot> {
+/// What has a mark that `is_ours`, by mark, with the oldest process that has it.
+#[must_use]
+pub fn marked(is_ours: impl Fn(u64) -> bool) -> BTreeMap<u64, Process> {
+    let mut buffer = Vec::new();
+    let mut found: BTreeMap<u64, Process> = BTreeMap::new();
+    for pid in list().unwrap_or_default() {
+        let Some(mark) = read_mark(pid, &mut buffer).filter(|mark| is_ours(*mark)) else {
+            continue;
+        };
+        let Some(process) = read_process(pid, &mut buffer).filter(|p| !p.ended) else { continue };
+        let oldest = found.entry(mark).or_insert_with(|| process.clone());
+        if process.start < oldest.start {
+            *oldest = process;
+        }
+    }
+    found
+}
+
+/// The mark of a process, where it has one.
+#[must_use]
+pub fn mark_of(pid: u32) -> Option<u64> {
+    read_mark(pid, &mut Vec::new())
+}
+
+/// Walks `/proc`. What was started before `adopted` is of no adopted tree; None: there is none.
+fn take(adopted: Option<u64>) -> io::Result<Snapshot> {
     let before = reaper::moment();
     let mut buffer = Vec::new();
     let mut all = BTreeMap::new();
@@ -242,6 +319,14 @@ fn take() -> io::Result<Snapshot> {
     }
     mend_broken_links(&mut all, &mut buffer);
     let mut processes = descendants(std::process::id(), &all);
+    if let Some(since) = adopted {
+        let own: HashSet<u32> = processes.iter().map(|process| process.pid).collect();
+        // Threads of the kernel descend from its second process.
+        let is_kernel = |p: &Process| p.pid == 2 || p.parent == 2;
+        let others = descendants(0, &all).into_iter();
+        processes
+            .extend(others.filter(|p| p.start >= since && !own.contains(&p.pid) && !is_kernel(p)));
+    }
     for process in &mut processes {
         process.mark = read_mark(process.pid, &mut buffer);
     }
@@ -381,22 +466,6 @@ fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Chooses a mark that no other run has. None where the limit is so low already that lowering it
-/// further could mean something: then descent, session and memory have to do.
-#[must_use]
-pub fn new_mark() -> Option<u64> {
-    const BEYOND_MEMORY: u64 = 1 << 62;
-    let random = random();
-    let hard = rustix::process::getrlimit(rustix::process::Resource::Rss).maximum;
-    match hard.unwrap_or(u64::MAX) {
-        // Below 2^63, so that nobody reads it as a negative number.
-        hard if hard >= 2 * BEYOND_MEMORY => Some(BEYOND_MEMORY + random % BEYOND_MEMORY),
-        // Below another supervisor that does the same: only lower is allowed.
-        hard if hard > BEYOND_MEMORY / 2 => Some(hard - 1 - random % (1 << 40)),
-        _ => None,
-    }
-}
-
 /// A number that hardly comes twice.
 #[must_use]
 pub fn random() -> u64 {
@@ -428,7 +497,7 @@ mod tests {
     }
 
     fn trees(claims: &[(u64, u32, u64)]) -> HashMap<TreeId, Claim> {
-        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start });
+        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start, adopted: false });
         claims.iter().map(claim).collect()
     }
 
@@ -482,6 +551,57 @@ mod tests {
         let processes = [process(11, 1, 11, None), process(12, 1, 12, None)];
         let owners = attribute(&processes, &known, &remembered);
         assert_eq!(owners, HashMap::from([(11, TreeId(5))]));
+    }
+
+    #[test]
+    fn a_snapshot_is_told_apart_once_however_many_ask() {
+        let census = Census::default();
+        // They are no children of the test, so each is asked about and nothing is found.
+        for n in 1..=50 {
+            census.claim(TreeId(n), u32::MAX);
+        }
+        for n in 1..=50 {
+            assert!(census.find_recent(TreeId(n)).unwrap().members.is_empty());
+        }
+        assert_eq!(census.attributions.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_one_census_share_it() {
+        let census = Arc::new(Census::default());
+        let asking: Vec<_> = (0..50)
+            .map(|n| {
+                let census = census.clone();
+                tokio::spawn(async move { census.find(TreeId(n)).await.map(drop) })
+            })
+            .collect();
+        for asked in asking {
+            asked.await.unwrap().unwrap();
+        }
+        // The first begins one at once; all others come before the second has begun.
+        assert_eq!(census.attributions.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn each_tree_gets_its_share_and_no_more() {
+        let census = Census::default();
+        let daemon = std::process::id();
+        *lock(&census.trees) = trees(&[(5, 10, 10), (6, 20, 20), (7, 30, 30)]);
+        let dead = |process: Process| Process { ended: true, ..process };
+        let processes = vec![
+            process(10, daemon, 10, None),
+            process(11, 10, 10, None),
+            dead(process(20, daemon, 20, None)),
+            process(40, daemon, 40, None),
+        ];
+        let shares = census.divide(Snapshot { processes, ..Snapshot::default() });
+        let found = |tree| {
+            let found = census.of(TreeId(tree), &shares);
+            (found.members.iter().map(|p| p.pid).collect::<Vec<_>>(), found.certain)
+        };
+        assert_eq!(found(5), (vec![10, 11], true));
+        assert_eq!(found(6), (vec![], false));
+        assert_eq!(found(7), (vec![], true));
     }
 
     #[test]

@@ -98,6 +98,26 @@ impl Cgroups {
         Ok(Cgroups { runs, mount: mount.to_owned(), watches, listeners, task })
     }
 
+    /// The groups that there are, empty ones too.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let names = subdirectories(&self.runs).into_iter();
+        names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+    }
+
+    /// Opens a group that another daemon made; None when there is none, or nothing in it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(&self, name: &str) -> io::Result<Option<Cgroup>> {
+        let path = self.runs.join(name);
+        if name.contains('/') || !path.is_dir() {
+            return Ok(None);
+        }
+        let group = self.hold(path)?;
+        Ok(group.is_populated().then_some(group))
+    }
+
     /// Makes an empty group.
     ///
     /// # Errors
@@ -105,14 +125,18 @@ impl Cgroups {
     pub fn create(&self, name: &str) -> io::Result<Cgroup> {
         let path = self.runs.join(name);
         fs::create_dir(&path)?;
+        self.hold(path.clone()).inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        })
+    }
+
+    fn hold(&self, path: PathBuf) -> io::Result<Cgroup> {
         let mut watches = self.watches.clone();
         let mut open = || -> io::Result<_> {
             let directory: OwnedFd = fs::File::open(&path)?.into();
             Ok((directory, watches.add(path.join("cgroup.events"), WatchMask::MODIFY)?))
         };
-        let (directory, watch) = open().inspect_err(|_| {
-            let _ = fs::remove_dir(&path);
-        })?;
+        let (directory, watch) = open()?;
         let changed = Arc::new(Notify::new());
         let listener = changed.clone();
         self.listeners
@@ -137,6 +161,12 @@ impl Cgroup {
     #[must_use]
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// Its name among the groups of runs.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.path.file_name()?.to_str()
     }
 
     /// Its path below the mount of the hierarchy, beginning with a slash.

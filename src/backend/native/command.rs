@@ -7,26 +7,41 @@ use super::{Inner, lock};
 use crate::backend::{CommandEnd, CommandFuture};
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
-use crate::core::spec::ProcessSpec;
+use crate::core::spec::{ProcessSpec, Rendered};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// So much of the end of the output is kept.
 const KEPT: usize = 4096;
 
-/// The longest line that is shown, in characters.
-const SHOWN: usize = 200;
+/// What there is of commands beside the runs of one instance.
+pub(super) struct Place {
+    /// One at a time: one that cannot even be killed must not be followed by more and more others.
+    gate: Arc<Semaphore>,
+    /// What the last one that failed wrote at its end.
+    printed: Mutex<Option<Arc<str>>>,
+}
+
+impl Place {
+    fn new() -> Arc<Place> {
+        Arc::new(Place { gate: Arc::new(Semaphore::new(1)), printed: Mutex::default() })
+    }
+
+    pub(super) fn printed(&self) -> Option<Arc<str>> {
+        lock(&self.printed).clone()
+    }
+}
 
 /// Runs a command. It is carried out whether or not anybody waits for the answer.
 pub(super) fn run(
     inner: Arc<Inner>,
     instance: InstanceId,
     spec: Arc<ProcessSpec>,
-    argv: Vec<String>,
+    argv: Vec<Rendered>,
     timeout: Duration,
 ) -> CommandFuture {
     let (sender, answer) = oneshot::channel();
@@ -41,14 +56,14 @@ async fn carry_out(
     inner: &Inner,
     instance: &InstanceId,
     spec: &ProcessSpec,
-    argv: Vec<String>,
+    argv: Vec<Rendered>,
     timeout: Duration,
     answer: oneshot::Sender<CommandEnd>,
 ) {
     let deadline = Instant::now() + timeout;
-    let gate = lock(&inner.commands).entry(instance.clone()).or_insert_with(one).clone();
+    let place = lock(&inner.commands).entry(instance.clone()).or_insert_with(Place::new).clone();
     let prepared = timeout_at(deadline, async {
-        let permit = gate.acquire_owned().await;
+        let permit = place.gate.clone().acquire_owned().await;
         (permit, inner.identity(&spec.exec).await)
     });
     let (_permit, begun) = match prepared.await {
@@ -60,7 +75,7 @@ async fn carry_out(
             permit,
             identity.and_then(|identity| {
                 let mut recipe = inner.recipe(instance, &spec.exec, argv, identity);
-                let tree = inner.plant(&format!("{instance}.check"), &mut recipe)?;
+                let tree = inner.plant(&format!("{instance}.check"), None, &mut recipe)?;
                 let instruction = inner.launcher.instruction(&recipe)?;
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                     .map_err(|errno| output_error(&errno.into()))?;
@@ -83,13 +98,13 @@ async fn carry_out(
             Ok(()) => output.collect_until_exit(&mut waiting).await,
         }
     });
+    let end = end.await.unwrap_or(CommandEnd::TimedOut);
+    if end != CommandEnd::Success {
+        *lock(&place.printed) = output.text();
+    }
     // Whoever asked may be gone.
-    let _ = answer.send(end.await.unwrap_or(CommandEnd::TimedOut));
+    let _ = answer.send(end);
     end_tree(instance, &tree).await;
-}
-
-fn one() -> Arc<tokio::sync::Semaphore> {
-    Arc::new(tokio::sync::Semaphore::new(1))
 }
 
 fn output_error(error: &io::Error) -> SpawnError {
@@ -132,10 +147,7 @@ impl Output {
         }
         match status {
             ExitStatus::Code(0) => CommandEnd::Success,
-            status => CommandEnd::Failure(match self.last_line() {
-                Some(line) => format!("{status}: {line}"),
-                None => status.to_string(),
-            }),
+            status => CommandEnd::Failure(status.to_string()),
         }
     }
 
@@ -154,13 +166,9 @@ impl Output {
         }
     }
 
-    fn last_line(&self) -> Option<String> {
-        let mut lines = self.tail.rsplit(|byte| *byte == b'\n');
-        let line = lines.find(|line| !line.trim_ascii().is_empty())?;
-        let text = shown(line.trim_ascii());
-        Some(match text.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}...", &text[..end]),
-            None => text,
-        })
+    fn text(&self) -> Option<Arc<str>> {
+        let lines = self.tail.trim_ascii().split(|byte| *byte == b'\n');
+        let text = lines.map(shown).collect::<Vec<_>>().join("\n");
+        (!text.is_empty()).then(|| Arc::from(text))
     }
 }

@@ -7,6 +7,7 @@
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
 use crate::core::event::{SpawnError, SpawnStage};
+use crate::core::spec::Rendered;
 use crate::sys::clone::{Program, StartError};
 use message::{Draft, Limit, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -30,11 +31,13 @@ const USUAL_FILES: u64 = 1024;
 /// What shall run and how, for one instance.
 pub struct Recipe {
     /// The argument vector; not empty.
-    pub argv: Vec<String>,
+    pub argv: Vec<Rendered>,
     /// All of its environment.
     pub env: BTreeMap<String, String>,
+    /// Whether the file sets PATH. Its value is not shown then, as that of no variable is.
+    pub path_is_own: bool,
     /// Working directory.
-    pub cwd: String,
+    pub cwd: Rendered,
     /// Who it shall be.
     pub identity: Identity,
     /// File mode creation mask.
@@ -44,9 +47,9 @@ pub struct Recipe {
     /// Limit of open files.
     pub max_files: Option<u64>,
     /// The file that shall be its standard output and standard error.
-    pub log_file: Option<String>,
+    pub log_file: Option<Rendered>,
     /// The file that shall hold its pid.
-    pub pid_file: Option<String>,
+    pub pid_file: Option<Rendered>,
     /// A mark that its descendants inherit, as a resource limit: see [`super::census`].
     pub mark: Option<u64>,
 }
@@ -101,7 +104,7 @@ impl Launcher {
         self.null.as_fd()
     }
 
-    /// Makes a process that waits.
+    /// Makes a process that waits. It reads nothing, and writes all to `output`.
     ///
     /// # Errors
     /// At stage `Fork`, or `Exec` when the arguments or the environment cannot be passed.
@@ -111,10 +114,23 @@ impl Launcher {
         output: BorrowedFd<'_>,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Waiting, SpawnError> {
+        self.begin_with(recipe, [self.null(), output, output], cgroup)
+    }
+
+    /// The same, with its standard input, output and error.
+    ///
+    /// # Errors
+    /// As [`Launcher::begin`].
+    pub fn begin_with(
+        &self,
+        recipe: &Recipe,
+        [input, output, error]: [BorrowedFd<'_>; 3],
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Waiting, SpawnError> {
         let fork = |error: io::Error| failure(SpawnStage::Fork, "", reason(&error));
-        let exec = |reason: String| failure(SpawnStage::Exec, recipe.program(), reason);
+        let exec = |reason: String| failure(SpawnStage::Exec, recipe.shown_program(), reason);
         let has_nul = || exec("an argument or environment value has a NUL byte".into());
-        let argv = recipe.argv.iter().map(|text| CString::new(text.as_str())).collect();
+        let argv = recipe.argv.iter().map(|word| CString::new(word.value())).collect();
         let argv: Vec<_> = Result::map_err(argv, |_| has_nul())?;
         let env = recipe.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
         let env: Vec<_> = env.collect::<Result<_, _>>().map_err(|_| has_nul())?;
@@ -122,7 +138,7 @@ impl Launcher {
         ours.set_nonblocking(true).map_err(fork)?;
         let socket = UnixStream::from_std(ours).map_err(fork)?;
 
-        let fds = [(self.null.as_fd(), 0), (output, 1), (output, 2), (theirs.as_fd(), SOCKET_FD)];
+        let fds = [(input, 0), (output, 1), (error, 2), (theirs.as_fd(), SOCKET_FD)];
         let program =
             Program { file: self.shim.as_fd(), argv: &argv, env: &env, fds: &fds, cgroup };
         let (started, exit) = start_registered(&program).map_err(|error| match error {
@@ -156,17 +172,18 @@ impl Launcher {
     /// # Errors
     /// At the stage whose text cannot be passed on.
     pub fn instruction(&self, recipe: &Recipe) -> Result<Vec<u8>, SpawnError> {
-        let text = |stage, text: &str| {
-            CString::new(text).map_err(|_| failure(stage, text, "it has a NUL byte".into()))
+        let text = |stage, text: &str, shown: &str| {
+            CString::new(text).map_err(|_| failure(stage, shown, "it has a NUL byte".into()))
         };
-        let optional = |stage, path: &Option<String>| {
-            path.as_deref().map(|path| text(stage, path)).transpose()
+        let optional = |stage, path: &Option<Rendered>| {
+            path.as_ref().map(|path| text(stage, path.value(), path.shown())).transpose()
         };
-        let cwd = text(SpawnStage::Cwd, &recipe.cwd)?;
+        let cwd = text(SpawnStage::Cwd, recipe.cwd.value(), recipe.cwd.shown())?;
         let log_file = optional(SpawnStage::LogFile, &recipe.log_file)?;
         let pid_file = optional(SpawnStage::PidFile, &recipe.pid_file)?;
         let candidates = recipe.candidates().into_iter();
-        let candidates = candidates.map(|path| text(SpawnStage::Exec, &path));
+        let candidates =
+            candidates.map(|path| text(SpawnStage::Exec, &path, recipe.shown_program()));
         let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
         let candidates: Vec<&CStr> = candidates.iter().map(CString::as_c_str).collect();
         let credentials = recipe.identity.credentials.as_ref();
@@ -185,7 +202,7 @@ impl Launcher {
         .encode(&mut bytes);
         if bytes.len() > MAX_INSTRUCTION {
             let reason = format!("PATH and paths are longer than {MAX_INSTRUCTION} bytes in all");
-            return Err(failure(SpawnStage::Exec, recipe.program(), reason));
+            return Err(failure(SpawnStage::Exec, recipe.shown_program(), reason));
         }
         let len = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
         bytes[..4].copy_from_slice(&len.to_le_bytes());
@@ -235,7 +252,11 @@ impl Waiting {
 
 impl Recipe {
     fn program(&self) -> &str {
-        self.argv.first().map_or("", String::as_str)
+        self.argv.first().map_or("", Rendered::value)
+    }
+
+    fn shown_program(&self) -> &str {
+        self.argv.first().map_or("", Rendered::shown)
     }
 
     /// Where execvp(3) looks when there is no PATH.
@@ -259,7 +280,6 @@ impl Recipe {
     /// The report of the shim in words.
     fn explain(&self, report: Report) -> SpawnError {
         let mut reason = reason(&io::Error::from_raw_os_error(report.errno));
-        let path_of = |path: &Option<String>| path.clone().unwrap_or_default();
         let (stage, subject) = match report.stage {
             Stage::Instruction | Stage::Session => (SpawnStage::Fork, String::new()),
             Stage::Limits => (SpawnStage::Limits, self.limit_text(report.index)),
@@ -267,20 +287,24 @@ impl Recipe {
                 (SpawnStage::Nice, self.nice.map(|nice| nice.to_string()).unwrap_or_default())
             }
             Stage::Credentials => (SpawnStage::Credentials, self.identity.record.name.clone()),
-            Stage::Cwd => (SpawnStage::Cwd, self.cwd.clone()),
+            Stage::Cwd => (SpawnStage::Cwd, self.cwd.shown().to_owned()),
             Stage::LogFile | Stage::PidFile => {
                 let (stage, path) = match report.stage {
-                    Stage::LogFile => (SpawnStage::LogFile, path_of(&self.log_file)),
-                    _ => (SpawnStage::PidFile, path_of(&self.pid_file)),
+                    Stage::LogFile => (SpawnStage::LogFile, &self.log_file),
+                    _ => (SpawnStage::PidFile, &self.pid_file),
                 };
                 if report.errno == libc::ELOOP {
                     reason = "it is a symbolic link, which is not followed".into();
-                } else if let Some(directory) = path.get(..report.index as usize)
+                } else if let Some(path) = path
+                    && let Some(directory) = path.value().get(..report.index as usize)
                     && !directory.is_empty()
                 {
-                    reason = format!("making directory {directory}: {reason}");
+                    reason = match path.hides() {
+                        true => format!("making its directory: {reason}"),
+                        false => format!("making directory {directory}: {reason}"),
+                    };
                 }
-                (stage, path)
+                (stage, path.as_ref().map(ToString::to_string).unwrap_or_default())
             }
             Stage::Exec => (SpawnStage::Exec, self.exec_subject(report, &mut reason)),
         };
@@ -295,18 +319,19 @@ impl Recipe {
     }
 
     fn exec_subject(&self, report: Report, reason: &mut String) -> String {
-        let program = self.program();
+        let shown = self.shown_program().to_owned();
         let candidate = self.candidates().into_iter().nth(report.index as usize);
-        match candidate.filter(|_| report.index != NO_INDEX) {
-            Some(path) => {
-                if report.errno == libc::ENOENT {
-                    *reason =
-                        "the file is there, but the interpreter or loader it names is not".into();
-                }
-                path
-            }
-            None if program.contains('/') => program.to_owned(),
-            None => format!("{program} (searched in {})", self.path()),
+        let candidate = candidate.filter(|_| report.index != NO_INDEX);
+        if candidate.is_some() && report.errno == libc::ENOENT {
+            *reason = "the file is there, but the interpreter or loader it names is not".into();
+        }
+        let hides = self.path_is_own || self.argv.first().is_some_and(Rendered::hides);
+        match candidate {
+            Some(_) if hides => shown,
+            Some(path) => path,
+            None if self.program().contains('/') => shown,
+            None if self.path_is_own => format!("{shown} (searched in the PATH of its env)"),
+            None => format!("{shown} (searched in {})", self.path()),
         }
     }
 }

@@ -8,8 +8,10 @@
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
-//! | [`output`] | where output goes: [`console`], [`lines`], [`ring`] |
+//! | `adopt` | runs of a daemon that was killed |
+//! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
 
+mod adopt;
 pub mod census;
 pub mod cgroup;
 pub mod command;
@@ -17,34 +19,39 @@ pub mod console;
 pub mod identity;
 pub mod launch;
 pub mod lines;
+pub mod mark;
 pub mod output;
 pub mod reaper;
 pub mod ring;
 pub mod run;
+pub mod sink;
 pub mod tree;
 
-use self::census::{Census, TreeId, new_mark};
+use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
 use self::console::{Console, ConsoleOptions, Prefix};
 use self::identity::Identity;
 use self::launch::{Launcher, Recipe, Waiting, failure, reason};
+use self::mark::Marks;
 use self::output::Route;
 use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
-use super::{Backend, CommandFuture, Facts, Usage};
+use super::{Backend, CommandFuture, Facts, Kept, LogRequest, Usage};
 use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ExecSpec, ProcessSpec, Signal, StopSpec};
-use std::collections::{BTreeMap, HashMap};
+use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
+use crate::store::runs::{RunRecord, Runs};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -64,6 +71,10 @@ pub struct NativeOptions {
     pub journal: Option<PathBuf>,
     /// Where lines are shown that have nowhere else to go.
     pub console: ConsoleOptions,
+    /// The program that writes log files, [`sink::program`].
+    pub log_program: PathBuf,
+    /// Where it is kept by what runs are found again.
+    pub runs: Runs,
 }
 
 /// Runs processes as children of this one.
@@ -80,16 +91,20 @@ struct Inner {
     default_user: Arc<str>,
     name: String,
     journal: Option<PathBuf>,
+    log_program: PathBuf,
     caller: UserRecord,
     launcher: Launcher,
     census: Arc<Census>,
+    marks: Option<Marks>,
+    runs_kept: Runs,
+    /// That records cannot be written was said.
+    told_unkept: AtomicBool,
     cgroups: Option<Cgroups>,
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
     runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
-    /// One command beside a run at a time, for each instance: one that cannot even be killed must
-    /// not be followed by more and more others.
-    commands: Mutex<HashMap<InstanceId, Arc<Semaphore>>>,
+    /// Commands beside runs, by instance.
+    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
     /// The user database may be slow: it shall not get all threads.
     lookups: Semaphore,
     /// How many outputs are being read.
@@ -119,12 +134,16 @@ impl NativeBackend {
             caller: identity::caller(&options.environment),
             launcher: Launcher::new()?,
             census: Arc::default(),
+            marks: Marks::new(options.runs.token()),
+            runs_kept: options.runs,
+            told_unkept: AtomicBool::new(false),
             cgroups: Cgroups::find(given, &options.name)?,
             console: Arc::new(Console::new(options.console)),
             environment: options.environment,
             default_user: options.default_user,
             name: options.name,
             journal: options.journal,
+            log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
             commands: Mutex::default(),
@@ -133,6 +152,12 @@ impl NativeBackend {
             _reaper: Reaper::new()?,
         };
         Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
+    }
+
+    /// Goes on with runs of a daemon that was killed: returns those of which anything is there.
+    /// Their ends are reported as those of any run. What is ours and of none of them is ended.
+    pub async fn recover(&self, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
+        adopt::recover(&self.inner, known).await
     }
 
     /// Returns when all output of processes is read to its end and shown. A process that outlived
@@ -168,7 +193,7 @@ impl Inner {
         &self,
         instance: &InstanceId,
         exec: &ExecSpec,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         identity: Identity,
     ) -> Recipe {
         let index = instance.index;
@@ -179,7 +204,8 @@ impl Inner {
         Recipe {
             argv,
             env,
-            cwd: exec.cwd.render(index).into_owned(),
+            path_is_own: exec.env.contains_key("PATH"),
+            cwd: exec.cwd.rendered(index),
             identity,
             umask: exec.umask.unwrap_or(USUAL_UMASK),
             nice: exec.nice,
@@ -191,14 +217,21 @@ impl Inner {
     }
 
     /// A tree for what shall run, and its mark in the recipe where it needs one.
-    fn plant(&self, label: &str, recipe: &mut Recipe) -> Result<Tree, SpawnError> {
-        let mark = new_mark();
-        let number = mark.unwrap_or_else(census::random);
+    fn plant(
+        &self,
+        label: &str,
+        run: Option<Run>,
+        recipe: &mut Recipe,
+    ) -> Result<Tree, SpawnError> {
+        let mark =
+            self.marks.map(|marks| run.map_or_else(|| marks.of_command(), |run| marks.of_run(run)));
         let Some(cgroups) = &self.cgroups else {
             recipe.mark = mark;
-            return Ok(Tree::Marked(TreeId(number), self.census.clone()));
+            let tree = TreeId(mark.unwrap_or_else(census::random));
+            return Ok(Tree::Marked(tree, self.census.clone()));
         };
-        let name = format!("{label}-{number:016x}");
+        // Two daemons in a row may have the same number.
+        let name = format!("{label}-{:016x}", census::random());
         let group = cgroups.create(&name);
         group.map(Tree::Cgroup).map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
     }
@@ -226,6 +259,30 @@ impl Inner {
         Ok(waiting)
     }
 
+    /// Writes down by what the processes of a run are found again. A run that cannot be written
+    /// down runs all the same: its mark or control group still tells whose it is.
+    fn keep(&self, instance: &InstanceId, run: Run, pid: u32, mark: Option<u64>, tree: &Tree) {
+        let record = RunRecord {
+            instance: instance.clone(),
+            run,
+            pid,
+            start: census::read(pid).map_or(0, |process| process.start),
+            mark,
+            group: tree.group_name().map(str::to_owned),
+        };
+        match self.runs_kept.record(&record) {
+            Ok(()) => self.told_unkept.store(false, Ordering::Relaxed),
+            Err(error) if !self.told_unkept.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    "{instance}: its run cannot be written down ({}): a daemon that is killed now \
+                     ends it when it comes back",
+                    reason(&error)
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
     fn route(&self, exec: &ExecSpec) -> Route {
         Route::of(exec, self.journal.is_some())
     }
@@ -242,13 +299,31 @@ impl Inner {
         shown.entry(instance.clone()).or_insert_with(new).clone()
     }
 
-    /// Opens the log file as the user whose it is.
-    fn open_log_file(&self, path: &str, exec: &ExecSpec) -> io::Result<OwnedFd> {
+    /// Opens the log file as the user whose it is; parts of it are shown by a program.
+    fn open_log_file(
+        self: &Arc<Inner>,
+        instance: &InstanceId,
+        path: &str,
+        exec: &ExecSpec,
+        request: LogRequest,
+    ) -> io::Result<OwnedFd> {
         let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
-        identity.run(open).map(OwnedFd::from)
+        let file = identity.run(open)?;
+        if request == LogRequest::default() {
+            return Ok(file.into());
+        }
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (inner, instance, path) = (self.clone(), instance.clone(), PathBuf::from(path));
+        tokio::spawn(async move {
+            if let Err(error) = sink::show(&inner, &instance, identity, path, request, write).await
+            {
+                tracing::warn!("{instance}: showing its log: {error}");
+            }
+        });
+        Ok(read)
     }
 }
 
@@ -300,25 +375,35 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        argv: Vec<String>,
+        argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
         command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+    }
+
+    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(instance)?.printed()
     }
 
     fn open_log(
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        follow: bool,
+        request: LogRequest,
     ) -> Option<io::Result<OwnedFd>> {
         match (self.inner.route(&spec.exec), &spec.exec.log_file) {
-            (Route::File | Route::JournalAndFile, Some(path)) => {
-                Some(self.inner.open_log_file(&path.render(instance.index), &spec.exec))
+            (Route::File | Route::Sink { .. }, Some(path)) => {
+                let path = path.render(instance.index);
+                Some(self.inner.open_log_file(instance, &path, &spec.exec, request))
             }
-            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(follow)),
+            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
             _ => None,
         }
+    }
+
+    fn forget(&self, instance: &InstanceId) {
+        lock(&self.inner.shown).remove(instance);
+        lock(&self.inner.commands).remove(instance);
     }
 }
 

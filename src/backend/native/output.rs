@@ -1,22 +1,21 @@
 //! Where standard output and standard error of a run go.
 
+use super::Inner;
 use super::console::{Console, Prefix};
 use super::identity::Identity;
 use super::launch::{failure, reason};
-use super::lines::Splitter;
+use super::lines::{Line, Splitter};
 use super::ring::Ring;
+use super::sink::arguments::Rotation;
+use super::sink::{self, Writing, Written};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
-use crate::core::spec::{ExecSpec, LogTarget};
+use crate::core::spec::{ExecSpec, LogRotation, LogTarget, Rendered};
 use crate::journal::stream;
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 /// What a spec and the daemon's options come to.
@@ -26,10 +25,14 @@ pub enum Route {
     Null,
     /// The shim opens the log file, and the process holds it.
     File,
+    /// A program of its own writes the log file, see [`super::sink`]: it is rotated, or the journal
+    /// gets a copy.
+    Sink {
+        /// The journal gets a copy.
+        journal: bool,
+    },
     /// The process holds a stream of the journal.
     Journal,
-    /// We read it, and write it to the journal and to the log file.
-    JournalAndFile,
     /// We read it, and show it.
     Console,
 }
@@ -39,19 +42,14 @@ impl Route {
     #[must_use]
     pub fn of(exec: &ExecSpec, has_journal: bool) -> Route {
         match (exec.log_target, exec.log_file.is_some()) {
-            (LogTarget::Journal, true) => Route::JournalAndFile,
+            (LogTarget::Journal, true) => Route::Sink { journal: true },
             (LogTarget::Journal, false) => Route::Journal,
+            (_, true) if exec.log_rotation.is_some() => Route::Sink { journal: false },
             (_, true) => Route::File,
             (LogTarget::Auto, false) if has_journal => Route::Journal,
             (LogTarget::Auto, false) => Route::Console,
             (LogTarget::None, false) => Route::Null,
         }
-    }
-
-    /// Whether [`connect`] may have to wait for somebody else.
-    #[must_use]
-    pub fn may_block(self) -> bool {
-        matches!(self, Route::Journal | Route::JournalAndFile)
     }
 }
 
@@ -61,23 +59,15 @@ pub enum Output {
     Null,
     /// Held by the process alone.
     Held(OwnedFd),
-    /// We hold the reading end.
+    /// A log file is written.
+    Written(Written),
+    /// We hold the reading end, and show it.
     Read {
         /// For the process.
         write: OwnedFd,
         /// For us.
         read: OwnedFd,
-        /// Where it is copied to, as it is.
-        copies: Vec<Copy>,
     },
-}
-
-/// Somewhere that output is copied to.
-pub enum Copy {
-    /// A stream of the journal.
-    Journal(OwnedFd),
-    /// The log file.
-    File(File),
 }
 
 /// What is needed to connect the output.
@@ -86,61 +76,70 @@ pub struct Connection<'a> {
     pub route: Route,
     /// Whose it is.
     pub instance: &'a InstanceId,
-    /// The socket of the journal.
-    pub journal: Option<PathBuf>,
-    /// The unit the journal shall show, where we may name one.
-    pub unit: Option<String>,
     /// The log file.
-    pub log_file: Option<String>,
+    pub log_file: Option<Rendered>,
+    /// When it is rotated.
+    pub rotation: Option<LogRotation>,
     /// Who opens it.
     pub identity: &'a Identity,
+    /// File mode creation mask.
+    pub umask: u32,
 }
 
-/// Opens what a process writes to. May block.
+/// Opens what a process writes to.
 ///
 /// # Errors
 /// At stage `Output`, or `LogFile`.
-pub fn connect(connection: &Connection<'_>) -> Result<Output, SpawnError> {
-    let pipe = |copies| {
-        let flags = rustix::pipe::PipeFlags::CLOEXEC;
-        let (read, write) = rustix::pipe::pipe_with(flags)
-            .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
-        Ok(Output::Read { write, read, copies })
-    };
+pub(super) async fn connect(
+    inner: &Arc<Inner>,
+    connection: Connection<'_>,
+) -> Result<Output, SpawnError> {
     match connection.route {
         Route::Null | Route::File => Ok(Output::Null),
-        Route::Journal => connect_journal(connection).map(Output::Held),
-        Route::Console => pipe(Vec::new()),
-        Route::JournalAndFile => {
-            let journal = Copy::Journal(connect_journal(connection)?);
-            pipe(vec![journal, Copy::File(open_log(connection)?)])
+        Route::Journal => connect_journal(inner, connection.instance).await.map(Output::Held),
+        Route::Console => {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
+            Ok(Output::Read { write, read })
+        }
+        Route::Sink { journal } => {
+            let journal = match journal {
+                true => Some(connect_journal(inner, connection.instance).await?),
+                false => None,
+            };
+            let rotation = connection.rotation.map(|rotation| Rotation {
+                max_size: rotation.max_size,
+                max_files: rotation.max_files,
+            });
+            let writing = Writing {
+                instance: connection.instance.clone(),
+                identity: connection.identity.clone(),
+                umask: connection.umask,
+                path: connection.log_file.unwrap_or_default(),
+                rotation,
+                journal,
+            };
+            sink::start(inner, writing).await.map(Output::Written)
         }
     }
 }
 
-fn connect_journal(connection: &Connection<'_>) -> Result<OwnedFd, SpawnError> {
+/// A stream of the journal. A journal that is busy is waited for, in a thread.
+async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
     let error = |reason: String| failure(SpawnStage::Output, "to the journal", reason);
-    let Some(socket) = &connection.journal else {
+    let Some(socket) = inner.journal.clone() else {
         return Err(error("there is no journal here".into()));
     };
-    let identifier = connection.instance.process.as_str();
-    stream::open(socket, identifier, connection.unit.as_deref())
-        .map_err(|io| error(format!("{}: {}", socket.display(), reason(&io))))
-}
-
-fn open_log(connection: &Connection<'_>) -> Result<File, SpawnError> {
-    let path = connection.log_file.as_deref().unwrap_or_default();
-    let open = || {
-        if let Some(directory) = Path::new(path).parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-        }
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+    let identifier = instance.process.to_string();
+    // The journal lets only root say which unit it is.
+    let root = rustix::process::geteuid().is_root();
+    let unit = root.then(|| format!("{}-{instance}.service", inner.name));
+    let open = move || {
+        stream::open(&socket, &identifier, unit.as_deref())
+            .map_err(|io| error(format!("{}: {}", socket.display(), reason(&io))))
     };
-    connection
-        .identity
-        .run(open)
-        .map_err(|error| failure(SpawnStage::LogFile, path, reason(&error)))
+    let broken = |error: tokio::task::JoinError| failure(SpawnStage::Output, "", error.to_string());
+    tokio::task::spawn_blocking(open).await.map_err(broken)?
 }
 
 impl Output {
@@ -150,7 +149,7 @@ impl Output {
         match self {
             Output::Null => null,
             Output::Held(fd) => fd.as_fd(),
-            Output::Read { write, .. } => write.as_fd(),
+            Output::Written(Written { write, .. }) | Output::Read { write, .. } => write.as_fd(),
         }
     }
 }
@@ -160,7 +159,9 @@ pub struct Pump {
     /// Kept here.
     pub ring: Arc<Ring>,
     /// Shown here.
-    pub console: Option<(Arc<Console>, Prefix)>,
+    pub console: Arc<Console>,
+    /// As this.
+    pub prefix: Prefix,
 }
 
 impl Pump {
@@ -170,67 +171,25 @@ impl Pump {
     ///
     /// # Errors
     /// When the pipe cannot be read.
-    pub async fn run(self, read: OwnedFd, copies: Vec<Copy>) -> io::Result<()> {
+    pub async fn run(self, read: OwnedFd) -> io::Result<()> {
         let mut pipe = pipe::Receiver::from_owned_fd(read)?;
-        let mut copies: Vec<Sink> = copies.into_iter().filter_map(Sink::new).collect();
         let mut splitter = Splitter::default();
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let len = pipe.read(&mut buffer).await?;
             let bytes = &buffer[..len];
             self.ring.push(bytes);
-            let mut at = 0;
-            while at < copies.len() {
-                // A full disk stops the copy and not the process.
-                match copies[at].write(bytes).await {
-                    Ok(()) => at += 1,
-                    Err(error) => {
-                        tracing::warn!("output is not copied any more: {error}");
-                        copies.swap_remove(at);
-                    }
-                }
+            let mut lines = Vec::new();
+            let append = |line: Line<'_>| self.console.append(&mut lines, &self.prefix, line);
+            match len {
+                0 => splitter.finish(append),
+                _ => splitter.push(bytes, append),
             }
-            if let Some((console, prefix)) = &self.console {
-                let mut lines = Vec::new();
-                if len == 0 {
-                    splitter.finish(|line| console.append(&mut lines, prefix, line));
-                } else {
-                    splitter.push(bytes, |line| console.append(&mut lines, prefix, line));
-                }
-                if !lines.is_empty() {
-                    console.write(lines).await;
-                }
+            if !lines.is_empty() {
+                self.console.write(lines).await;
             }
             if len == 0 {
                 return Ok(());
-            }
-        }
-    }
-}
-
-enum Sink {
-    Stream(UnixStream),
-    File(tokio::fs::File),
-}
-
-impl Sink {
-    fn new(copy: Copy) -> Option<Sink> {
-        match copy {
-            Copy::File(file) => Some(Sink::File(tokio::fs::File::from_std(file))),
-            Copy::Journal(stream) => {
-                let stream = std::os::unix::net::UnixStream::from(stream);
-                stream.set_nonblocking(true).ok()?;
-                UnixStream::from_std(stream).ok().map(Sink::Stream)
-            }
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Stream(stream) => stream.write_all(bytes).await,
-            Sink::File(file) => {
-                file.write_all(bytes).await?;
-                file.flush().await
             }
         }
     }
@@ -255,9 +214,15 @@ mod tests {
         assert_eq!(route(Auto, false, true), Route::Journal);
         assert_eq!(route(Auto, false, false), Route::Console);
         assert_eq!(route(Auto, true, true), Route::File);
-        assert_eq!(route(Journal, true, true), Route::JournalAndFile);
+        assert_eq!(route(Journal, true, true), Route::Sink { journal: true });
         assert_eq!(route(Journal, false, false), Route::Journal);
         assert_eq!(route(None, false, true), Route::Null);
         assert_eq!(route(None, true, true), Route::File);
+
+        let id = ProcessId::new("a").unwrap();
+        let mut exec = ProcessSpec::new(id, Command::Shell("true".into())).exec;
+        exec.log_file = Some(Text::new("/a"));
+        exec.log_rotation = Some(LogRotation { max_size: 1, max_files: 1 });
+        assert_eq!(Route::of(&exec, true), Route::Sink { journal: false });
     }
 }

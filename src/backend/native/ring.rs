@@ -1,6 +1,7 @@
 //! The last of what an instance wrote, kept in memory so that it can be read where there is neither
 //! journal nor file.
 
+use crate::backend::LogRequest;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -50,23 +51,23 @@ impl Ring {
     ///
     /// # Errors
     /// When no descriptor can be made.
-    pub fn open(self: &Arc<Ring>, follow: bool) -> io::Result<OwnedFd> {
+    pub fn open(self: &Arc<Ring>, request: LogRequest) -> io::Result<OwnedFd> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let ours = UnixStream::from_std(ours)?;
         let ring = self.clone();
         tokio::spawn(async move {
             // A reader that goes away is no error.
-            let _ = ring.feed(ours, follow).await;
+            let _ = ring.feed(ours, request).await;
         });
         Ok(theirs.into())
     }
 
-    async fn feed(&self, mut reader: UnixStream, follow: bool) -> io::Result<()> {
+    async fn feed(&self, mut reader: UnixStream, request: LogRequest) -> io::Result<()> {
         let mut written = self.written.subscribe();
         let (mut position, bytes) = self.beginning();
-        reader.write_all(&bytes).await?;
-        if !follow {
+        reader.write_all(last_lines(&bytes, request.lines)).await?;
+        if !request.follow {
             return Ok(());
         }
         loop {
@@ -99,13 +100,23 @@ impl Ring {
     }
 }
 
+fn last_lines(bytes: &[u8], lines: Option<u64>) -> &[u8] {
+    let Some(wanted) = lines else { return bytes };
+    let Some(wanted) = wanted.checked_sub(1) else { return &[] };
+    let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    let end = ends.map(|(at, _)| at).nth(usize::try_from(wanted).unwrap_or(usize::MAX));
+    &bytes[end.map_or(0, |end| end + 1)..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
     fn reader(ring: &Arc<Ring>, follow: bool) -> UnixStream {
-        let stream = std::os::unix::net::UnixStream::from(ring.open(follow).unwrap());
+        let request = LogRequest { follow, lines: None };
+        let stream = std::os::unix::net::UnixStream::from(ring.open(request).unwrap());
         stream.set_nonblocking(true).unwrap();
         UnixStream::from_std(stream).unwrap()
     }
@@ -117,6 +128,17 @@ mod tests {
         let mut text = String::new();
         reader(&ring, false).read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "one\ntwo\n");
+    }
+
+    #[test]
+    fn the_last_lines_are_so_many() {
+        for (lines, expected) in
+            [(0, ""), (1, "3\n"), (2, "2\n3\n"), (3, "1\n2\n3\n"), (4, "1\n2\n3\n")]
+        {
+            assert_eq!(last_lines(b"1\n2\n3\n", Some(lines)), expected.as_bytes(), "{lines}");
+        }
+        assert_eq!(last_lines(b"1\n2", Some(1)), b"2");
+        assert_eq!(last_lines(b"1\n2", None), b"1\n2");
     }
 
     #[tokio::test]

@@ -1,19 +1,25 @@
 //! The life of a run: started, running, its main process gone, empty.
 
+use super::adopt::{Adopted, is_waiting};
 use super::identity::Identity;
 use super::launch::{failure, reason};
 use super::output::{Connection, Output, Pump, Route, connect};
 use super::reaper::Exit;
+use super::sink::LAST_LINES;
 use super::tree::Tree;
 use super::{Inner, lock};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::{ProcessSpec, Signal};
-use crate::sys::signal::send;
+use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
+use crate::store::runs::RunRecord;
+use crate::sys::pidfd::exit_status;
+use crate::sys::signal::{gone, send};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
 
 const CONT: Signal = Signal(18);
 
@@ -59,6 +65,15 @@ impl Handle {
     pub fn new(instance: InstanceId, run: Run) -> Handle {
         let state = State { phase: Phase::Preparing, ending: None, killing: false };
         Handle { instance, run, state: Mutex::new(state) }
+    }
+
+    /// Takes over what another daemon had started.
+    pub(super) fn adopt(&self, adopted: &Adopted) {
+        let tree = adopted.tree.clone();
+        lock(&self.state).phase = match &adopted.main {
+            Some(pidfd) => Phase::Running(Child { pidfd: pidfd.clone(), tree }),
+            None => Phase::Left(tree),
+        };
     }
 
     /// Asks it to end.
@@ -152,10 +167,12 @@ struct Started {
     exit: Exit,
     child: Child,
     pid_file: Option<PidFile>,
+    /// Comes when the last of its lines is in the log.
+    logged: Option<oneshot::Receiver<()>>,
 }
 
 struct PidFile {
-    path: String,
+    path: Rendered,
     pid: u32,
     identity: Identity,
 }
@@ -178,7 +195,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
             return report(Event::SpawnFailed { instance, run, error });
         }
     };
-    let Started { pid, exit, child: Child { pidfd, tree }, pid_file } = started;
+    let Started { pid, exit, child: Child { pidfd, tree }, pid_file, logged } = started;
     report(Event::Spawned { instance: instance.clone(), run, pid });
     {
         let mut state = lock(&handle.state);
@@ -198,10 +215,81 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     if let Some(pid_file) = pid_file {
         pid_file.remove().await;
     }
+    if let Some(logged) = logged {
+        // Whoever stops it finds what it said at its end. A process that left the tree may hold the
+        // pipe for ever, and a journal may take nothing.
+        let _ = tokio::time::timeout(LAST_LINES, logged).await;
+    }
     over();
     // With it goes the control group.
     drop(tree);
     report(Event::Emptied { instance, run });
+}
+
+/// Goes on with one run of another daemon, and reports what happens.
+pub(super) async fn live_on(
+    inner: Arc<Inner>,
+    handle: Arc<Handle>,
+    spec: Arc<ProcessSpec>,
+    adopted: Adopted,
+) {
+    let (instance, run) = (handle.instance.clone(), handle.run);
+    let Adopted { main, tree, record } = adopted;
+    let report = |event| {
+        let _ = inner.facts.send(event);
+    };
+    let mut status = ExitStatus::Unknown;
+    if let Some(pidfd) = main {
+        let executed = becomes_command(&pidfd, record.pid).await;
+        if executed {
+            // Where the machine knows that already it changes nothing.
+            report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
+        }
+        status = ended(&pidfd, &record).await;
+        lock(&handle.state).phase = Phase::Left(tree.clone());
+    }
+    report(Event::Exited { instance: instance.clone(), run, status });
+    if let Err(error) = tree.emptied().await {
+        tracing::error!("{instance}: cannot tell whether anything is left of it: {error}");
+    }
+    let path = spec.exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
+    if let (Some(path), Ok(identity)) = (path, inner.identity(&spec.exec).await) {
+        PidFile { path, pid: record.pid, identity }.remove().await;
+    }
+    lock(&inner.runs).remove(&(instance.clone(), run));
+    lock(&handle.state).phase = Phase::Over;
+    drop(tree);
+    report(Event::Emptied { instance, run });
+}
+
+/// Whether a process that may still be waiting becomes its command. It was let go, or sees that its
+/// daemon is gone and ends: both are soon.
+async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
+    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+    while is_waiting(pid) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    // The number may be another's by now; the descriptor is not.
+    let now = rustix::event::Timespec::default();
+    let mut state = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
+}
+
+/// Waits for the end of a process that is no child, and finds out how it ended.
+async fn ended(pidfd: &OwnedFd, record: &RunRecord) -> ExitStatus {
+    /// Whoever inherits orphans reaps them at once; one that does not says nothing.
+    const REAPED: Duration = Duration::from_secs(5);
+    let waited = match pidfd.try_clone() {
+        Ok(clone) => gone(clone).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = waited {
+        tracing::error!("cannot wait for the end of a process: {error}");
+    }
+    let Ok(clone) = pidfd.try_clone() else { return ExitStatus::Unknown };
+    let (pid, start) = (record.pid, record.start);
+    let asked = tokio::task::spawn_blocking(move || exit_status(&clone, pid, start, REAPED));
+    asked.await.unwrap_or(ExitStatus::Unknown)
 }
 
 async fn start(
@@ -210,18 +298,23 @@ async fn start(
     spec: &Arc<ProcessSpec>,
 ) -> Result<Started, SpawnError> {
     let (instance, exec) = (&handle.instance, &spec.exec);
-    let path = |path: &Option<crate::core::spec::Text>| {
-        path.as_ref().map(|path| path.render(instance.index).into_owned())
-    };
+    let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
     let mut recipe = inner.recipe(instance, exec, argv, identity);
     let route = inner.route(exec);
-    let output = connect_output(inner, instance, route, path(&exec.log_file), &recipe.identity);
-    let output = output.await?;
+    let connection = Connection {
+        route,
+        instance,
+        log_file: path(&exec.log_file),
+        rotation: exec.log_rotation,
+        identity: &recipe.identity,
+        umask: recipe.umask,
+    };
+    let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
-    let tree = Arc::new(inner.plant(&instance.to_string(), &mut recipe)?);
+    let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;
 
     let mut waiting = {
@@ -235,14 +328,19 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
-    if let Output::Read { write, read, copies } = output {
-        // Ours must not keep it open.
-        drop(write);
-        let shown = inner.shown(instance, spec);
-        let console = (route == Route::Console).then(|| (inner.console.clone(), shown.prefix));
-        let pump = Pump { ring: shown.ring, console };
-        spawn_pump(inner, instance.clone(), pump.run(read, copies));
-    }
+    inner.keep(instance, handle.run, waiting.pid, recipe.mark, &tree);
+    // What of it is ours must not stay open.
+    let logged = match output {
+        Output::Null | Output::Held(_) => None,
+        Output::Written(written) => Some(written.done),
+        Output::Read { read, .. } => {
+            let shown = inner.shown(instance, spec);
+            let (console, prefix) = (inner.console.clone(), shown.prefix);
+            let pump = Pump { ring: shown.ring, console, prefix };
+            spawn_pump(inner, instance.clone(), pump.run(read));
+            None
+        }
+    };
     let pid_file = recipe.pid_file.clone();
     let pid_file =
         pid_file.map(|path| PidFile { path, pid: waiting.pid, identity: recipe.identity.clone() });
@@ -255,30 +353,7 @@ async fn start(
         return Err(error);
     }
     let child = Child { pidfd: waiting.pidfd, tree };
-    Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file })
-}
-
-async fn connect_output(
-    inner: &Inner,
-    instance: &InstanceId,
-    route: Route,
-    log_file: Option<String>,
-    identity: &Identity,
-) -> Result<Output, SpawnError> {
-    // The journal lets only root say which unit it is.
-    let root = rustix::process::geteuid().is_root();
-    let unit = root.then(|| format!("{}-{instance}.service", inner.name));
-    let journal = inner.journal.clone();
-    if !route.may_block() {
-        return connect(&Connection { route, instance, journal, unit, log_file, identity });
-    }
-    let (instance, identity) = (instance.clone(), identity.clone());
-    let work = move || {
-        let (instance, identity) = (&instance, &identity);
-        connect(&Connection { route, instance, journal, unit, log_file, identity })
-    };
-    let broken = |error: tokio::task::JoinError| failure(SpawnStage::Output, "", error.to_string());
-    tokio::task::spawn_blocking(work).await.map_err(broken)?
+    Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file, logged })
 }
 
 fn spawn_pump(
@@ -304,12 +379,12 @@ impl PidFile {
             self.identity.run(|| {
                 let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
                 let mut options = std::fs::OpenOptions::new();
-                let file = options.read(true).custom_flags(flags).open(&self.path)?;
+                let file = options.read(true).custom_flags(flags).open(self.path.value())?;
                 let mut text = String::new();
                 const LONGEST_PID: u64 = 12;
                 file.take(LONGEST_PID).read_to_string(&mut text)?;
                 match text.trim_end() == self.pid.to_string() {
-                    true => std::fs::remove_file(&self.path),
+                    true => std::fs::remove_file(self.path.value()),
                     false => Ok(()),
                 }
             })

@@ -27,6 +27,33 @@ impl Drop for Tree {
 }
 
 impl Tree {
+    /// The name of its control group, where that tells what belongs to it.
+    #[must_use]
+    pub fn group_name(&self) -> Option<&str> {
+        match self {
+            Tree::Cgroup(group) => group.name(),
+            Tree::Marked(..) => None,
+        }
+    }
+
+    /// Its mark, where that tells what belongs to it.
+    #[must_use]
+    pub fn mark(&self) -> Option<u64> {
+        match self {
+            Tree::Cgroup(_) => None,
+            Tree::Marked(id, _) => Some(id.0),
+        }
+    }
+
+    /// What it can be called where nobody knows its instance.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Tree::Cgroup(group) => format!("what is in the control group {}", group.below_mount()),
+            Tree::Marked(id, _) => format!("a run with the mark {:x}", id.0),
+        }
+    }
+
     /// Tells the tree its main process, before that can have been reaped.
     pub fn set_main(&self, pid: u32) {
         if let Tree::Marked(id, census) = self {
@@ -111,8 +138,10 @@ impl Doubts {
     /// in each of them.
     fn are_settled(&mut self, found: &Found) -> bool {
         const MANY: u32 = 100;
+        // Of those nothing is ours to reap, so it is never certain.
+        const ADOPTED: u32 = 3;
         self.0 = if found.members.is_empty() { self.0 + 1 } else { 0 };
-        found.is_nothing() || self.0 > MANY
+        found.is_nothing() || self.0 > if found.adopted { ADOPTED } else { MANY }
     }
 }
 

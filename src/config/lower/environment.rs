@@ -6,7 +6,7 @@ use super::at::At;
 use super::fields::{Field, Fields};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::env_file;
-use crate::config::interpolate::{self, Fault, LONGEST, is_name};
+use crate::config::interpolate::{self, Fault, Filled, LONGEST, is_name};
 use crate::config::load::{Mode, SourceKind};
 use crate::config::read::ReadError;
 use crate::config::text::{SourceText, invalid_utf8_at};
@@ -35,24 +35,26 @@ impl<'s> File<'_, 's> {
         };
         for item in items {
             let Some(path) = self.fill(&item, &field.name, &Variables::default()) else { continue };
-            if path.contains(Text::INSTANCE) {
+            if path.value.contains(Text::INSTANCE) {
                 let message = "`envFile` is one for all instances: no `${INSTANCE}` here";
                 self.add(self.problem("bad-interpolation", &item, message));
                 continue;
             }
-            self.no_tilde(&item, &field.name, &path);
-            let path = absolute(&self.base, &path);
-            variables.files.extend(self.env_file(Path::new(&path), &item));
+            self.no_tilde(&item, &field.name, &path.value);
+            let path = self.absolute(path);
+            variables.files.extend(self.env_file(&path, &item));
         }
         variables
     }
 
-    fn env_file(&mut self, path: &Path, at: &At<'_, 's>) -> Option<Rc<BTreeMap<String, String>>> {
+    fn env_file(&mut self, path: &Filled, at: &At<'_, 's>) -> Option<Rc<BTreeMap<String, String>>> {
+        let shown = path.shown();
+        let path = Path::new(&path.value);
         if let Some(known) = self.whole.env_files.get(path) {
             let known = known.clone();
             if known.is_none() {
                 // The reason was given where it was named first; it is as true here.
-                let message = format!("{} cannot be used", path.display());
+                let message = format!("{shown} cannot be used");
                 self.add(self.problem("env-file", at, message));
             }
             return known;
@@ -61,11 +63,8 @@ impl<'s> File<'_, 's> {
         let values = match outcome {
             Ok(content) => self.env_content(file, &content, at),
             Err(error) => {
-                let mut problem = self.problem(
-                    "env-file",
-                    at,
-                    format!("cannot read {}: {error}", path.display()),
-                );
+                let mut problem =
+                    self.problem("env-file", at, format!("cannot read {shown}: {error}"));
                 if matches!(error, ReadError::Missing) {
                     problem.help = Some("relative paths are relative to this file".into());
                 }
@@ -180,11 +179,11 @@ impl<'s> File<'_, 's> {
         name: &str,
         variables: &Variables,
     ) -> Option<Text> {
-        self.fill(at, name, variables).map(|filled| Text::new(&filled))
+        self.fill(at, name, variables).map(Filled::into_text)
     }
 
     /// The same, with [`Text::INSTANCE`] still visible.
-    fn fill(&mut self, at: &At<'_, 's>, name: &str, variables: &Variables) -> Option<String> {
+    fn fill(&mut self, at: &At<'_, 's>, name: &str, variables: &Variables) -> Option<Filled> {
         let (text, _) = self.scalar(at, &format!("`{}`", shown(name)), "a text")?;
         let user = (self.whole.mode == Mode::User).then(|| Arc::clone(&self.whole.environment));
         let filled = interpolate::fill(text, |wanted| {
@@ -193,7 +192,7 @@ impl<'s> File<'_, 's> {
             value.map(|value| Cow::Borrowed(value.as_str()))
         });
         match filled {
-            Ok(filled) if self.whole.charge(filled.len()) => Some(filled),
+            Ok(filled) if self.whole.charge(filled.value.len()) => Some(filled),
             Ok(_) => {
                 let message = "aliases and `${NAME}` up to here make more than 256 MiB of text";
                 self.add(self.problem("too-large", at, message));
@@ -258,8 +257,17 @@ impl<'s> File<'_, 's> {
     pub(super) fn path(&mut self, field: &Field<'_, 's>, variables: &Variables) -> Option<Text> {
         self.text(field)?;
         let text = self.fill(&field.value, &field.name, variables)?;
-        self.no_tilde(&field.value, &field.name, &text);
-        Some(Text::new(&absolute(&self.base, &text)))
+        self.no_tilde(&field.value, &field.name, &text.value);
+        Some(self.absolute(text).into_text())
+    }
+
+    /// Where a value begins the path, what is shown begins with its name: it may be absolute.
+    fn absolute(&self, path: Filled) -> Filled {
+        let shown = path.shown.map(|shown| match shown.starts_with("${") {
+            true => shown,
+            false => absolute(&self.base, &shown),
+        });
+        Filled { value: absolute(&self.base, &path.value), shown }
     }
 
     /// A list of texts, made once where it stands behind an anchor and is the same for everybody.

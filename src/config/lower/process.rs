@@ -7,7 +7,7 @@ use super::{File, Lowered};
 use crate::config::diagnostic::{Diagnostic, shown};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
-use crate::core::spec::{Command, LogTarget, ProcessSpec, Readiness, Text};
+use crate::core::spec::{Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, Text};
 use std::sync::Arc;
 
 impl<'s> File<'_, 's> {
@@ -89,7 +89,7 @@ impl<'s> File<'_, 's> {
         exec.max_files = self.limits(fields);
         exec.log_file = fields.get("logFile").and_then(|field| self.path(field, variables));
         exec.pid_file = fields.get("pidFile").and_then(|field| self.path(field, variables));
-        exec.log_target = self.log_target(fields);
+        self.log(fields, exec);
     }
 
     fn command(
@@ -206,16 +206,37 @@ impl<'s> File<'_, 's> {
         }
     }
 
-    fn log_target(&mut self, fields: &Fields<'_, 's>) -> LogTarget {
+    fn log(&mut self, fields: &Fields<'_, 's>, exec: &mut ExecSpec) {
         let section = &crate::config::keys::LOG;
         let log = fields.get("log");
         let log = log.and_then(|field| self.fields(&field.value, section, "`log`"));
-        let target = log.as_ref().and_then(|log| log.get("target"));
-        match target.and_then(|target| self.word(target)) {
+        let Some(log) = log else { return };
+        exec.log_target = match log.get("target").and_then(|target| self.word(target)) {
             Some("journal") => LogTarget::Journal,
             Some("none") => LogTarget::None,
             _ => LogTarget::Auto,
+        };
+        let (size, files) = (log.get("maxSize"), log.get("maxFiles"));
+        let max_size = size.and_then(|size| self.size(size));
+        let max_files = files.and_then(|files| self.integer(files));
+        if let Some(field) = size.or(files)
+            && fields.get("logFile").is_none()
+        {
+            let message = format!("`{}` is about a `logFile`, and there is none", field.name);
+            let problem = self.problem("rotation-without-file", &field.key, message);
+            self.add(
+                problem.help("add `logFile:`, or remove it; the journal has limits of its own"),
+            );
+        } else if let (None, Some(field)) = (size, files) {
+            let message = "`log.maxFiles` without `log.maxSize`: nothing is rotated";
+            let problem = self.problem("files-without-size", &field.key, message);
+            self.add(problem.help("add for example `maxSize: 50M`"));
         }
+        const USUAL_FILES: u32 = 5;
+        exec.log_rotation = max_size.map(|max_size| LogRotation {
+            max_size,
+            max_files: max_files.and_then(|n| u32::try_from(n).ok()).unwrap_or(USUAL_FILES),
+        });
     }
 
     fn shared_pid_file(&mut self, fields: &Fields<'_, 's>, spec: &ProcessSpec) {

@@ -205,6 +205,25 @@ impl<'s> File<'_, 's> {
         Some(Duration::from_millis(milliseconds))
     }
 
+    pub(crate) fn size(&mut self, field: &Field<'_, 's>) -> Option<u64> {
+        let Wanted::Size { min, max } = field.known.kind else { return None };
+        let name = format!("`{}`", field.name);
+        let (text, _) = self.scalar(&field.value, &name, "a size")?;
+        let Some(size) = bytes(text) else {
+            let message = format!("{name} must be a size, not `{}`", shown(text));
+            let problem = self.problem("bad-size", &field.value, message);
+            let help = "a number is bytes; with units of 1024: `512K`, `50M`, `1G`";
+            self.add(problem.help(help));
+            return None;
+        };
+        if !(min..=max).contains(&size) {
+            let (min, max) = (crate::core::text::size(min), crate::core::text::size(max));
+            self.out_of_range(&field.value, &field.name, text, &min, &max);
+            return None;
+        }
+        Some(size)
+    }
+
     /// One of the words of the table.
     pub(crate) fn word(&mut self, field: &Field<'_, 's>) -> Option<&'static str> {
         let Wanted::Words { words, later } = field.known.kind else { return None };
@@ -312,6 +331,25 @@ fn milliseconds(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(total)
 }
 
+/// A bare number is bytes; units are powers of 1024, as in systemd.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match &text[digits..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    if digits == 0 {
+        return None;
+    }
+    // Too large a number is a size, only not one within the bounds.
+    let number: u64 = text[..digits].parse().unwrap_or(u64::MAX);
+    Some(number.saturating_mul(1 << shift))
+}
+
 /// A bound as a person writes it.
 fn human(milliseconds: u64) -> String {
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
@@ -357,6 +395,27 @@ mod tests {
         }
         assert_eq!(human(150_000), "150s");
         assert_eq!(human(100), "100ms");
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1536", Some(1536)),
+            ("512K", Some(512 << 10)),
+            ("50M", Some(50 << 20)),
+            ("1G", Some(1 << 30)),
+            ("99999999999999999999T", Some(u64::MAX)),
+            ("", None),
+            ("M", None),
+            ("5m", None),
+            ("5MB", None),
+            ("1.5G", None),
+            ("-1", None),
+            ("5 M", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
     }
 
     #[test]

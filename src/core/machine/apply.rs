@@ -99,40 +99,48 @@ impl Machine {
         // Before the exceptions end: what only ran as one is stopped by this reload.
         let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
         let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
-        let exceptions = self.end_exceptions();
+        // A supervisor that begins again with the same file is no reload.
+        let exceptions = match self.restored && plan.is_empty() {
+            true => BTreeSet::new(),
+            false => self.end_exceptions(),
+        };
         let unfinished = self.abandon_reload(now, out);
-        if plan.is_empty() && unfinished.is_empty() {
+        let restored = std::mem::take(&mut self.restored);
+        self.holds_back = false;
+        if plan.is_empty() && unfinished.is_empty() && !restored {
             self.adopt_unchanged(request, config, generation, out);
             return;
         }
         let job = self.new_job();
         out.push(Effect::Answer { request, answer: Ok(vec![job]) });
         out.push(Effect::JobNew { job, kind: JobKind::Reload, instance: None });
+        // What another supervisor had active, and is as it was, is the generation that it was.
+        let generation = if restored && plan.is_empty() { self.generation } else { generation };
         let what = What::ReloadStarted { generation, plan: plan.clone() };
         self.note_all(Some(job), what, now, out);
 
         let from = std::mem::replace(&mut self.generation, generation);
-        let management = self.config.settings.enabled != config.settings.enabled;
         self.replace_config(config);
-        let mut concerned: BTreeSet<ProcessId> =
+        let changed: BTreeSet<ProcessId> =
             plan.changes.iter().map(|change| change.process.clone()).collect();
+        let mut concerned = changed.clone();
         concerned.extend(unfinished);
         concerned.extend(exceptions);
-        if management {
+        if restored {
             concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
         let mut steps = Vec::new();
         for process in &concerned {
             self.retarget(process, &wished_before, now, &mut steps, out);
         }
-        self.replace_edges(self.all_dependents());
-        let reload = begin(job, from, generation, plan, steps, now);
-        let at_once = reload.left[..2] == [0, 0];
-        self.reload = Some(reload);
-        if at_once {
-            // Nothing goes and nothing changes: nobody has to hear of waiting.
-            self.start_starting(now);
+        if restored {
+            // That nothing has to be done about the others is no news.
+            steps.retain(|step| {
+                step.kind != StepKind::Live || changed.contains(&step.instance.process)
+            });
         }
+        self.replace_edges(self.all_dependents());
+        self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
     /// `start --once` holds until the next reload. Returns the processes it was said of.
@@ -177,7 +185,7 @@ impl Machine {
     /// All edges that order stops: those of the file, and those that it last had for what it has no
     /// more and that is not down yet. The latter cannot close a cycle: what the file has does not
     /// depend on them, nor does what the file lost later than them.
-    fn all_dependents(&self) -> Dependents {
+    pub(super) fn all_dependents(&self) -> Dependents {
         let mut all = Config::clone(&self.config);
         all.processes.extend(self.gone.clone());
         Dependents::of(&all)
@@ -219,7 +227,7 @@ impl Machine {
             if self.instances.contains_key(&id) {
                 continue;
             }
-            let wanted = self.config.settings.auto_start;
+            let wanted = self.config.settings.auto_start && !self.was_stopped(&id, &spec);
             let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
             let start = wanted && self.config.settings.enabled && spec.enabled;
             inst.gated = start;
@@ -235,8 +243,6 @@ impl Machine {
     fn remove(&mut self, id: &InstanceId, steps: &mut Vec<Step>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.removed = true;
-        inst.once = false;
-        inst.gated = false;
         self.intents.insert(id.clone());
         self.touch(id);
         let state = StepState::Pending;
@@ -257,13 +263,13 @@ impl Machine {
         let was_wished = wished_before.contains(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let old = inst.spec.clone();
-        let was_enabled = inst.file_spec().enabled;
+        let was_enabled = inst.file_spec().enabled || inst.once;
         let back = std::mem::take(&mut inst.removed);
         if back {
             // Before it was gone: a new life as far as the operator is concerned.
             inst.wanted = self.config.settings.auto_start;
         }
-        let wished = inst.wanted && managed && spec.enabled;
+        let wished = inst.wanted && managed && (spec.enabled || inst.once);
         let changed = fields::needs_restart(&old, spec);
         let live = inst.live().is_some();
         if changed && live {
@@ -315,7 +321,6 @@ impl Machine {
         }
         self.intents.insert(id.clone());
         self.touch(id);
-        self.ripple(id);
         self.adopt_live(id, &old, now, out);
         let state = match kind {
             StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },

@@ -64,30 +64,22 @@ impl Machine {
                 }
             }
             Phase::Up(_) | Phase::Stopping(..) => {}
-            _ if inst.removed => return self.forget(id, now, out),
+            _ if inst.removed => self.forget(id, now, out),
             Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
             Phase::Failed if self.is_wished(inst) => {}
             _ => self.rest(id, now, out),
         }
-        self.check_job(id, out);
-        if self.instances.get(id).is_some_and(|inst| matches!(inst.phase, Phase::Waiting(_))) {
-            self.waits.insert(id.clone());
-        } else {
-            self.check_step(id, now);
-        }
+        self.unjudged.insert(id.clone());
     }
 
-    /// Looks whether what an instance waits for will come. What a dependency waits for itself is
-    /// known only when that has moved as well: on a chain that is started as a whole, the first in
-    /// order of names would else find the second as it was.
-    pub(super) fn judge_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let Some(inst) = self.instances.get(id) else { return };
-        let Phase::Waiting(blockers) = &inst.phase else { return };
-        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
-            let detail = Some(format!("waits for {blocker}"));
-            self.end_job(id, UP, JobResult::Dependency, detail, out);
-        }
+    /// Says what has come of an instance: what it waits for, its job, its step of a reload.
+    ///
+    /// Only once nobody has a step to take any more: what it waits for may look hopeless until that
+    /// has taken its own.
+    pub(super) fn judge(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        self.check_waiting(id, now, out);
+        self.check_job(id, out);
         self.check_step(id, now);
     }
 
@@ -104,17 +96,29 @@ impl Machine {
     fn start_or_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let blockers = self.blockers(id);
         if blockers.is_empty() {
-            self.spawn(id, now, out);
-            return;
+            return self.spawn(id, now, out);
         }
         let Some(inst) = self.instances.get(id) else { return };
         if !matches!(&inst.phase, Phase::Waiting(old) if *old == blockers) {
-            let told = matches!(&inst.phase, Phase::Waiting(old)
-                if !old.contains(&Blocker::Reload) && gist(old) == gist(&blockers));
-            self.set_phase(id, Phase::Waiting(blockers.clone()), now);
-            if !told && !blockers.contains(&Blocker::Reload) {
-                self.note(id, What::Waiting { on: blockers.clone() }, now, out);
-            }
+            self.set_phase(id, Phase::Waiting(blockers), now);
+        }
+    }
+
+    /// Tells what an instance waits for, where that is worth another line.
+    fn check_waiting(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let Phase::Waiting(blockers) = &inst.phase else {
+            inst.told.clear();
+            return;
+        };
+        let blockers = blockers.clone();
+        if !blockers.contains(&Blocker::Reload) && gist(&inst.told) != gist(&blockers) {
+            inst.told.clone_from(&blockers);
+            self.note(id, What::Waiting { on: blockers.clone() }, now, out);
+        }
+        if let Some(blocker) = blockers.iter().find(|blocker| blocker.is_final()) {
+            let detail = Some(format!("waits for {blocker}"));
+            self.end_job(id, UP, JobResult::Dependency, detail, out);
         }
     }
 
@@ -134,7 +138,7 @@ impl Machine {
                 })
             })
             .collect();
-        if inst.gated {
+        if inst.gated || self.holds_back {
             blockers.push(Blocker::Reload);
         }
         blockers
@@ -221,8 +225,6 @@ impl Machine {
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());
         }
-        self.dirty.insert(id.clone());
-        self.check_step(id, now);
     }
 }
 

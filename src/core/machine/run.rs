@@ -59,7 +59,6 @@ impl Machine {
         live.pid = Some(pid);
         live.started = Some(now);
         self.note(id, What::Started { pid }, now, out);
-        self.touch(id);
         self.ripple(id);
         // Neither of these does anything to a run that is to end.
         if readiness == Readiness::Started {
@@ -124,8 +123,6 @@ impl Machine {
         if going_on {
             self.end_of_life(id, RunEnd::Exited(status), None, now);
         }
-        self.touch(id);
-        self.ripple(id);
         true
     }
 
@@ -156,7 +153,6 @@ impl Machine {
             if !blamed && live.stable_since.is_some_and(|since| now.since(since) >= enough) {
                 inst.attempt = 0;
             }
-            live.probe = None;
             let live = live.clone();
             let patience = inst.spec.stop.timeout;
             let ending = Ending { end, give_up, patience, killed: false };
@@ -341,6 +337,7 @@ impl Machine {
         }
     }
 
+    /// It is ready, unless it was or is ending. What waits for that is the caller's to stir.
     fn make_ready(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let Phase::Up(live) = &mut inst.phase else { return };
@@ -351,24 +348,19 @@ impl Machine {
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
         self.touch(id);
-        self.ripple(id);
     }
 
     // Health.
 
-    /// Sends a check out, where there is one and the run is to go on.
+    /// Sends a check out, where there is one and the run, which has started, is to go on.
     pub(super) fn probe(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
         let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
-        if live.started.is_none() {
-            return;
-        }
         self.last_probe = ProbeId(self.last_probe.0 + 1);
         let (run, probe) = (live.run, self.last_probe);
         live.probe = Some(probe);
         let deadline = now.after(check.timeout).after(PROBE_GRACE);
-        self.timers.disarm(&(id.clone(), Timer::Probe));
         self.timers.arm((id.clone(), Timer::ProbeDeadline), deadline);
         let check = Arc::new(check.clone());
         out.push(Effect::Probe { instance: id.clone(), run, probe, check, spec });
@@ -478,7 +470,6 @@ impl Machine {
             for timer in [Timer::Probe, Timer::ProbeDeadline] {
                 self.timers.disarm(&(id.clone(), timer));
             }
-            live.probe = None;
             if spec.health.is_none() || old.health.is_none() {
                 live.health = Health::new(spec.health.is_some());
             }

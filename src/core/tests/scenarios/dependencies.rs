@@ -155,6 +155,17 @@ fn with_restart_on_the_edge_a_restart_by_hand_is_one_of_all_above() {
 }
 
 #[test]
+fn with_restart_on_the_edge_a_change_is_one_of_all_above() {
+    let above = || [process("api").follows("cache"), process("cache").follows("db")];
+    let [api, cache] = above();
+    let mut s = Scene::of([api, cache, process("db")]);
+    s.forget();
+    let [api, cache] = above();
+    s.config([api, cache, process("db").line("v2")]);
+    assert_eq!(s.done(), "-api@0 -cache@0 -db@0 +db@0 +cache@0 +api@0");
+}
+
+#[test]
 fn a_stop_takes_dependents_first_and_they_come_back() {
     let mut s = Scene::of([
         process("api").after("cache"),
@@ -196,6 +207,24 @@ fn what_holds_an_instance_may_change() {
 }
 
 #[test]
+fn what_falls_ill_while_something_else_is_waited_for_is_waited_for_too() {
+    let mut s = Scene::new();
+    s.spawns("cache", Spawning::Works(secs(50)));
+    s.config([
+        process("api").on("cache", Condition::Ready).on("db", Condition::Healthy),
+        process("cache"),
+        process("db").checked().when_ill(OnFailure::None),
+    ]);
+    assert_eq!(s.reason("api"), "waits for cache to be ready: it is starting");
+    s.finds("db", Finding::Ill("HTTP 500"));
+    s.advance(secs(30));
+    assert_eq!(
+        s.reason("api"),
+        "waits for cache to be ready: it is starting; db to be healthy: it is not healthy"
+    );
+}
+
+#[test]
 fn one_instance_of_several_may_be_stopped_alone() {
     let mut s = Scene::of([process("api").after("db"), process("db").instances(2)]);
     s.forget();
@@ -233,6 +262,18 @@ fn all_instances_must_meet_the_condition() {
     assert_eq!(s.state("api"), State::Waiting);
     s.advance(secs(3));
     assert_eq!(s.state("api"), State::Running);
+}
+
+#[test]
+fn one_that_failed_beside_others_that_start_is_what_is_told() {
+    let mut s = Scene::new();
+    s.spawns("db@0", Spawning::Works(secs(5)));
+    s.spawns("db@1", Spawning::Fails(secs(0)));
+    s.config([process("api").after("db"), process("db").instances(2).attempts(0)]);
+    assert_eq!((s.state("db@0"), s.state("db@1")), (State::Starting, State::Failed));
+    assert_eq!(s.reason("api"), "waits for db to be ready: it is failed");
+    s.advance(secs(5));
+    assert_eq!(s.steps()[0], "start api@0 held: waits for db to be ready: it is failed");
 }
 
 #[test]
@@ -307,4 +348,50 @@ fn a_start_timeout_does_not_overtake_the_order_of_a_stop() {
     assert_eq!(s.done(), "-api@0", "its time to start is over, and it ends after api");
     s.advance(secs(10));
     assert_eq!((s.state("db"), s.done().as_str()), (State::Down, "-db@0"));
+}
+
+#[test]
+fn what_it_waits_for_is_told_once_for_each_news_of_it() {
+    let mut s = Scene::new();
+    let waits =
+        |s: &mut Scene| s.notes().iter().filter(|note| note.as_str() == "api@0 waiting").count();
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.config([process("api").after("db"), process("db")]);
+    assert_eq!(waits(&mut s), 1);
+    s.restart("db").unwrap();
+    assert_eq!(waits(&mut s), 0, "it was coming, and is");
+    s.spawns("db", Spawning::Fails(secs(0)));
+    s.advance(secs(5));
+    assert_eq!(waits(&mut s), 1, "it fails and is tried again");
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.advance(secs(1));
+    assert_eq!(waits(&mut s), 1, "it is coming again");
+    s.stop("api").unwrap();
+    s.start("api").unwrap();
+    assert_eq!(waits(&mut s), 1, "it waits anew");
+}
+
+#[test]
+fn the_order_of_a_reload_is_no_news_and_what_is_waited_for_after_it_is() {
+    let mut s = Scene::of([process("old")]);
+    s.ends_slowly("old", secs(1));
+    s.spawns("db", Spawning::Works(secs(5)));
+    s.forget();
+    s.config([process("api").after("db"), process("db")]);
+    let waits = |s: &mut Scene| s.notes().contains(&"api@0 waiting".to_owned());
+    assert!(!waits(&mut s));
+    s.advance(secs(1));
+    assert!(waits(&mut s));
+}
+
+#[test]
+fn one_job_for_a_whole_chain_waits_whatever_the_order_of_its_names() {
+    // Each depends on the next in the alphabet, so that each is looked at before what it needs.
+    let mut s = Scene::new();
+    s.spawns("c", Spawning::Fails(secs(0)));
+    s.config([process("a").after("b"), process("b").after("c"), process("c").attempts(0)]);
+    assert_eq!((s.state("c"), s.state("a")), (State::Failed, State::Waiting));
+    s.spawns("c", Spawning::Works(secs(0)));
+    let jobs = s.start_all(["a", "b", "c"]);
+    assert_eq!(jobs.map(|job| s.result(job)), [Some(JobResult::Done); 3]);
 }

@@ -279,3 +279,14 @@ fn not_up_and_running_waits_for_those_above() {
     s.advance(secs(2));
     assert_eq!((s.state("db"), s.state("api")), (State::Down, State::Waiting));
 }
+
+#[test]
+fn what_was_to_run_once_and_waits_is_down_after_a_reload_that_changes_nothing() {
+    let all = || [process("api").disabled().after("db"), process("db")];
+    let mut s = Scene::of(all());
+    s.stop("db").unwrap();
+    s.start_once("api").unwrap();
+    assert_eq!((s.state("api"), s.view("api").once), (State::Waiting, true));
+    s.config(all());
+    assert_eq!((s.state("api"), s.view("api").once), (State::Down, false));
+}

@@ -5,7 +5,7 @@ use provost_core::fields::{self, Causes, Consequence, FIELDS};
 use provost_core::ids::ProcessId;
 use provost_core::reload::{ChangeKind, Plan};
 use provost_core::spec::{
-    Check, Command, Config, Dependency, ExecSpec, HealthCheck, LogTarget, ProcessSpec,
+    Check, Command, Config, Dependency, ExecSpec, HealthCheck, LogRotation, LogTarget, ProcessSpec,
     RestartPolicy, Secret, Signal, StopSpec, Text,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 fn base() -> ProcessSpec {
     let mut spec = process("api").checked().0;
     spec.exec.env = env(&[("TOKEN", "s3cret"), ("KEPT", "x")]);
+    spec.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 5 });
     spec
 }
 
@@ -86,6 +87,12 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     ("limits.files", Consequence::Restart, "-", "4096", |s| s.exec.max_files = Some(4096)),
     ("logFile", Consequence::Restart, "-", "/x.log", |s| s.exec.log_file = Some("/x.log".into())),
     ("log.target", Consequence::Restart, "auto", "none", |s| s.exec.log_target = LogTarget::None),
+    ("log.maxSize", Consequence::Restart, "50M", "1536", |s| {
+        s.exec.log_rotation = Some(LogRotation { max_size: 1536, max_files: 5 });
+    }),
+    ("log.maxFiles", Consequence::Restart, "5", "9", |s| {
+        s.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 9 });
+    }),
     ("pidFile", Consequence::Restart, "-", "/x.pid", |s| s.exec.pid_file = Some("/x.pid".into())),
     ("essential", Consequence::Live, "false", "true", |s| s.essential = true),
     ("env.TOKEN", Consequence::Restart, "***", "***", |s| {
@@ -169,6 +176,7 @@ fn no_field_of_a_spec_is_forgotten() {
                 max_files: _,
                 log_file: _,
                 log_target: _,
+                log_rotation: _,
                 pid_file: _,
             },
         depends_on: _,

@@ -45,6 +45,18 @@ fn removed_ones_go_dependents_first() {
 }
 
 #[test]
+fn one_removed_later_still_waits_for_one_removed_before() {
+    let mut s = Scene::of([process("a"), process("b").after("a"), process("c")]);
+    s.ends_slowly("b", secs(5));
+    s.config([process("a"), process("c")]);
+    s.forget();
+    s.config([process("c")]);
+    assert_eq!((s.done().as_str(), s.view("a").sub_state), ("", "held"));
+    s.advance(secs(5));
+    assert_eq!(s.done(), "-a@0");
+}
+
+#[test]
 fn a_changed_chain_goes_down_from_above_and_comes_up_from_below() {
     let mut s = Scene::of([process("api").after("db"), process("db")]);
     s.forget();
@@ -101,6 +113,7 @@ fn live_changes_need_no_run() {
     assert_eq!(s.done(), "");
     assert_eq!((s.run("api"), s.run("db")), (api, db));
     assert_eq!(s.steps(), ["live api@0 done", "live db@0 done"]);
+    assert_eq!(s.view("api").generation.0, 2);
     assert_eq!(s.view("api").last_check, Some(s.world.now), "a changed check speaks at once");
     s.advance(secs(2));
     assert_eq!(s.view("api").last_check, Some(s.world.now));
@@ -168,6 +181,17 @@ fn nothing_to_do_is_said() {
     assert_eq!(s.report().result, ReloadResult::Unchanged);
     assert_eq!(s.world.machine.generation().0, 1);
     assert_eq!(s.report().plan.unchanged.len(), 1);
+}
+
+#[test]
+fn a_change_of_auto_start_alone_is_no_generation_and_holds_for_what_comes() {
+    let mut s = Scene::of([process("api")]);
+    let settings = || Settings { auto_start: false, ..Settings::default() };
+    s.settings(settings(), [process("api")]);
+    assert_eq!((s.report().result, s.state("api")), (ReloadResult::Unchanged, State::Running));
+    s.start("api").unwrap();
+    s.settings(settings(), [process("api"), process("db")]);
+    assert_eq!((s.state("api"), s.state("db")), (State::Running, State::Down));
 }
 
 #[test]
@@ -384,6 +408,20 @@ fn a_reload_that_waits_for_what_will_not_come_ends_and_says_so() {
     s.config([process("api").after("db"), process("db").disabled()]);
     assert_eq!(s.steps(), ["start api@0 held: waits for db to be ready: it is disabled"]);
     assert_eq!(s.report().result, ReloadResult::Applied);
+}
+
+#[test]
+fn what_was_hopeless_before_the_reload_is_no_reason_to_give_up() {
+    // Each is looked at before what it needs, which then still waits for what was disabled.
+    let all = |line: &str, enabled: bool| {
+        let c = process("c").with(|spec| spec.enabled = enabled);
+        [process("a").after("b").line(line), process("b").after("c").line(line), c]
+    };
+    let mut s = Scene::of(all("v1", false));
+    s.spawns("c", Spawning::Works(secs(2)));
+    s.config(all("v2", true));
+    s.advance(secs(2));
+    assert_eq!(s.steps(), ["start a@0 done", "start b@0 done", "start c@0 done"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use provost_core::event::{Effect, Event, ExitStatus, SpawnError, SpawnStage};
 use provost_core::ids::{InstanceId, ProcessId, Run};
 use provost_core::spec::Signal;
 use provost_core::time::Mono;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a spawn comes to.
@@ -340,5 +340,51 @@ fn run_of(event: &Event) -> Option<Run> {
         | Event::Emptied { run, .. } => Some(*run),
         // Answers of checks come when they come.
         _ => None,
+    }
+}
+
+// A supervisor that is killed, and the next one.
+impl Backend {
+    /// The supervisor is killed now and another one begins at `again`. Returns the runs of which
+    /// anything is there then; what happens to them from then on is reported. `lucky` says of each
+    /// spawn under way whether the process had been let go.
+    pub fn killed(
+        &mut self,
+        now: Mono,
+        again: Mono,
+        mut lucky: impl FnMut() -> bool,
+    ) -> BTreeSet<(InstanceId, Run)> {
+        self.pending.retain(|(_, _, event)| !matches!(event, Event::Probed { .. }));
+        let runs: Vec<Run> = self.runs.keys().copied().collect();
+        for run in runs {
+            let running = &self.runs[&run];
+            let under_way = running.spawned.is_none_or(|at| at > now);
+            let may_be = running.spawned.is_some();
+            let empty_at = self.pending.iter().find_map(|(at, _, event)| match event {
+                Event::Emptied { run: r, .. } if *r == run => Some(*at),
+                _ => None,
+            });
+            let gone =
+                (under_way && !(may_be && lucky())) || empty_at.is_some_and(|at| at <= again);
+            if gone {
+                self.runs.remove(&run);
+                self.pending.retain(|(_, _, event)| run_of(event) != Some(run));
+            }
+        }
+        // What happened in between is found when somebody looks, and how it ended is not.
+        for (at, _, event) in &mut self.pending {
+            if *at <= again {
+                *at = again;
+                if let Event::Exited { status, .. } = event {
+                    *status = ExitStatus::Unknown;
+                }
+            }
+        }
+        self.runs.iter().map(|(run, running)| (running.instance.clone(), *run)).collect()
+    }
+
+    /// The instances whose processes exist, once for each run.
+    pub fn instances(&self) -> impl Iterator<Item = (&InstanceId, Run)> {
+        self.runs.iter().map(|(run, running)| (&running.instance, *run))
     }
 }

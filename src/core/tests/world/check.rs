@@ -1,7 +1,7 @@
 //! What holds between turns.
 
 use super::Verdict;
-use super::facts::{Facts, Over, RunFacts};
+use super::facts::{Facts, Over, RunFacts, waited};
 use super::model::Model;
 use super::watch::pause;
 use crate::hold;
@@ -38,6 +38,8 @@ impl Model {
                 | super::model::Cause::Kill
         );
         hold!(!asked || self.answered, "a request without an answer");
+        let same = std::sync::Arc::ptr_eq(machine.config(), &self.config);
+        hold!(same, "another configuration is in force");
         self.same_instances(machine)?;
         if deep {
             self.views_are_current(machine)?;
@@ -47,6 +49,8 @@ impl Model {
         }
         self.check_summary(&machine.summary())?;
         self.check_timers(machine, now, timeout)?;
+        self.check_record(machine, now)?;
+        self.check_notes()?;
         let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());
@@ -93,6 +97,10 @@ impl Model {
         if let Some(attempt) = facts.attempt {
             hold!(view.attempt == attempt, "{id}: attempt {}, not {attempt}", view.attempt);
         }
+        let since = if view.state == facts.before { facts.since_before } else { now };
+        hold!([since, now].contains(&view.since), "{id}: {:?} since {}", view.state, view.since.0);
+        let generation = view.generation == facts.generation || view.needs_restart;
+        hold!(generation || file.is_none(), "{id}: of {}", view.generation);
         self.check_state(id, facts)?;
         match &facts.run {
             Some(run) => self.check_run(id, facts, run, now, timeout)?,
@@ -153,9 +161,15 @@ impl Model {
                 }
             }
         }
+        if !facts.view.blockers.contains(&Blocker::Reload) {
+            let waited = waited(&facts.view.blockers);
+            hold!(facts.told == waited, "{id} waits for {waited:?}, told {:?}", facts.told);
+        }
         for edge in &spec.depends_on {
-            let told = named.contains(&edge.on);
-            hold!(told || self.is_met(edge), "{id} does not say that it waits for {}", edge.on);
+            let mut on = self.instances_of(&edge.on).filter(|(_, facts)| facts.up);
+            let held = on.any(|(_, facts)| facts.view.sub_state == "held");
+            let told = named.contains(&edge.on) || (self.is_met(edge) && !held);
+            hold!(told, "{id} does not say that it waits for {}", edge.on);
         }
         Ok(())
     }
@@ -208,6 +222,8 @@ impl Model {
             }
         };
         hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
+        let hopeless = edge.condition != Condition::Completed && state(State::Failed);
+        hold!(!hopeless || because.is_final(), "{id} waits for {on}, of which one has failed");
         let unmet = !self.is_met(edge) || held;
         hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
         Ok(())

@@ -238,6 +238,13 @@ impl Scene {
         self.ask(Event::StartRequested { request, instances: vec![id(name)], once: false })
     }
 
+    /// Starts several with one request.
+    pub fn start_all<const N: usize>(&mut self, names: [&str; N]) -> [JobId; N] {
+        let (request, instances) = (self.request(), names.map(id).to_vec());
+        self.tell(Event::StartRequested { request, instances, once: false });
+        self.world.model.last_answer.clone().unwrap().unwrap().try_into().unwrap()
+    }
+
     pub fn start_once(&mut self, name: &str) -> Result<JobId, Refusal> {
         let request = self.request();
         self.ask(Event::StartRequested { request, instances: vec![id(name)], once: true })

@@ -1,6 +1,6 @@
 //! What the outside knows of one instance and of one run.
 
-use provost_core::event::{Effect, ExitStatus, RunEnd, StopReason};
+use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use provost_core::job::JobKind;
 use provost_core::spec::{HealthCheck, ProcessSpec, Readiness};
@@ -14,6 +14,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct RunFacts {
     pub run: Run,
+    /// What the spec it was started with is from.
+    pub generation: Generation,
     /// What it was started with, with what it took in since.
     pub spec: Arc<ProcessSpec>,
     pub asked: Mono,
@@ -114,6 +116,8 @@ pub struct Facts {
     pub wished: bool,
     pub up: bool,
     pub run: Option<RunFacts>,
+    /// The last generation that changed something about it.
+    pub generation: Generation,
     pub over: Over,
     /// It completed, and was not asked to run again.
     pub completed: bool,
@@ -125,9 +129,26 @@ pub struct Facts {
     pub view: InstanceView,
     /// Its state before this turn.
     pub before: State,
+    /// Since when it was in it.
+    pub since_before: Mono,
     /// What the machine says in its views, of a turn ago.
     pub next_before: Option<Mono>,
     pub last_exit: Option<ExitStatus>,
+    /// What a note last said that it waits for, while it waits.
+    pub told: Vec<Waited>,
+}
+
+/// Who is waited for, whether that will not come by itself, and whether it will not come soon.
+pub type Waited = (ProcessId, bool, bool);
+
+pub(super) fn waited(blockers: &[Blocker]) -> Vec<Waited> {
+    let waited = blockers.iter().filter_map(|blocker| match blocker {
+        Blocker::Dependency { on, because, .. } => {
+            Some((on.clone(), because.is_final(), because.is_lasting()))
+        }
+        Blocker::Reload => None,
+    });
+    waited.collect()
 }
 
 impl RunFacts {
@@ -162,6 +183,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         wished: false,
         up: false,
         run: None,
+        generation: Generation(0),
         over: Over::Never,
         completed: false,
         attempt: Some(0),
@@ -194,16 +216,19 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             history: Arc::default(),
         },
         before: State::Down,
+        since_before: Mono(0),
         next_before: None,
         last_exit: None,
+        told: Vec::new(),
     }
 }
 
 /// A run as it is when it was asked for.
-pub(super) fn new_run(effect: &Effect, now: Mono) -> Option<RunFacts> {
+pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Option<RunFacts> {
     let Effect::Spawn { run, spec, .. } = effect else { return None };
     Some(RunFacts {
         run: *run,
+        generation,
         spec: spec.clone(),
         asked: now,
         spawned: None,

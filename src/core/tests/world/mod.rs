@@ -8,6 +8,8 @@
 //! | `facts` | what it knows of one instance and of one run |
 //! | `watch` | what one turn may contain: each effect against the model |
 //! | `results` | the same for what came of jobs and reloads |
+//! | `notes` | what people are told of it |
+//! | `steps` | the record of a reload, step by step |
 //! | `check` | what holds between turns |
 //! | `dsl` | the words scenarios are written in |
 //! | `chance` | drawn configurations, behaviours and edits |
@@ -21,7 +23,9 @@ pub mod check;
 pub mod dsl;
 pub mod facts;
 pub mod model;
+pub mod notes;
 pub mod results;
+pub mod steps;
 pub mod watch;
 
 use backend::Backend;

@@ -7,6 +7,7 @@ use provost_core::Machine;
 use provost_core::event::{Event, ExitStatus, RunEnd, StopReason};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Request, Run};
+use provost_core::reload::Plan;
 use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, Readiness, RestartCondition};
 use provost_core::time::Mono;
 use provost_core::view::State;
@@ -34,7 +35,9 @@ pub enum Cause {
 #[derive(Clone, Debug)]
 pub struct OpenReload {
     pub job: JobId,
+    pub from: Generation,
     pub generation: Generation,
+    pub plan: Plan,
     pub since: Mono,
     /// Runs up to this one were there before it.
     pub after: Run,
@@ -67,6 +70,8 @@ pub struct Model {
     /// What came of jobs, for scenarios.
     pub results: BTreeMap<JobId, provost_core::job::JobResult>,
     pub reports: Vec<Arc<provost_core::reload::ReloadReport>>,
+    /// The last report that a note told of.
+    pub told_report: Option<Arc<provost_core::reload::ReloadReport>>,
     pub last_answer: Option<Result<Vec<JobId>, provost_core::event::Refusal>>,
     pub finish_code: Option<u8>,
     pub exits: Vec<(InstanceId, Run, ExitStatus)>,
@@ -74,6 +79,8 @@ pub struct Model {
     pub(super) over_now: Option<InstanceId>,
     /// A reload was under way before this turn.
     pub(super) reloading: bool,
+    pub(super) notes: super::notes::Notes,
+    pub(super) record: super::steps::Record,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
     pub(super) wished_before: BTreeSet<InstanceId>,
@@ -86,8 +93,11 @@ impl Model {
         self.over_now = None;
         self.changed.clear();
         self.reloading = self.reload.is_some();
+        self.record.begin(self.reports.len());
+        self.notes.begin();
         for facts in self.instances.values_mut() {
             facts.before = facts.view.state;
+            facts.since_before = facts.view.since;
             facts.next_before = facts.view.next_start;
             if let Some(run) = &mut facts.run {
                 run.eager = false;
@@ -110,11 +120,13 @@ impl Model {
                         facts.ready = true;
                     }
                     facts.restamp(now);
+                    self.notes.expect(Some(instance), "started");
                 }
                 Cause::Fact(instance.clone())
             }
             Event::SpawnFailed { instance, run, error } => {
                 if self.current(instance, *run).is_some_and(|run| run.spawned.is_none()) {
+                    self.notes.expect(Some(instance), "spawn-failed");
                     self.over(instance, RunEnd::NotSpawned(error.clone()), now);
                 }
                 Cause::Fact(instance.clone())
@@ -150,6 +162,8 @@ impl Model {
             Event::SignalRequested { request, instance, .. } => {
                 Cause::Signal(*request, instance.clone())
             }
+            // Without something to go on with it changes nothing.
+            Event::ConfigUnusable => Cause::Timeout,
             Event::ShutdownRequested => {
                 self.end_all();
                 Cause::Shutdown
@@ -162,6 +176,9 @@ impl Model {
     }
 
     pub fn end_all(&mut self) {
+        if !self.ending {
+            self.notes.expect(None, "shutting-down");
+        }
         self.ending = true;
         self.refresh();
     }
@@ -178,6 +195,7 @@ impl Model {
         }
         live.exit = Some(status);
         facts.last_exit = Some(status);
+        self.notes.expect(Some(instance), "exited");
         if live.goes_on() {
             if live.was_stable(now) {
                 facts.attempt = Some(0);
@@ -206,6 +224,9 @@ impl Model {
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };
+        if matches!(end, RunEnd::Asked(_)) {
+            self.notes.expect(Some(instance), "stopped");
+        }
         let settled = matches!(end, RunEnd::Asked(_)) || changed || facts.renew || !facts.up;
         // One of these may have been told to follow another, which nobody outside can see.
         facts.over =
@@ -254,11 +275,14 @@ impl Model {
         live.answered = Some(now);
         let Some(check) = live.spec.health.clone() else { return };
         let age = live.spawned.map_or(Duration::ZERO, |at| now.since(at));
+        let old = live.health;
         live.health.take(ok, &check, age);
-        if live.health.healthy {
+        let new = live.health;
+        if new.healthy {
             live.ready = true;
         }
         live.restamp(now);
+        self.notes.expect_health(instance, old, new);
     }
 
     /// Answers to checks that did not come in time: of one instance, or of all.
@@ -350,6 +374,7 @@ impl Model {
 
     /// A configuration is in force.
     pub(super) fn adopt(&mut self, config: &Arc<Config>, now: Mono) {
+        self.plan_steps(config, now);
         for id in self.instances.keys().cloned().collect::<Vec<_>>() {
             let follows = self.follows(&id.process);
             if let Some(run) = self.instances.get_mut(&id).and_then(|facts| facts.run.as_mut()) {
@@ -412,6 +437,9 @@ impl Model {
         for id in &self.dirty {
             match (machine.view(id), self.instances.get_mut(id)) {
                 (Some(view), Some(facts)) => {
+                    if view.state != State::Waiting {
+                        facts.told.clear();
+                    }
                     facts.completed = view.state == State::Completed;
                     facts.view = view;
                 }

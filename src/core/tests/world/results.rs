@@ -7,6 +7,7 @@ use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, Run};
 use provost_core::job::{JobKind, JobResult};
 use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
+use provost_core::time::Mono;
 use std::sync::Arc;
 
 impl Model {
@@ -68,14 +69,21 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn watch_reload_finished(&mut self, report: &Arc<ReloadReport>) -> Verdict {
+    pub(super) fn watch_reload_finished(
+        &mut self,
+        report: &Arc<ReloadReport>,
+        now: Mono,
+    ) -> Verdict {
         self.reports.push(report.clone());
         if report.result == ReloadResult::Unchanged {
             hold!(report.steps.is_empty(), "steps of nothing");
             return Ok(());
         }
         let Some(open) = &self.reload else { return Err("no reload to finish".to_owned()) };
-        hold!(open.generation == report.generation, "another generation was applied");
+        hold!(self.told_report.as_ref() == Some(report), "a reload ended without a note");
+        let told = (report.from, report.generation, &report.plan, report.took);
+        let is = (open.from, open.generation, &open.plan, now.since(open.since));
+        hold!(told == is, "the report says {told:?}, not {is:?}");
         for step in &report.steps {
             let superseded = step.state == StepState::Superseded;
             hold!(step.state.is_final(), "{} has not ended: {:?}", step.instance, step.state);

@@ -1,13 +1,14 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::facts::{OpenJob, Over, RunFacts, new_run};
+use super::facts::{OpenJob, Over, RunFacts, new_run, waited};
 use super::model::{Cause, Model, OpenReload};
 use crate::hold;
 use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::JobKind;
+use provost_core::reload::Plan;
 use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
@@ -69,15 +70,17 @@ impl Model {
             Effect::JobRemoved { job, kind, instance, result, .. } => {
                 self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
             }
-            Effect::RunExited { instance, run, status, .. } => {
+            Effect::RunExited { instance, run, generation, status, .. } => {
                 if self.over_now.as_ref() != Some(instance) {
                     let live = self.live(instance, *run)?;
                     hold!(live.exit == Some(*status), "{instance} ended otherwise");
+                    let of = live.generation;
+                    hold!(of == *generation, "{instance} was of generation {of}, not {generation}");
                 }
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
             }
-            Effect::ReloadFinished(report) => self.watch_reload_finished(report),
+            Effect::ReloadFinished(report) => self.watch_reload_finished(report, now),
             Effect::Note(note) => self.watch_note(note, now),
             Effect::Finished { code } => {
                 self.finished += 1;
@@ -114,6 +117,7 @@ impl Model {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
         }
         self.removed_are_down(id)?;
+        self.is_told(id, &["starting"])?;
         let by_hand = self.is_named(id, true);
         let by_file = matches!(self.cause, Cause::Config(..)) || self.reload.is_some();
         let Some(facts) = self.instances.get_mut(id) else {
@@ -128,7 +132,7 @@ impl Model {
         if matches!(facts.before, State::Completed | State::Failed) {
             hold!(by_hand || by_file, "{id} was over and is started again");
         }
-        facts.run = new_run(effect, now);
+        facts.run = new_run(effect, facts.generation, now);
         facts.completed = false;
         Ok(())
     }
@@ -215,7 +219,7 @@ impl Model {
         };
         hold!(asked || now >= due, "{id} is killed too early");
         live.killed = Some(now);
-        Ok(())
+        if asked { Ok(()) } else { self.is_told(id, &["killing", "still-there"]) }
     }
 
     fn watch_answer(
@@ -320,11 +324,17 @@ impl Model {
                 }
             }
             Cause::Config(_, config, generation) => {
+                let plan = Plan::between(&self.config, &config);
                 self.adopt(&config, now);
                 if let Some(job) = jobs.first() {
-                    self.generation = generation;
-                    let after = self.last_run;
-                    self.reload = Some(OpenReload { job: *job, generation, since: now, after });
+                    let from = std::mem::replace(&mut self.generation, generation);
+                    let (job, since, after) = (*job, now, self.last_run);
+                    self.reload = Some(OpenReload { job, from, generation, plan, since, after });
+                    for (id, facts) in &mut self.instances {
+                        if facts.generation.0 == 0 || self.record.concerns(id) {
+                            facts.generation = generation;
+                        }
+                    }
                 } else if self.generation.0 == 0 {
                     self.generation = generation;
                 }
@@ -353,7 +363,15 @@ impl Model {
 
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
         hold!(note.at == now, "a note of another time");
+        self.notes.take(note.instance.as_ref(), note.what.kind());
         let Some(id) = &note.instance else {
+            if let What::ReloadStarted { generation, plan } = &note.what {
+                let open = self.reload.as_ref().map(|open| (open.generation, &open.plan));
+                hold!(open == Some((*generation, &**plan)), "another reload is said to begin");
+            }
+            if let What::ReloadFinished(report) = &note.what {
+                self.told_report = Some(report.clone());
+            }
             if note.what == What::ShuttingDown && !self.ending {
                 // Only an essential process that ended for good may do this by itself.
                 let code = self.essential_end(now)?;
@@ -369,6 +387,17 @@ impl Model {
         match &note.what {
             What::Stopping { why } => self.justified(id, why, now),
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
+            What::Waiting { on } => {
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                hold!(
+                    !on.contains(&Blocker::Reload),
+                    "{id}: that a reload has an order is no news"
+                );
+                let waited = waited(on);
+                hold!(facts.told != waited, "{id} is said to wait for the same again");
+                facts.told = waited;
+                Ok(())
+            }
             What::Completed => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
                 facts.completed = true;

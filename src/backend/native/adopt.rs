@@ -1,0 +1,167 @@
+//! Runs of a daemon that was killed.
+//!
+//! They are not our children, and nothing is believed of them that cannot be seen: a pid is that of
+//! a run only when whoever has it was started when the record says, and has the mark of the run or
+//! is in its control group. Then a pidfd stands for it, and from there on it is a run like any
+//! other, but for two things: how it ended is told by the kernel (Linux 6.15) or not at all, and
+//! what it leaves behind does not become ours.
+//!
+//! What is ours and no known run's is ended before anything is started: it could be doubled.
+
+use super::census::{self, TreeId};
+use super::run::{self, Handle};
+use super::tree::Tree;
+use super::{Inner, lock};
+use crate::backend::Kept;
+use crate::core::ids::{InstanceId, Run};
+use crate::core::spec::Signal;
+use crate::store::runs::RunRecord;
+use futures_util::future::join_all;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What nobody knows of has so long to end by itself.
+const STRAYS: Duration = Duration::from_secs(5);
+
+/// A run of which something is there.
+pub(super) struct Adopted {
+    /// The main process, while there is one.
+    pub main: Option<Arc<OwnedFd>>,
+    /// All of it.
+    pub tree: Arc<Tree>,
+    /// Its record.
+    pub record: RunRecord,
+}
+
+/// Finds what is there of these runs, and goes on with it; ends what is ours and of none of them.
+pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
+    let mut remarks = Vec::new();
+    let mut records = inner.runs_kept.all(&mut remarks);
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
+    let mut held = Vec::new();
+    for Kept { instance, run, spec } in known {
+        let key = (instance, run);
+        let Some(record) = records.remove(&key) else { continue };
+        if let Some(tree) = tree_of(inner, &record) {
+            held.push((key, spec, record, tree));
+        }
+    }
+    // All at once, so that one census serves all.
+    let found = held.into_iter().map(|(key, spec, record, tree)| async move {
+        find(record, tree).await.map(|found| (key, spec, found))
+    });
+    let adopted: Vec<_> = join_all(found).await.into_iter().flatten().collect();
+    let there = adopted.iter().map(|(key, _, _)| key.clone()).collect();
+    let trees: Vec<Arc<Tree>> = adopted.iter().map(|(_, _, found)| found.tree.clone()).collect();
+    end_strays(inner, &trees).await;
+    for ((instance, run), spec, found) in adopted {
+        let handle = Arc::new(Handle::new(instance.clone(), run));
+        lock(&inner.runs).insert((instance, run), handle.clone());
+        handle.adopt(&found);
+        tokio::spawn(run::live_on(inner.clone(), handle, spec, found));
+    }
+    there
+}
+
+/// What belonged to a run, if there can be anything of it.
+fn tree_of(inner: &Inner, record: &RunRecord) -> Option<Arc<Tree>> {
+    let tree = match (&record.group, &inner.cgroups) {
+        (Some(group), Some(cgroups)) => match cgroups.open(group) {
+            Ok(found) => Tree::Cgroup(found?),
+            Err(error) => {
+                let name = &record.instance;
+                tracing::error!("{name}: its control group cannot be opened: {error}");
+                return None;
+            }
+        },
+        // Without the group it cannot be told what is in it.
+        (Some(_), None) => return None,
+        (None, _) => {
+            let tree = TreeId(record.mark.unwrap_or_else(census::random));
+            inner.census.adopt(tree, record.pid, record.start);
+            Tree::Marked(tree, inner.census.clone())
+        }
+    };
+    Some(Arc::new(tree))
+}
+
+async fn find(record: RunRecord, tree: Arc<Tree>) -> Option<Adopted> {
+    let name = &record.instance;
+    let main = main_of(&record, &tree).map(Arc::new);
+    let is_there = match (&main, &*tree) {
+        (Some(_), _) => true,
+        (None, Tree::Cgroup(group)) => !group.pids().is_empty(),
+        (None, Tree::Marked(id, census)) => match census.find(*id).await {
+            Ok(found) => !found.members.is_empty(),
+            Err(error) => {
+                tracing::error!("{name}: cannot tell whether it runs: {error}");
+                true
+            }
+        },
+    };
+    is_there.then_some(Adopted { main, tree, record })
+}
+
+/// The main process, where it is proved to be that.
+fn main_of(record: &RunRecord, tree: &Tree) -> Option<OwnedFd> {
+    let seen = census::read(record.pid).filter(|seen| seen.start == record.start && !seen.ended)?;
+    // Looks again after the opening.
+    let pidfd = census::open(&seen).ok()??;
+    let proved = match (tree, record.mark) {
+        (Tree::Cgroup(group), _) => group.pids().contains(&record.pid),
+        // It sets its own mark just before it becomes the command.
+        (Tree::Marked(..), Some(mark)) => {
+            census::mark_of(record.pid) == Some(mark) || is_waiting(record.pid)
+        }
+        (Tree::Marked(..), None) => seen.session == record.pid,
+    };
+    proved.then_some(pidfd)
+}
+
+/// Whether a process has not become its command yet.
+pub(super) fn is_waiting(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:provost-shim"))
+}
+
+/// Ends what is ours by mark or control group and is of none of these trees.
+async fn end_strays(inner: &Inner, trees: &[Arc<Tree>]) {
+    for stray in strays(inner, trees) {
+        let name = stray.label();
+        tracing::warn!("{name} was started by a daemon before and nothing is known of it: ended");
+        let ended = async {
+            stray.signal(Signal::TERM).await?;
+            if tokio::time::timeout(STRAYS, stray.emptied()).await.is_err() {
+                stray.kill().await?;
+                stray.emptied().await?;
+            }
+            std::io::Result::Ok(())
+        };
+        if let Err(error) = ended.await {
+            tracing::error!("{name}: ending it: {error}");
+        }
+    }
+}
+
+fn strays(inner: &Inner, trees: &[Arc<Tree>]) -> Vec<Tree> {
+    if let Some(cgroups) = &inner.cgroups {
+        let known: BTreeSet<&str> = trees.iter().filter_map(|tree| tree.group_name()).collect();
+        let names = cgroups.names().into_iter().filter(|name| !known.contains(name.as_str()));
+        // One that cannot be opened is gone or empty.
+        return names.filter_map(|name| cgroups.open(&name).ok()?).map(Tree::Cgroup).collect();
+    }
+    let Some(marks) = inner.marks else { return Vec::new() };
+    let known: BTreeSet<u64> = trees.iter().filter_map(|tree| tree.mark()).collect();
+    let found = census::marked(|mark| marks.has(mark) && !known.contains(&mark));
+    found
+        .into_iter()
+        .map(|(mark, first)| {
+            inner.census.adopt(TreeId(mark), first.pid, first.start);
+            Tree::Marked(TreeId(mark), inner.census.clone())
+        })
+        .collect()
+}

@@ -1,0 +1,264 @@
+//! The program `provost-log` between a run and its log file: starting it, hearing from it, and
+//! starting another when it dies. See `src/logsink` for what it does.
+//!
+//! It is no part of the run: it has no mark of it and is in the control group of the daemon. We hold
+//! the reading end of the pipe too, so that another one can go on where one was killed; when the
+//! daemon is killed, the program has the only one, and goes on to the end of file.
+
+use super::Inner;
+use super::identity::Identity;
+use super::launch::{Recipe, Waiting, failure, reason};
+use super::lines::{Splitter, shown};
+use super::reaper::Exit;
+use crate::backend::LogRequest;
+use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
+use crate::core::ids::InstanceId;
+use crate::core::spec::Rendered;
+use arguments::Job;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+#[path = "../../logsink/arguments.rs"]
+pub mod arguments;
+
+/// What it says when the log is open.
+const READY: &[u8] = b"ready";
+
+/// It opens a file; a file system that answers nothing must not hold up a start without a word.
+const OPENING: Duration = Duration::from_secs(30);
+
+/// How long a run that is over waits for its last lines to be written.
+pub const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The waits before another one is started, the first and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Where the program is: beside the daemon, or where a distribution puts what nobody types.
+#[must_use]
+pub fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let directory = own.parent().unwrap_or(Path::new("/"));
+    let beside = directory.join("provost-log");
+    let candidates = [directory.join("../libexec/provost/provost-log"), PathBuf::from(LIBEXEC)];
+    let elsewhere = || candidates.into_iter().find(|path| path.exists());
+    if beside.exists() { beside } else { elsewhere().unwrap_or(beside) }
+}
+
+const LIBEXEC: &str = "/usr/libexec/provost/provost-log";
+
+/// What a log file is written with.
+pub struct Writing {
+    /// Whose output it is.
+    pub instance: InstanceId,
+    /// Who writes the file.
+    pub identity: Identity,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// The file.
+    pub path: Rendered,
+    /// When it is rotated.
+    pub rotation: Option<arguments::Rotation>,
+    /// A stream of the journal that gets a copy.
+    pub journal: Option<OwnedFd>,
+}
+
+/// A log that is written.
+pub struct Written {
+    /// For the process.
+    pub write: OwnedFd,
+    /// Comes when all was written, after the last holder of the other end has closed it.
+    pub done: oneshot::Receiver<()>,
+}
+
+/// One program that runs.
+struct Program {
+    exit: Exit,
+    reports: Reports,
+}
+
+/// Starts to write a log.
+///
+/// # Errors
+/// At stage `LogFile` when it cannot be opened, at stage `Output` when there is no program to do it.
+pub(super) async fn start(inner: &Arc<Inner>, writing: Writing) -> Result<Written, SpawnError> {
+    let output = |io: &io::Error| failure(SpawnStage::Output, "", reason(io));
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| output(&errno.into()))?;
+    let program = start_program(inner, &writing, read.as_fd()).await?;
+    let (sender, done) = oneshot::channel();
+    let inner = inner.clone();
+    inner.pumps.send_modify(|reading| *reading += 1);
+    tokio::spawn(async move {
+        keep(&inner, &writing, read, program).await;
+        inner.pumps.send_modify(|reading| *reading -= 1);
+        // Nobody may wait.
+        let _ = sender.send(());
+    });
+    Ok(Written { write, done })
+}
+
+/// Sees to it that somebody writes until the end of file.
+async fn keep(inner: &Inner, writing: &Writing, read: OwnedFd, mut program: Program) {
+    let name = &writing.instance;
+    let mut wait = AGAIN.0;
+    loop {
+        let status = program.see_off(name).await;
+        if status == ExitStatus::Code(0) {
+            return;
+        }
+        tracing::error!("{name}: what writes its log ended: {status}; another one is started");
+        program = loop {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
+            match start_program(inner, writing, read.as_fd()).await {
+                Ok(program) => break program,
+                Err(error) => tracing::error!("{name}: its log is not written: {error}"),
+            }
+        };
+    }
+}
+
+impl Program {
+    /// Passes on what it says, until its end.
+    async fn see_off(&mut self, name: &InstanceId) -> ExitStatus {
+        while let Some(line) = self.reports.line().await {
+            tracing::warn!("{name}: {}", shown(&line));
+        }
+        (&mut self.exit).await.unwrap_or(ExitStatus::Unknown)
+    }
+}
+
+async fn start_program(
+    inner: &Inner,
+    writing: &Writing,
+    read: BorrowedFd<'_>,
+) -> Result<Program, SpawnError> {
+    let (path, rotation) = (PathBuf::from(writing.path.value()), writing.rotation);
+    let job = Job::Write { path, rotation, copy: writing.journal.is_some() };
+    let recipe = recipe(inner, &job, writing.identity.clone(), writing.umask);
+    let copy = writing.journal.as_ref().map_or(inner.launcher.null(), AsFd::as_fd);
+    let (reports, error) = Reports::new()?;
+    let waiting = launch(inner, &recipe, [read, copy, error.as_fd()]).await?;
+    drop(error);
+    let mut program = Program { exit: waiting.exit, reports };
+    let failed = |text: String| failure(SpawnStage::LogFile, writing.path.shown(), text);
+    let first = match tokio::time::timeout(OPENING, program.reports.line()).await {
+        Ok(first) => first,
+        Err(_) => {
+            // It waits for the file system, or will see that nobody has the other end.
+            let text = format!("it is not open after {} s", OPENING.as_secs());
+            return Err(failed(text));
+        }
+    };
+    match first {
+        Some(line) if line == READY => Ok(program),
+        Some(line) => Err(failed(shown(&line))),
+        None => {
+            let status = (&mut program.exit).await.unwrap_or(ExitStatus::Unknown);
+            Err(failed(format!("what shall write it ended: {status}")))
+        }
+    }
+}
+
+/// Shows a log, and what is added to it for as long as there is a reader and this daemon.
+///
+/// # Errors
+/// When the program cannot be started.
+pub(super) async fn show(
+    inner: &Inner,
+    instance: &InstanceId,
+    identity: Identity,
+    path: PathBuf,
+    request: LogRequest,
+    output: OwnedFd,
+) -> Result<(), SpawnError> {
+    const USUAL_UMASK: u32 = 0o022;
+    let job = Job::Show { path, lines: request.lines, follow: request.follow };
+    let recipe = recipe(inner, &job, identity, USUAL_UMASK);
+    let (reports, error) = Reports::new()?;
+    let (lifeline, ours) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
+    let fds = [lifeline.as_fd(), output.as_fd(), error.as_fd()];
+    let waiting = launch(inner, &recipe, fds).await?;
+    drop((lifeline, output, error));
+    let mut program = Program { exit: waiting.exit, reports };
+    program.see_off(instance).await;
+    drop(ours);
+    Ok(())
+}
+
+fn recipe(inner: &Inner, job: &Job, identity: Identity, umask: u32) -> Recipe {
+    let program = inner.log_program.to_string_lossy().into_owned();
+    let words = std::iter::once(program).chain(job.arguments());
+    Recipe {
+        argv: words.map(|word| Rendered::from(&*word)).collect(),
+        env: BTreeMap::new(),
+        path_is_own: false,
+        cwd: "/".into(),
+        identity,
+        umask,
+        nice: None,
+        max_files: None,
+        log_file: None,
+        pid_file: None,
+        mark: None,
+    }
+}
+
+/// Starts the program, in the control group of the daemon.
+async fn launch(
+    inner: &Inner,
+    recipe: &Recipe,
+    fds: [BorrowedFd<'_>; 3],
+) -> Result<Waiting, SpawnError> {
+    let wrapped =
+        |error: SpawnError| failure(SpawnStage::Output, "to the log file", format!("{error}"));
+    let instruction = inner.launcher.instruction(recipe).map_err(wrapped)?;
+    let mut waiting = inner.launcher.begin_with(recipe, fds, None).map_err(wrapped)?;
+    waiting.go(recipe, &instruction).await.map_err(wrapped)?;
+    Ok(waiting)
+}
+
+/// What the program says, line by line.
+struct Reports {
+    pipe: pipe::Receiver,
+    splitter: Splitter,
+    lines: std::collections::VecDeque<Vec<u8>>,
+}
+
+impl Reports {
+    fn new() -> Result<(Reports, OwnedFd), SpawnError> {
+        let output = |io: &io::Error| failure(SpawnStage::Output, "", reason(io));
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| output(&errno.into()))?;
+        let pipe = pipe::Receiver::from_owned_fd(read).map_err(|io| output(&io))?;
+        let reports = Reports { pipe, splitter: Splitter::default(), lines: Default::default() };
+        Ok((reports, write))
+    }
+
+    /// The next line; None at the end.
+    async fn line(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 1024];
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Some(line);
+            }
+            let lines = &mut self.lines;
+            match self.pipe.read(&mut buffer).await {
+                Ok(0) | Err(_) => {
+                    self.splitter.finish(|line| lines.push_back(line.bytes.to_vec()));
+                    return lines.pop_front();
+                }
+                Ok(count) => self
+                    .splitter
+                    .push(&buffer[..count], |line| lines.push_back(line.bytes.to_vec())),
+            }
+        }
+    }
+}

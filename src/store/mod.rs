@@ -1,0 +1,291 @@
+//! What outlives the daemon.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`file`](self::file) | one small file: written whole, and known to be whole when it is read |
+//! | [`boot`] | which boot, and which container, what was kept is of |
+//! | [`runs`] | by what the processes of a run are found again; the backend writes it |
+//! | [`stops`] | which instances operators stopped, over a reboot |
+//!
+//! There are two places. The *runtime directory* has what ends with the boot: one file for the state
+//! of each instance, written by the driver before it carries out what the machine decided, and one
+//! for its run, written by the backend before the process may become the command. They are not
+//! fsynced: who is killed leaves the page cache, and a crash of the machine ends the runs as well.
+//! The *state directory* has what operators wanted, fsynced.
+//!
+//! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed.
+//! Whatever runs without a state that tells what it is, is ended before anything is started: it is
+//! known to be ours by its mark or control group, and would be doubled otherwise.
+//!
+//! Where there is no room, or no directory, supervising goes on from memory: what could not be
+//! written is written later, and the token in the marks still finds what runs.
+
+pub mod boot;
+pub mod file;
+pub mod runs;
+pub mod stops;
+
+use self::boot::Boot;
+use self::file::{Kind, ReadError};
+use self::runs::Runs;
+use self::stops::Stops;
+use crate::core::ids::{Generation, InstanceId};
+use crate::core::snapshot::{InstanceSnapshot, Restored};
+use crate::core::spec::Settings;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The version of what is in the files. A change of a field raises it, and adds a case to the
+/// reading of the older ones and a file to `tests/store/golden`.
+pub const VERSION: u32 = 1;
+
+/// What could not be written is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What is known of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Whole {
+    generation: Generation,
+    settings: Settings,
+}
+
+/// Writes states, and knows which could not be written.
+pub struct Store {
+    /// None: there is no place, and nothing is kept.
+    directory: Option<PathBuf>,
+    written: BTreeMap<InstanceId, [u8; 32]>,
+    whole: Option<Whole>,
+    unwritten: BTreeSet<InstanceId>,
+    trouble: Option<String>,
+    again: Option<Instant>,
+    stops: Stops,
+}
+
+/// What was found of a daemon that ran before.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// For the machine, as far as the files tell; what is there is the backend's to say.
+    pub restored: Restored,
+    /// For people: what was set aside, what is not kept.
+    pub remarks: Vec<String>,
+}
+
+impl Store {
+    /// Opens the two places, makes them where they are missing, and reads what is there.
+    ///
+    /// `runtime` is this daemon's alone, and nobody else is running with it.
+    #[must_use]
+    pub fn open(runtime: Option<&Path>, state: Option<&Path>) -> (Store, Runs, Found) {
+        let mut found = Found::default();
+        let directory = runtime.and_then(|path| {
+            private_directory(path)
+                .inspect_err(|error| {
+                    found.remarks.push(format!(
+                        "nothing is kept for a daemon that is killed: {}: {error}",
+                        path.display()
+                    ));
+                })
+                .ok()?;
+            Some(path.to_owned())
+        });
+        let (boot, same) = Boot::of(directory.as_deref(), &mut found.remarks);
+        let mut store = Store {
+            directory: directory.clone(),
+            written: BTreeMap::new(),
+            whole: None,
+            unwritten: BTreeSet::new(),
+            trouble: None,
+            again: None,
+            stops: Stops::open(state, &boot, &mut found.remarks),
+        };
+        found.restored.stopped = store.stops.found();
+        if let Some(directory) = &directory {
+            if same {
+                store.read(directory, &mut found);
+            } else {
+                clear(directory);
+            }
+        }
+        let runs = Runs::new(directory, boot.token);
+        (store, runs, found)
+    }
+
+    fn read(&mut self, directory: &Path, found: &mut Found) {
+        let mut set_aside = |path: &Path, error: &ReadError| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let what = match file::set_aside(path) {
+                Ok(new) => format!("set aside as {}", new.display()),
+                Err(error) => format!("and cannot be set aside: {error}"),
+            };
+            found.remarks.push(format!("the kept state {name} is not used: {error}; {what}"));
+        };
+        let whole = directory.join("whole");
+        match file::read::<Whole>(&whole, Kind::Whole) {
+            Ok(read) => {
+                found.restored.generation = read.generation;
+                found.restored.settings = read.settings.clone();
+                self.whole = Some(read);
+            }
+            Err(ReadError::Missing) => {}
+            Err(error) => set_aside(&whole, &error),
+        }
+        for (id, path) in named(directory, STATE) {
+            match file::read::<InstanceSnapshot>(&path, Kind::State) {
+                Ok(snapshot) if snapshot.spec.id == id.process => {
+                    found.restored.instances.insert(id, snapshot);
+                }
+                Ok(_) => set_aside(&path, &ReadError::Damaged("it is of another process".into())),
+                Err(ReadError::Missing) => {}
+                Err(error) => set_aside(&path, &error),
+            }
+        }
+        let known = found.restored.instances.values().map(InstanceSnapshot::file_generation).max();
+        found.restored.generation = found.restored.generation.max(known.unwrap_or_default());
+    }
+
+    /// Keeps the state of one instance; None: there is no such instance any more.
+    pub fn save(&mut self, id: &InstanceId, snapshot: Option<&InstanceSnapshot>) {
+        let auto_start = self.whole.as_ref().is_none_or(|whole| whole.settings.auto_start);
+        self.stops.note(id, snapshot, auto_start);
+        let Some(directory) = &self.directory else { return };
+        let path = directory.join(format!("{id}{STATE}"));
+        let result = match snapshot {
+            None => {
+                self.written.remove(id);
+                // The run went before its instance.
+                let _ = fs::remove_file(directory.join(format!("{id}{}", runs::RUN)));
+                gone(fs::remove_file(&path))
+            }
+            Some(snapshot) => {
+                let text = file::encode(Kind::State, snapshot);
+                if self.written.get(id) == Some(&text.digest) {
+                    return;
+                }
+                let written = file::write(&path, &text);
+                if written.is_ok() {
+                    self.written.insert(id.clone(), text.digest);
+                }
+                written
+            }
+        };
+        match result {
+            Ok(()) => {
+                self.unwritten.remove(id);
+            }
+            Err(error) => {
+                self.unwritten.insert(id.clone());
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Keeps what is known of the whole.
+    pub fn save_whole(&mut self, generation: Generation, settings: &Settings) {
+        let is_new = self
+            .whole
+            .as_ref()
+            .is_none_or(|whole| whole.generation != generation || whole.settings != *settings);
+        let Some(directory) = self.directory.as_ref().filter(|_| is_new) else { return };
+        let whole = Whole { generation, settings: settings.clone() };
+        match file::write(&directory.join("whole"), &file::encode(Kind::Whole, &whole)) {
+            Ok(()) => self.whole = Some(whole),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Forgets everything but what operators stopped: the next daemon begins anew.
+    pub fn clear(&mut self) {
+        if let Some(directory) = &self.directory {
+            clear(directory);
+        }
+    }
+
+    /// Hands on what operators wanted to whoever writes it to the disk.
+    pub fn flush_stops(&mut self) {
+        self.stops.flush();
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.trouble.get_or_insert_with(|| error.to_string());
+        self.again = Some(Instant::now() + AGAIN);
+    }
+
+    /// Why something could not be kept; None when all is.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// When what could not be kept is to be tried again.
+    #[must_use]
+    pub fn again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Takes what could not be kept, to be saved once more.
+    pub fn take_unwritten(&mut self) -> BTreeSet<InstanceId> {
+        self.again = None;
+        self.trouble = None;
+        self.whole = None;
+        std::mem::take(&mut self.unwritten)
+    }
+}
+
+const STATE: &str = ".state";
+
+/// The files of instances that end like this.
+fn named(directory: &Path, ending: &str) -> Vec<(InstanceId, PathBuf)> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut all: Vec<(InstanceId, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let id = InstanceId::parse(name.to_str()?.strip_suffix(ending)?).ok()?;
+            // `api` would be short for `api@0` and is not a name of ours.
+            (format!("{id}{ending}") == name.to_str()?).then(|| (id, entry.path()))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Removes what is of another boot.
+fn clear(directory: &Path) {
+    let ours = |name: &str| {
+        name == "whole" || [STATE, runs::RUN].iter().any(|ending| name.ends_with(ending))
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(ours) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes a directory that only this user can look into: environments are in there.
+fn private_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !found.is_dir() || std::os::unix::fs::MetadataExt::uid(&found) != own {
+        return Err(io::Error::other("it is not a directory of this user"));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What a pidfd tells of a process that is not a child.
+
+use crate::core::event::ExitStatus;
+use crate::core::spec::Signal;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// `struct pidfd_info` of `linux/pidfd.h`, as long as it was at first; a newer kernel fills in what
+/// fits.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    ids: [u32; 8],
+    exit_code: i32,
+}
+
+/// `_IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)`: direction, size, type, number
+/// (`asm-generic/ioctl.h`).
+const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<Info>() as u64) << 16) | (0xFF << 8) | 11;
+/// `PIDFD_INFO_EXIT`, Linux 6.15.
+const EXIT: u64 = 1 << 3;
+
+/// How a process ended that has ended: `pid`, started at `start` ticks since boot. Blocks.
+///
+/// While its parent has not taken the status, `/proc` has it; from Linux 6.15 on the descriptor
+/// has it once the parent has, which is waited for so long where `/proc` did not tell.
+#[must_use]
+pub fn exit_status(pidfd: &OwnedFd, pid: u32, start: u64, patience: Duration) -> ExitStatus {
+    if let Some(status) = info(pidfd).or_else(|| of_zombie(pid, start)).or_else(|| info(pidfd)) {
+        return status;
+    }
+    // When it is reaped the descriptor hangs up, which poll(2) tells without being asked.
+    let mut waited = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::empty())];
+    let limit = rustix::event::Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
+    // Whatever it says, the question decides.
+    let _ = rustix::event::poll(&mut waited, Some(&limit));
+    info(pidfd).unwrap_or(ExitStatus::Unknown)
+}
+
+/// The status of a process that nobody has reaped, by field 52 of proc_pid_stat(5). To who may not
+/// look into the process it is shown as 0, so from others than root 0 means nothing.
+fn of_zombie(pid: u32, start: u64) -> Option<ExitStatus> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let root = rustix::process::geteuid().is_root();
+    zombie_status(&stat, start).filter(|status| root || *status != 0).map(decode)
+}
+
+fn zombie_status(stat: &str, start: u64) -> Option<i32> {
+    // The name of the program may have anything in it, and ends with the last parenthesis.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let started: u64 = fields.nth(18)?.parse().ok()?;
+    let status = fields.nth(29)?.parse().ok()?;
+    (state == "Z" && started == start).then_some(status)
+}
+
+fn info(pidfd: &OwnedFd) -> Option<ExitStatus> {
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: `info` is what the call writes to, and its size is in the number of the call.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if result != 0 {
+        // ENOTTY, EINVAL: an older kernel. ESRCH: reaped before there was a descriptor.
+        let _ = io::Error::last_os_error();
+        return None;
+    }
+    (info.mask & EXIT != 0).then(|| decode(info.exit_code))
+}
+
+/// The meaning of a wait status (wait(2)).
+fn decode(status: i32) -> ExitStatus {
+    let signal = u8::try_from(status & 0x7f).unwrap_or(0);
+    match signal {
+        0 => ExitStatus::Code(u8::try_from((status >> 8) & 0xff).unwrap_or(0)),
+        signal => ExitStatus::Signal { signal: Signal(signal), core: status & 0x80 != 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zombie_tells_its_status() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let path = format!("/proc/{}/stat", child.id());
+        let stat = loop {
+            let stat = std::fs::read_to_string(&path).unwrap();
+            if stat.contains(") Z ") {
+                break stat;
+            }
+            std::thread::yield_now();
+        };
+        let start: u64 =
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        assert_eq!(zombie_status(&stat, start).map(decode), Some(ExitStatus::Code(7)));
+        // Another process with the same number says nothing.
+        assert_eq!(zombie_status(&stat, start + 1), None);
+        assert_eq!(zombie_status(&stat.replace(") Z ", ") S "), start), None);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_wait_status_is_understood() {
+        assert_eq!(decode(0x300), ExitStatus::Code(3));
+        assert_eq!(decode(9), ExitStatus::Signal { signal: Signal(9), core: false });
+        assert_eq!(decode(0x86), ExitStatus::Signal { signal: Signal(6), core: true });
+        assert_eq!(size_of::<Info>(), 64);
+    }
+}

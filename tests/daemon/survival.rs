@@ -1,0 +1,219 @@
+//! The daemon is killed, and another one begins in its place.
+
+use crate::support::{DEADLINE, Daemon, pids, processes_with, wait_for, wait_readable};
+use nix::sys::signal::Signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+/// When a process was started: with its pid it says which process it is.
+fn start_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    after.split_whitespace().nth(19).map_or(0, |field| field.parse().unwrap())
+}
+
+fn identities(daemon_pids: &BTreeMap<String, u32>) -> BTreeMap<String, (u32, u64)> {
+    daemon_pids.iter().map(|(name, pid)| (name.clone(), (*pid, start_of(*pid)))).collect()
+}
+
+/// A process of somebody, killed and waited for.
+fn kill(pid: u32, signal: Signal) {
+    let raw = i32::try_from(pid).unwrap();
+    let pidfd = pidfd_open(Pid::from_raw(raw).unwrap(), PidfdFlags::empty()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal).unwrap();
+    wait_readable(&pidfd, "the end of a process");
+}
+
+const FILE: &str = r#"
+processes:
+  web:
+    command: sleep
+    args: ["8801${INSTANCE}"]
+    instances: 3
+  tree: { shell: 'sleep 88021 & setsid sleep 88022 & echo up >@DIR@/tree; wait' }
+  job: { shell: 'echo once >>@DIR@/job', restartPolicy: { condition: "no" } }
+  crash: { shell: 'exit 3', restartPolicy: { delay: 1h, maxDelay: 1h, jitter: 0 } }
+  off: { shell: exec sleep 88030 }
+  checked:
+    shell: exec sleep 88040
+    healthCheck: { exec: ["true"], interval: 1h }
+"#;
+
+async fn running(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
+    wait_for(&daemon.path().join("tree"));
+    let status = daemon
+        .until("at rest", |all| {
+            let up = ["web@0", "web@1", "web@2", "tree@0", "checked@0"];
+            up.iter().all(|name| all.get(*name).is_some_and(|p| p.state == "running"))
+                && all["job@0"].state == "completed"
+                && all["crash@0"].state == "backoff"
+        })
+        .await;
+    identities(&pids(&status))
+}
+
+#[tokio::test]
+async fn everything_goes_on_as_it_was() {
+    let daemon = Daemon::start(FILE);
+    daemon.client().await.stop(&["off".into()], |_| {}).await.unwrap();
+    daemon.until("off is down", |all| all["off@0"].state == "down").await;
+    let before = running(&daemon).await;
+    let crash = daemon.status().await["crash@0"].clone();
+
+    let daemon = daemon.killed_and_again();
+    let after = running(&daemon).await;
+    assert_eq!(before, after);
+    let status = daemon.status().await;
+    // An operator's word, a delay and a one-shot outlive it.
+    assert_eq!((&*status["off@0"].state, &*status["off@0"].desired), ("down", "down"));
+    assert_eq!(status["crash@0"].restarts, crash.restarts);
+    assert!(status["crash@0"].next_restart.unwrap() <= crash.next_restart.unwrap());
+    assert_eq!(fs::read_to_string(daemon.path().join("job")).unwrap(), "once\n");
+    assert_eq!(status["checked@0"].health, "healthy");
+    // It is the generation that it was, and nothing was changed.
+    let manager = daemon.client().await.manager().await.unwrap();
+    assert_eq!((manager.generation, &*manager.config_state), (1, "applied"));
+    assert_eq!(processes_with("sleep 8801").len(), 3);
+
+    // They are its own now: a stop takes all of each.
+    let mut daemon = daemon;
+    assert!(daemon.stop().success());
+    for marker in ["sleep 8801", "sleep 8802", "sleep 8804"] {
+        assert_eq!(processes_with(marker), [0_u32; 0], "{marker}");
+    }
+}
+
+#[tokio::test]
+async fn what_ends_meanwhile_is_found_and_not_doubled() {
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 88101 }, b: { shell: exec sleep 88102 }, \
+         once: { shell: 'sleep 88103; exit 0', restartPolicy: { condition: on-failure } } }",
+    );
+    let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0"]).await);
+    let daemon = daemon.killed();
+    kill(before["a@0"], Signal::SIGKILL);
+    kill(processes_with("sleep 88103")[0], Signal::SIGTERM);
+    let once = before["once@0"];
+    let deadline = Instant::now() + DEADLINE;
+    while std::path::Path::new(&format!("/proc/{once}")).exists() {
+        assert!(Instant::now() < deadline, "it never ends");
+        std::thread::yield_now();
+    }
+    let daemon = daemon.again();
+    let after = daemon
+        .until("all run", |all| {
+            ["a@0", "b@0", "once@0"].iter().all(|name| all[*name].state == "running")
+        })
+        .await;
+    assert_eq!(after["b@0"].pid, Some(before["b@0"]));
+    assert_ne!(after["a@0"].pid, Some(before["a@0"]));
+    // How they ended nobody saw: it is not invented, and it is no success.
+    assert_eq!(after["a@0"].restarts, 1);
+    assert_eq!(after["once@0"].restarts, 1);
+    daemon.logged("a@0: ended, how is unknown");
+    assert_eq!(processes_with("sleep 88101").len(), 1);
+}
+
+#[tokio::test]
+async fn the_end_of_an_adopted_process_is_seen_with_its_status() {
+    let daemon = Daemon::start(
+        "processes: { a: { shell: 'trap \"exit 7\" USR1; while :; do sleep 0.05; done', \
+         restartPolicy: { delay: 1h } } }",
+    );
+    let before = pids(&daemon.until_running(&["a@0"]).await);
+    let daemon = daemon.killed_and_again();
+    daemon.until_running(&["a@0"]).await;
+    kill(before["a@0"], Signal::SIGUSR1);
+    let status = daemon.until("it ended", |all| all["a@0"].state == "backoff").await;
+    let told = format!("{:?}", status["a@0"].exit);
+    match kernel_tells() {
+        true => assert_eq!(told, "Some(Code(7))"),
+        false => assert_eq!(told, "Some(Unknown)"),
+    }
+}
+
+/// Linux 6.15 and newer tell how a process ended that is no child.
+fn kernel_tells() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15)
+}
+
+#[tokio::test]
+async fn a_file_that_changed_meanwhile_is_a_reload() {
+    let daemon = Daemon::start(
+        "processes: { same: { shell: exec sleep 88201 }, other: { shell: exec sleep 88202 }, \
+         gone: { shell: exec sleep 88203 } }",
+    );
+    let before = pids(&daemon.until_running(&["same@0", "other@0", "gone@0"]).await);
+    let daemon = daemon.killed();
+    daemon.save(
+        "processes: { same: { shell: exec sleep 88201, restartPolicy: { delay: 9s } }, \
+         other: { shell: exec sleep 88212 }, new: { shell: exec sleep 88204 } }",
+    );
+    let daemon = daemon.again();
+    daemon.until_generation(2).await;
+    let status = daemon.until_running(&["same@0", "other@0", "new@0"]).await;
+    let after = pids(&status);
+    assert_eq!(before["same@0"], after["same@0"]);
+    assert_ne!(before["other@0"], after["other@0"]);
+    assert!(!status.contains_key("gone@0"));
+    for marker in ["sleep 88202", "sleep 88203"] {
+        assert_eq!(processes_with(marker), [0_u32; 0], "{marker}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_broken_or_gone_meanwhile_keeps_what_runs() {
+    let file = "processes: { a: { shell: exec sleep 88301 }, b: { shell: exec sleep 88302 } }";
+    let mut daemon = Daemon::start(file);
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    for broken in [Some("processes: ["), Some(""), None] {
+        daemon = daemon.killed();
+        match broken {
+            Some(text) => daemon.save(text),
+            None => fs::remove_file(daemon.file()).unwrap(),
+        }
+        daemon = daemon.again();
+        let manager = daemon.client().await.manager().await.unwrap();
+        assert_eq!(manager.config_state, "rejected", "{broken:?}");
+        assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before, "{broken:?}");
+        daemon.save(file);
+    }
+    // What it keeps it also keeps up.
+    kill(before["a@0"], Signal::SIGKILL);
+    daemon.until("a is back", |all| all["a@0"].pid.is_some_and(|pid| pid != before["a@0"])).await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again_while_it_starts() {
+    let file: String = (0..20).fold("processes:\n".into(), |text, n| {
+        text + &format!("  p{n:02}: {{ shell: 'exec sleep 8840{n:02}' }}\n")
+    });
+    let mut daemon = Daemon::start(&file);
+    for round in 0..8_u32 {
+        // It is killed a different way into its start each time.
+        daemon = daemon.killed();
+        daemon.save(&file.replace("8840", &format!("8840{}", round % 2)));
+        daemon = daemon.again_without_waiting();
+        let deadline = Instant::now() + std::time::Duration::from_millis(u64::from(round) * 7);
+        while Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+    daemon = daemon.killed();
+    daemon.save(&file);
+    daemon = daemon.again();
+    let status = daemon
+        .until("all run", |all| {
+            all.len() == 20 && all.values().all(|p| p.state == "running" && !p.needs_restart)
+        })
+        .await;
+    let mut known: Vec<u32> = pids(&status).into_values().collect();
+    let mut there = processes_with("sleep 8840");
+    known.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(known, there);
+}
