@@ -48,7 +48,7 @@ deny: ## licences, bans and sources of dependencies
 
 soak: setup-test ## random edits, commands and deaths, watched from outside (an hour)
 	PROVOST_SOAK_SECONDS=$${PROVOST_SOAK_SECONDS:-3600} \
-		$(CARGO) nextest run --locked --test soak --run-ignored only --no-capture
+		$(CARGO) test --locked --test soak -- --ignored --nocapture
 
 bench: setup ## what supervision costs, beside what it must cost (and others: PROVOST_BENCH_PEERS=1)
 	$(CARGO) bench --locked --bench supervision

@@ -209,6 +209,9 @@ impl Draw {
             12 => {
                 entry.log_file = rng.maybe(70, &[1, 2]);
                 entry.log_target = rng.maybe(60, &["auto", "none"]);
+                let files = rng.maybe(50, &[1, 5]);
+                entry.rotation = rng.maybe(50, &["4K", "1M"]).map(|size| (size, files));
+                entry.rotation = entry.rotation.filter(|_| entry.log_file.is_some());
             }
             _ => entry.pid_file = !entry.pid_file,
         }

@@ -180,6 +180,8 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
     keys.put("logFile", entry.log_path(id, ground).map(|path| text(&path)));
     let mut log = Keys::default();
     log.put("target", entry.log_target.map(text));
+    log.put("maxSize", entry.rotation.map(|(size, _)| text(size)));
+    log.put("maxFiles", entry.rotation.and_then(|(_, files)| files).map(bare));
     keys.put("log", log.node());
     keys.put("pidFile", entry.pid_path(id, ground).map(|path| text(&path)));
     keys.put("essential", entry.essential.map(bare));
