@@ -24,20 +24,23 @@ impl Soak {
     /// One step, drawn.
     pub async fn step(&mut self) -> Judged {
         match self.draw.rng.below(100) {
-            0..=39 => self.edit().await,
-            40..=45 => self.mistake().await,
-            46..=49 => self.burst().await,
-            50..=63 => self.command().await,
-            64..=66 => self.once().await,
-            67..=69 => self.signal().await,
-            70..=77 => self.kill().await,
-            78..=80 => self.kill_child().await,
-            81..=84 => self.sick().await,
-            85..=88 => self.enable().await,
-            89..=91 => self.nothing().await,
-            92..=96 => self.storm().await,
-            97 => self.search_all(),
-            98 => self.restart_daemon().await,
+            0..=37 => self.edit().await,
+            38..=42 => self.mistake().await,
+            43..=46 => self.burst().await,
+            47..=60 => self.command().await,
+            61..=63 => self.once().await,
+            64..=66 => self.signal().await,
+            67..=74 => self.kill().await,
+            75..=77 => self.kill_child().await,
+            78..=81 => self.sick().await,
+            82..=85 => self.enable().await,
+            86..=88 => self.nothing().await,
+            89..=92 => self.storm().await,
+            93 => {
+                self.judge_cost()?;
+                self.search_all()
+            }
+            94..=95 => self.restart_daemon().await,
             _ => self.kill_daemon().await,
         }
     }
