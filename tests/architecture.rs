@@ -21,7 +21,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("logsink", &[]),
     (
         "daemon",
-        &["core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "store", "sys"],
+        &[
+            "core", "config", "driver", "backend", "probe", "notify", "journal", "bus", "store",
+            "sys",
+        ],
     ),
 ];
 

@@ -8,7 +8,7 @@ use crate::core::ids::InstanceId;
 use crate::core::snapshot::{InstanceSnapshot, Stopped};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ impl Stops {
 }
 
 /// Writes the newest of what comes, until nobody sends any more.
-fn write_all(path: &PathBuf, receiver: &Receiver<Kept>) {
+fn write_all(path: &Path, receiver: &Receiver<Kept>) {
     let mut told = false;
     while let Ok(mut kept) = receiver.recv() {
         while let Ok(newer) = receiver.try_recv() {
