@@ -180,9 +180,15 @@ fn wanted(status: &ProcessStatus) -> &'static str {
     match (status.enabled, status.desired.as_str()) {
         (true, "up") => "up",
         (false, "up") => "up, once (the file disables it)",
+        (true, _) if never_ran(status) => "down (not started yet; autoStart is false)",
         (true, _) => "down (stopped by hand)",
         (false, _) => "down (the file disables it)",
     }
+}
+
+/// Nothing was ever asked of it: then nobody has stopped it either.
+fn never_ran(status: &ProcessStatus) -> bool {
+    status.history.is_empty() && status.exit.is_none() && status.started.is_none()
 }
 
 fn health(status: &ProcessStatus, now: SystemTime) -> String {
