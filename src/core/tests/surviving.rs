@@ -175,7 +175,7 @@ impl Life {
             .collect();
         let known: BTreeSet<(InstanceId, Run)> =
             instances.iter().filter_map(|(id, kept)| Some((id.clone(), kept.run()?.run))).collect();
-        for unknown in there.difference(&known) {
+        if let Some(unknown) = there.difference(&known).next() {
             panic!("{unknown:?} runs and nobody knows of it");
         }
         self.machine = Machine::new(self.seed ^ self.lives);
