@@ -134,7 +134,7 @@ async fn whatever_is_done_is_noticed() {
         now.as_nanos() as u64 | 1
     });
     println!("PROVOST_SEED={seed}");
-    let rounds = std::env::var("PROVOST_ROUNDS").map_or(100, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("PROVOST_ROUNDS").map_or(25, |rounds| rounds.parse().unwrap());
     let files = Files::new();
     let location = files.location("p.yaml");
     let root = files.root().to_owned();
