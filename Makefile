@@ -34,9 +34,9 @@ test: check ## everything that must hold
 	$(MAKE) schedules
 	$(MAKE) soak PROVOST_SOAK_SECONDS=60
 
-schedules: ## random fault schedules of the core, in release mode
+schedules: ## random fault schedules and killed supervisors of the core, in release mode
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
-		$(CARGO) test --locked --release -p provost-core --test schedules
+		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
 
 mutants: ## mutation testing of the core (long)
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants

@@ -394,7 +394,7 @@ fn whatever_it_was_doing_when_it_was_killed() {
     if let Ok(seed) = std::env::var("PROVOST_SEED") {
         return play(seed.parse().unwrap());
     }
-    let lives = std::env::var("PROVOST_SCHEDULES").map_or(400, |n| n.parse().unwrap());
+    let lives = std::env::var("PROVOST_SCHEDULES").map_or(150, |n| n.parse().unwrap());
     for seed in 0..lives {
         let played = std::panic::catch_unwind(|| play(seed));
         assert!(played.is_ok(), "PROVOST_SEED={seed}");
