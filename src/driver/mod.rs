@@ -35,6 +35,7 @@ use crate::core::snapshot::Restored;
 use crate::notify::Notifier;
 use crate::probe::Prober;
 use crate::store::Store;
+use crate::store::runs::stored_name;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -207,9 +208,25 @@ impl Driver {
 
     /// Gives the machine one event, and hands its effects on.
     fn feed(&mut self, event: Event) {
+        self.store_pidfd(&event);
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.handle(event, now(), &mut effects);
         self.keep_and_carry_out(effects);
+    }
+
+    /// Has the service manager hold what tells how a run ends, for when this daemon cannot see it.
+    fn store_pidfd(&self, event: &Event) {
+        match event {
+            Event::Spawned { instance, run, .. } => {
+                if let Some(pidfd) = self.backend.pidfd(instance, *run) {
+                    self.notifier.store(stored_name(instance, *run), pidfd);
+                }
+            }
+            Event::Exited { instance, run, .. } => {
+                self.notifier.take_back(stored_name(instance, *run));
+            }
+            _ => {}
+        }
     }
 
     /// Goes on with what was found of a daemon before.

@@ -1,6 +1,8 @@
 //! The daemon is killed, and another one begins in its place.
 
-use crate::support::{DEADLINE, Daemon, pids, processes_with, wait_for, wait_readable};
+use crate::support::{
+    DEADLINE, Daemon, Prepared, Store, pids, processes_with, wait_for, wait_readable,
+};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
@@ -132,6 +134,38 @@ async fn the_end_of_an_adopted_process_is_seen_with_its_status() {
         true => assert_eq!(told, "Some(Code(7))"),
         false => assert_eq!(told, "Some(Unknown)"),
     }
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_saw_is_told_by_what_the_service_manager_stored() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let file = "processes: { a: { shell: 'trap \"exit 7\" USR1; while :; do sleep 0.05; done', \
+                restartPolicy: { delay: 1h } }, b: { shell: exec sleep 88501 } }";
+    let daemon = prepared.told(&manager.socket, file);
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    manager.holds(&["run-a@0-1", "run-b@0-2"]);
+    let mut daemon = daemon.killed();
+    kill(before["a@0"], Signal::SIGUSR1);
+    let deadline = Instant::now() + DEADLINE;
+    // Its parent has taken the status: /proc does not have it any more.
+    while std::path::Path::new(&format!("/proc/{}", before["a@0"])).exists() {
+        assert!(Instant::now() < deadline, "it is never reaped");
+        std::thread::yield_now();
+    }
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let daemon = Prepared { dir }.handed(&manager);
+    let status = daemon.until("a has ended", |all| {
+        all.get("a@0").is_some_and(|a| a.state == "backoff") && all["b@0"].state == "running"
+    });
+    let status = status.await;
+    let told = format!("{:?}", status["a@0"].exit);
+    match kernel_tells() {
+        true => assert_eq!(told, "Some(Code(7))"),
+        false => assert_eq!(told, "Some(Unknown)"),
+    }
+    assert_eq!(status["b@0"].pid, Some(before["b@0"]));
+    manager.holds(&["run-b@0-2"]);
 }
 
 /// Linux 6.15 and newer tell how a process ended that is no child.

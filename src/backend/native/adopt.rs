@@ -17,7 +17,7 @@ use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::Signal;
 use crate::store::runs::RunRecord;
 use futures_util::future::join_all;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,11 @@ pub(super) struct Adopted {
 }
 
 /// Finds what is there of these runs, and goes on with it; ends what is ours and of none of them.
-pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
+pub(super) async fn recover(
+    inner: &Arc<Inner>,
+    known: Vec<Kept>,
+    mut stored: HashMap<(InstanceId, Run), OwnedFd>,
+) -> BTreeSet<(InstanceId, Run)> {
     let mut remarks = Vec::new();
     let mut records = inner.runs_kept.all(&mut remarks);
     for remark in remarks {
@@ -46,13 +50,18 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     for Kept { instance, run, spec } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
-        if let Some(tree) = tree_of(inner, &record) {
-            held.push((key, spec, record, tree));
+        let pidfd = stored.remove(&key);
+        let tree = tree_of(inner, &record).or_else(|| {
+            // Nothing is left of it but word of how it ended.
+            pidfd.as_ref().map(|_| nothing(inner))
+        });
+        if let Some(tree) = tree {
+            held.push((key, spec, record, tree, pidfd));
         }
     }
     // All at once, so that one census serves all.
-    let found = held.into_iter().map(|(key, spec, record, tree)| async move {
-        find(record, tree).await.map(|found| (key, spec, found))
+    let found = held.into_iter().map(|(key, spec, record, tree, pidfd)| async move {
+        find(record, tree, pidfd).await.map(|found| (key, spec, found))
     });
     let adopted: Vec<_> = join_all(found).await.into_iter().flatten().collect();
     let there = adopted.iter().map(|(key, _, _)| key.clone()).collect();
@@ -89,9 +98,17 @@ fn tree_of(inner: &Inner, record: &RunRecord) -> Option<Arc<Tree>> {
     Some(Arc::new(tree))
 }
 
-async fn find(record: RunRecord, tree: Arc<Tree>) -> Option<Adopted> {
+/// A tree that has nothing in it.
+fn nothing(inner: &Inner) -> Arc<Tree> {
+    let tree = TreeId(census::random());
+    inner.census.adopt(tree, 0, u64::MAX);
+    Arc::new(Tree::Marked(tree, inner.census.clone()))
+}
+
+async fn find(record: RunRecord, tree: Arc<Tree>, pidfd: Option<OwnedFd>) -> Option<Adopted> {
     let name = &record.instance;
-    let main = main_of(&record, &tree).map(Arc::new);
+    // One that was stored stood for the process all the time.
+    let main = pidfd.or_else(|| main_of(&record, &tree)).map(Arc::new);
     let is_there = match (&main, &*tree) {
         (Some(_), _) => true,
         (None, Tree::Cgroup(group)) => !group.pids().is_empty(),

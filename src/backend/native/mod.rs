@@ -154,10 +154,17 @@ impl NativeBackend {
         Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
     }
 
-    /// Goes on with runs of a daemon that was killed: returns those of which anything is there.
-    /// Their ends are reported as those of any run. What is ours and of none of them is ended.
-    pub async fn recover(&self, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
-        adopt::recover(&self.inner, known).await
+    /// Goes on with runs of a daemon that was killed: returns those of which anything is there, or
+    /// of which it can be told how they ended. Their ends are reported as those of any run. What is
+    /// ours and of none of them is ended.
+    ///
+    /// `stored` are pidfds of main processes that the service manager has held meanwhile.
+    pub async fn recover(
+        &self,
+        known: Vec<Kept>,
+        stored: HashMap<(InstanceId, Run), OwnedFd>,
+    ) -> BTreeSet<(InstanceId, Run)> {
+        adopt::recover(&self.inner, known, stored).await
     }
 
     /// Returns when all output of processes is read to its end and shown. A process that outlived
