@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -25,7 +26,7 @@ pub fn run(path: &Path, lines: Option<u64>, follow: bool) -> io::Result<()> {
     // Watched first, so that nothing is missed between reading and waiting.
     let mut watch = Watch::new(path)?;
     let file = match lines {
-        None => files::open_to_read(path)?,
+        None => open_current(path)?,
         Some(lines) => last_lines(path, lines)?,
     };
     watch.look_at(&file)?;
@@ -153,17 +154,20 @@ impl Follower<'_> {
             };
             let Some(&(number, newer)) = newer else { return Ok(false) };
             let opened = files::open_to_read(&numbered(self.path, number));
-            // Nothing moved meanwhile: it is the one that was meant.
-            if before != numbers(self.path)? {
-                continue;
-            }
+            // Nothing moved meanwhile: it is the one that was meant. (The numbers of files that are
+            // removed are used again, so a name may lead to another all the same.)
+            let meant = |file: &File| Identity::of(file).is_ok_and(|identity| identity == newer);
+            let file = match opened {
+                Ok(file) if meant(&file) && before == numbers(self.path)? => file,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => continue,
+            };
             if before.iter().all(|(_, identity)| *identity != own) && number > 0 {
                 show(
                     b"[provost: the log was rotated faster than it was read; lines are missing]\n",
                 )?;
             }
-            self.file = opened?;
-            debug_assert_eq!(Identity::of(&self.file).ok(), Some(newer));
+            self.file = file;
             // A line that did not fit into the old file is in the new one from its beginning.
             self.file.seek(SeekFrom::Start(moved))?;
             self.note_older()?;
@@ -177,6 +181,25 @@ impl Follower<'_> {
         // Where it is not there any more, all that is left may be newer.
         self.older = there.skip_while(|identity| *identity != own).skip(1).collect();
         Ok(())
+    }
+}
+
+/// The file that is written, which is missing for a moment while it is rotated.
+fn open_current(path: &Path) -> io::Result<File> {
+    /// A moment is over by then; one that was removed by hand does not come back.
+    const MOMENT: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    loop {
+        match files::open_to_read(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && begun.elapsed() < MOMENT
+                    && Identity::at(&numbered(path, 1))?.is_some() =>
+            {
+                std::thread::yield_now();
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -196,7 +219,7 @@ fn last_lines(path: &Path, lines: u64) -> io::Result<File> {
             }
         }
         if before == numbers(path)? {
-            return first.map_or_else(|| files::open_to_read(path), Ok);
+            return first.map_or_else(|| open_current(path), Ok);
         }
     }
 }
