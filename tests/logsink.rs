@@ -242,6 +242,36 @@ fn a_follower_says_what_it_missed_and_does_not_begin_again_after_a_removal() {
     assert_eq!((line().as_str(), line().as_str()), ("four\n", "five\n"));
 }
 
+#[test]
+fn a_follower_that_is_outrun_comes_to_the_end_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let mut command = program();
+    command.args(["write", "--max-size=4096", "--max-files=2"]).arg(&path);
+    let mut writer = Program::start(command);
+    assert_eq!(writer.tells(), "ready");
+    let mut follower = Program::following(&path);
+    let output = BufReader::new(follower.child.stdout.take().unwrap());
+    // The few files there are have the numbers of those that were removed, over and over.
+    let writing = std::thread::spawn(move || {
+        write_numbers(&mut writer, "line", 300_000);
+        writer.write(b"end\n");
+        writer.end();
+    });
+    let mut last = 0;
+    for line in output.lines().map_while(Result::ok) {
+        if line == "end" {
+            break;
+        }
+        if let Some(number) = line.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok()) {
+            assert!(number > last, "{number} after {last}");
+            last = number;
+        }
+    }
+    assert_eq!(last, 300_000);
+    writing.join().unwrap();
+}
+
 /// A file system of its own, seen by one program alone.
 fn small_disk(directory: &Path, size: &str) -> Option<Command> {
     if !nix::unistd::geteuid().is_root() {

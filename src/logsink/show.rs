@@ -30,7 +30,7 @@ pub fn run(path: &Path, lines: Option<u64>, follow: bool) -> io::Result<()> {
         Some(lines) => last_lines(path, lines)?,
     };
     watch.look_at(&file)?;
-    let mut follower = Follower { path, file, older: Vec::new(), buffer: vec![0; BUFFER] };
+    let mut follower = Follower { path, file, older: None, buffer: vec![0; BUFFER] };
     follower.note_older()?;
     loop {
         let shown = follower.show_rest().and_then(|()| follower.is_rotated());
@@ -112,8 +112,9 @@ impl Watch {
 struct Follower<'a> {
     path: &'a Path,
     file: File,
-    /// Files that were there before it: they are not what comes next.
-    older: Vec<Identity>,
+    /// The file before it. While it is open nothing else gets its identity, so it tells whether this
+    /// one was rotated away, which takes the older one first, or was removed.
+    older: Option<File>,
     buffer: Vec<u8>,
 }
 
@@ -150,7 +151,11 @@ impl Follower<'_> {
             let newer = match before.iter().position(|(_, identity)| *identity == own) {
                 Some(at) => before[..at].last(),
                 // It was rotated out of the last number, or removed.
-                None => before.iter().rfind(|(_, identity)| !self.older.contains(identity)),
+                None => {
+                    let older = self.older.as_ref().and_then(|file| Identity::of(file).ok());
+                    let at = before.iter().position(|(_, identity)| Some(*identity) == older);
+                    before[..at.unwrap_or(before.len())].last()
+                }
             };
             let Some(&(number, newer)) = newer else { return Ok(false) };
             let opened = files::open_to_read(&numbered(self.path, number));
@@ -177,9 +182,13 @@ impl Follower<'_> {
 
     fn note_older(&mut self) -> io::Result<()> {
         let own = Identity::of(&self.file)?;
-        let there = numbers(self.path)?.into_iter().map(|(_, identity)| identity);
+        let there = numbers(self.path)?;
         // Where it is not there any more, all that is left may be newer.
-        self.older = there.skip_while(|identity| *identity != own).skip(1).collect();
+        let mut older = there.iter().skip_while(|(_, identity)| *identity != own).skip(1);
+        self.older = older.next().and_then(|(number, identity)| {
+            let file = files::open_to_read(&numbered(self.path, *number)).ok()?;
+            (Identity::of(&file).ok()? == *identity).then_some(file)
+        });
         Ok(())
     }
 }
