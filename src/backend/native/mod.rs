@@ -317,7 +317,18 @@ impl Inner {
         let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let rotated = format!("{path}.1");
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(flags);
+            match options.open(path) {
+                // It is missing for a moment while it is rotated.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    options.open(&rotated).map_err(|_| error)
+                }
+                opened => opened,
+            }
+        };
         let file = identity.run(open)?;
         if request == LogRequest::default() {
             return Ok(file.into());
