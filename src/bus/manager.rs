@@ -119,7 +119,8 @@ impl ManagerObject {
         Ok(self.0.handle().plan(content).await?)
     }
 
-    fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>> {
+    async fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>> {
+        self.0.handle().first_look().await;
         Ok(self.0.handle().published().resolve(names)?)
     }
 }
@@ -250,6 +251,7 @@ impl ManagerObject {
 
     #[zbus(out_args("processes"))]
     async fn status(&self, names: Vec<String>) -> Result<BTreeMap<String, Dict>> {
+        self.0.handle().first_look().await;
         let published = self.0.handle().published();
         let views = if names.is_empty() {
             published.instances()
@@ -267,6 +269,7 @@ impl ManagerObject {
 
     #[zbus(out_args("processes"))]
     async fn list_processes(&self) -> Vec<(String, String, String, u32, OwnedObjectPath)> {
+        self.0.handle().first_look().await;
         let views = self.0.handle().published().instances();
         let row = |view: Arc<InstanceView>| {
             (
@@ -283,6 +286,7 @@ impl ManagerObject {
     #[zbus(out_args("process"))]
     async fn get_process(&self, name: String) -> Result<OwnedObjectPath> {
         let id = InstanceId::parse(&name).map_err(|_| Error::no_process(&name))?;
+        self.0.handle().first_look().await;
         match self.0.handle().published().instance(&id) {
             Some(_) => Ok(paths::process(&id)),
             None => Err(Error::no_process(&name)),
@@ -380,7 +384,7 @@ impl ManagerObject {
         let mut options = Options::new(options);
         let (follow, lines) = (options.switch("follow")?, options.number("lines")?);
         options.done()?;
-        let found = self.resolve(&names)?;
+        let found = self.resolve(&names).await?;
         let [instance] = found.as_slice() else {
             return Err(Error::invalid("a stream is of one process; open one for each"));
         };
@@ -398,7 +402,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
         self.authorise(Action::ReadLogs, &header, connection).await?;
-        let found = self.resolve(std::slice::from_ref(&name))?;
+        let found = self.resolve(std::slice::from_ref(&name)).await?;
         let [instance] = found.as_slice() else {
             return Err(Error::invalid("the output of a check is of one process"));
         };

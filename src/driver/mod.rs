@@ -94,6 +94,8 @@ pub struct Driver {
     ended: VecDeque<JobEnd>,
     last_event: u64,
     finished: Option<u8>,
+    /// The files were looked at.
+    has_looked: bool,
     /// It was said that states cannot be kept.
     is_unkept: bool,
     effects: Vec<Effect>,
@@ -158,6 +160,7 @@ impl Driver {
             ended: VecDeque::new(),
             last_event: 0,
             finished: None,
+            has_looked: false,
             is_unkept: false,
             effects: Vec::new(),
         };
