@@ -136,6 +136,9 @@ impl Ground {
 
     /// The file with so many processes; `changed` is the one whose argument differs.
     pub fn yaml(&self, count: usize, changed: Option<usize>, top: &str) -> String {
+        if count == 0 {
+            return format!("{top}processes: {{}}\n");
+        }
         let mut text = format!("{top}processes:\n");
         for number in 0..count {
             let more = if changed == Some(number) { "1" } else { "" };
