@@ -191,6 +191,11 @@ impl Daemon {
         let dir = ground.dir.path();
         let (socket, notify) = (dir.join("private"), dir.join("notify"));
         let _ = fs::remove_file(&notify);
+        // What the daemon before kept is none of this one's.
+        let kept = fs::read_dir(ground.runtime.path()).unwrap().flatten();
+        for old in kept.map(|entry| entry.path()).chain([dir.join("state")]) {
+            let _ = fs::remove_dir_all(old);
+        }
         let manager = UnixDatagram::bind(&notify).unwrap();
         let own = |name: &str| {
             let path = dir.join(name);
