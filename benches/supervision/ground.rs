@@ -34,6 +34,9 @@ pub struct Ground {
     pub child: PathBuf,
     pub bare: PathBuf,
     pub fifo: PathBuf,
+    /// In memory, as /run is, where this machine has such a place: what is renamed over another
+    /// file on ext4 is written to the disk at once.
+    pub runtime: TempDir,
     /// Where daemons make control groups, when they are to.
     pub group: Option<PathBuf>,
 }
@@ -57,7 +60,10 @@ impl Ground {
         compile("bare.c", &bare, &["-O2"]);
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        Ground { dir, child, bare, fifo, group: None }
+        let memory = Path::new("/dev/shm");
+        let runtime =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Ground { runtime: runtime.unwrap(), dir, child, bare, fifo, group: None }
     }
 
     /// A part of the hierarchy of control groups for daemons, where this machine has one.
@@ -130,6 +136,9 @@ impl Ground {
 
     /// The file with so many processes; `changed` is the one whose argument differs.
     pub fn yaml(&self, count: usize, changed: Option<usize>, top: &str) -> String {
+        if count == 0 {
+            return format!("{top}processes: {{}}\n");
+        }
         let mut text = format!("{top}processes:\n");
         for number in 0..count {
             let more = if changed == Some(number) { "1" } else { "" };
@@ -182,6 +191,11 @@ impl Daemon {
         let dir = ground.dir.path();
         let (socket, notify) = (dir.join("private"), dir.join("notify"));
         let _ = fs::remove_file(&notify);
+        // What the daemon before kept is none of this one's.
+        let kept = fs::read_dir(ground.runtime.path()).unwrap().flatten();
+        for old in kept.map(|entry| entry.path()).chain([dir.join("state")]) {
+            let _ = fs::remove_dir_all(old);
+        }
         let manager = UnixDatagram::bind(&notify).unwrap();
         let own = |name: &str| {
             let path = dir.join(name);
@@ -198,7 +212,7 @@ impl Daemon {
             .arg(&socket)
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)
-            .env("XDG_RUNTIME_DIR", own("run"))
+            .env("XDG_RUNTIME_DIR", ground.runtime.path())
             .env("XDG_STATE_HOME", own("state"))
             .env("NOTIFY_SOCKET", &notify)
             .stdin(Stdio::null())

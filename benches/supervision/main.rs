@@ -3,7 +3,8 @@
 //! parse of the same file. `child.c` is freestanding and says when its first instruction ran.
 //!
 //! `PROVOST_BENCH_IDLE` is how many seconds idling is watched (60), `PROVOST_BENCH_MANY` the largest
-//! number of processes (10000). With `PROVOST_BENCH_PEERS=1`, as root on Debian, other supervisors
+//! number of processes (10000); `cargo bench -- NAME...` measures only these parts: one, thousand,
+//! groups, edits, sizes, idle, lines, peers. With `PROVOST_BENCH_PEERS=1`, as root on Debian, other supervisors
 //! are installed and measured too.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made shall say so and end")]
@@ -44,9 +45,16 @@ async fn main() {
     let table = Table::begin();
     let spawn = Spread::of(ground.bare("spawn", 1000)).median;
     let wake = Spread::of(ground.bare("wake", 1000)).median;
-    one(&ground, &table, spawn, wake).await;
-    thousand(&ground, &table).await;
-    if ground.make_group() {
+    // Without names of parts, all of them.
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let wants = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+    if wants("one") {
+        one(&ground, &table, spawn, wake).await;
+    }
+    if wants("thousand") {
+        thousand(&ground, &table).await;
+    }
+    if wants("groups") && ground.make_group() {
         table.row("**each in a control group of its own:**", "", "", "", "", "");
         one(&ground, &table, spawn, wake).await;
         thousand(&ground, &table).await;
@@ -55,14 +63,20 @@ async fn main() {
     }
     let most = setting("PROVOST_BENCH_MANY", 10_000);
     for (count, goal) in [(1_000, "15 ms"), (10_000, "60 ms")] {
-        if count <= most {
+        if count <= most && wants("edits") {
             edits(&ground, &table, count, goal).await;
         }
     }
-    sizes(&ground, &table, most).await;
-    idle(&ground, &table).await;
-    lines(&ground, &table).await;
-    if std::env::var_os("PROVOST_BENCH_PEERS").is_some_and(|value| value == "1") {
+    if wants("sizes") {
+        sizes(&ground, &table, most).await;
+    }
+    if wants("idle") {
+        idle(&ground, &table).await;
+    }
+    if wants("lines") {
+        lines(&ground, &table).await;
+    }
+    if wants("peers") && std::env::var_os("PROVOST_BENCH_PEERS").is_some_and(|on| on == "1") {
         peers::measure(&ground, &table, spawn, wake);
     }
 }

@@ -3,7 +3,7 @@
 //! and the operator say, whether anything was doubled, and whether anything else moved.
 //!
 //! `PROVOST_SOAK_SECONDS` says how long (a minute), `PROVOST_SOAK_SEED` how it begins,
-//! `PROVOST_SOAK_VERBOSE` shows each step. `PROVOST_SOAK_SURVIVAL` also kills the daemon.
+//! `PROVOST_SOAK_VERBOSE` shows each step. `PROVOST_SOAK_SURVIVAL=0` spares the daemon.
 //!
 //! - `model` is what is expected, written from the manual; read that first;
 //! - `file` is what the files say, `draw` changes it by chance, `yaml` writes it down, `disk` saves
