@@ -12,7 +12,7 @@ use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
 use crate::store::runs::stored_run;
-use crate::store::{Found, Store};
+use crate::store::{self, Found, Store};
 use crate::sys::listen;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -94,6 +94,8 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             .collect(),
     );
     // Before anything is read or written: there may be another daemon in the same place.
+    let _place = options.runtime.as_deref().map(store::lock::take).transpose();
+    let _place = _place.map_err(|taken| taken.to_string())?;
     let sockets = bind(&options)?;
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
@@ -211,15 +213,19 @@ impl LogControl for Log {
 /// Tells two daemons on one machine apart, in names of control groups; the next one in the same
 /// place has the same name.
 fn name_of(options: &DaemonOptions) -> String {
-    match (options.mode, &options.runtime) {
-        (Mode::System, _) => "system".to_owned(),
-        (Mode::User, Some(runtime)) if options.foreground => {
+    let kind = match options.mode {
+        _ if options.foreground => "up",
+        Mode::System => "system",
+        Mode::User => "user",
+    };
+    // What is in a group of this name and of no known run is ended.
+    match &options.runtime {
+        Some(runtime) => {
             let digest = Sha256::digest(runtime.as_os_str().as_bytes());
             let number = digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-            format!("up-{number:016x}")
+            format!("{kind}-{number:016x}")
         }
-        (Mode::User, None) if options.foreground => format!("up-{}", std::process::id()),
-        (Mode::User, _) => "user".to_owned(),
+        None => format!("{kind}-{}", std::process::id()),
     }
 }
 

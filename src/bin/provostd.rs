@@ -25,7 +25,7 @@ struct Arguments {
     /// The private socket instead of the standard one
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where to keep what outlives a reboot, instead of the standard place (with --socket: nowhere)
+    /// Where to keep what outlives a reboot; the standard place is only that of the standard socket
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }

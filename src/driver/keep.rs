@@ -49,11 +49,12 @@ impl Driver {
     /// Writes down first: who is killed in between has decided something and not done it, and never
     /// done something that nobody knows of.
     pub(super) fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
-        for id in self.machine.take_unsaved() {
-            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
+        // First: by the settings it is told whether it was an operator who stopped something.
         let store = &mut self.keeping.store;
         store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        for id in self.machine.take_unsaved() {
+            store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
         store.flush_stops();
         self.tell_trouble();
         self.carry_out(effects);
@@ -61,17 +62,18 @@ impl Driver {
 
     /// Writes what could not be written before.
     pub(super) fn keep_again(&mut self) {
-        for id in self.keeping.store.take_unwritten() {
-            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
         let store = &mut self.keeping.store;
+        let unwritten = store.retry();
         store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        for id in unwritten {
+            store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
         self.tell_trouble();
     }
 
     /// Says when states cannot be kept, and when they are kept again: each once.
     fn tell_trouble(&mut self) {
-        let trouble = self.keeping.store.trouble().map(str::to_owned);
+        let trouble = self.keeping.store.trouble();
         if trouble.is_some() == self.is_unkept {
             return;
         }

@@ -5,9 +5,14 @@
 
 use super::file::{self, Kind, ReadError};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+const NAME: &str = "boot";
 
 /// A boot, and the token by which what was started in it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,12 +28,12 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// The present boot, and whether what is in the directory is of it. A new token is made and
-    /// kept where it is not.
+    /// The present boot, and whether what is in the directory is of it. Where it is not, that is to
+    /// be removed, and then the boot to be written.
     #[must_use]
     pub fn of(directory: Option<&Path>, remarks: &mut Vec<String>) -> (Boot, bool) {
-        let present = Boot::present();
-        let Some(path) = directory.map(|directory| directory.join("boot")) else {
+        let present = Boot::present(directory);
+        let Some(path) = directory.map(|directory| directory.join(NAME)) else {
             return (present, false);
         };
         match file::read::<Boot>(&path, Kind::Boot) {
@@ -36,22 +41,41 @@ impl Boot {
                 return (kept, true);
             }
             Ok(_) | Err(ReadError::Missing) => {}
-            Err(error) => {
-                // Whose the rest is cannot be told any more.
-                remarks.push(format!("{} is not used: {error}", path.display()));
-                let _ = file::set_aside(&path);
-            }
-        }
-        if let Err(error) = file::write(&path, &file::encode(Kind::Boot, &present)) {
-            remarks.push(format!("{} cannot be written: {error}", path.display()));
+            // Whose the rest is cannot be told any more.
+            Err(error) => remarks.push(super::put_aside(&path, &error)),
         }
         (present, false)
     }
 
-    fn present() -> Boot {
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        file::write(&directory.join(NAME), &file::encode(Kind::Boot, self))
+    }
+
+    fn present(directory: Option<&Path>) -> Boot {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino());
-        Boot { id: id.trim().to_owned(), namespace, first: start_of(1), token: token() }
+        let mut boot = Boot { id: id.trim().to_owned(), namespace, first: start_of(1), token: 0 };
+        boot.token = directory.and_then(|path| boot.token_of(path).ok()).unwrap_or_else(random);
+        boot
+    }
+
+    /// The same for each daemon with this directory, so that what runs is found even where this file
+    /// is lost or could not be written; and another one in another container, which may have a
+    /// directory of the same name.
+    fn token_of(&self, directory: &Path) -> io::Result<u32> {
+        let found = fs::metadata(directory)?;
+        let mut digest = Sha256::new();
+        digest.update(self.id.as_bytes());
+        for number in [self.namespace, self.first, found.dev(), found.ino()] {
+            digest.update(number.to_le_bytes());
+        }
+        digest.update(std::path::absolute(directory)?.as_os_str().as_bytes());
+        let digest = digest.finalize();
+        Ok(u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]))
     }
 }
 
@@ -64,7 +88,7 @@ fn start_of(pid: u32) -> u64 {
 }
 
 /// A number that hardly comes twice.
-fn token() -> u32 {
+fn random() -> u32 {
     use std::hash::{BuildHasher, Hasher};
     let random = std::hash::RandomState::new().build_hasher().finish();
     u32::try_from(random >> 32).unwrap_or(0)

@@ -110,8 +110,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, ReadEr
     }
     let version: u32 =
         version.and_then(|v| v.parse().ok()).ok_or_else(|| damaged("it has no version"))?;
-    if version > VERSION {
-        return Err(ReadError::Newer(version));
+    match version {
+        // There was none before the first.
+        0 => return Err(damaged("it has no version")),
+        1..=VERSION => {}
+        newer => return Err(ReadError::Newer(newer)),
     }
     let body = &bytes[end + 1..];
     let actual = Sha256::digest(body).iter().fold(String::new(), |mut text, byte| {
@@ -163,17 +166,22 @@ pub fn write(path: &Path, text: &Text) -> io::Result<()> {
 /// As [`write`].
 pub fn write_durably(path: &Path, text: &Text) -> io::Result<()> {
     let new = beside(path, "new");
-    let mut file = create(&new)?;
-    file.write_all(&text.bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let written = create(&new).and_then(|mut file| {
+        file.write_all(&text.bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })?;
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
 
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.write(true).create(true).truncate(true).mode(0o600);
+    // Nobody shall wait for the reader of a pipe that somebody put there.
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options.open(path)
 }
 

@@ -3,6 +3,7 @@
 //! | part | owns |
 //! |---|---|
 //! | [`file`](self::file) | one small file: written whole, and known to be whole when it is read |
+//! | [`lock`](self::lock) | there is one daemon in one place |
 //! | [`boot`] | which boot, and which container, what was kept is of |
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
 //! | [`stops`] | which instances operators stopped, over a reboot |
@@ -17,11 +18,13 @@
 //! Whatever runs without a state that tells what it is, is ended before anything is started: it is
 //! known to be ours by its mark or control group, and would be doubled otherwise.
 //!
-//! Where there is no room, or no directory, supervising goes on from memory: what could not be
-//! written is written later, and the token in the marks still finds what runs.
+//! Where there is no room, supervising goes on from memory: what could not be written is written
+//! later, and the token in the marks, which is that of the directory, still finds what runs. Where
+//! there is no directory either, nothing is found again.
 
 pub mod boot;
 pub mod file;
+pub mod lock;
 pub mod runs;
 pub mod stops;
 
@@ -54,6 +57,13 @@ struct Whole {
     settings: Settings,
 }
 
+/// The state of an instance, and whose it is.
+#[derive(Serialize, Deserialize)]
+struct State<I, S> {
+    instance: I,
+    state: S,
+}
+
 /// Writes states, and knows which could not be written.
 pub struct Store {
     /// None: there is no place, and nothing is kept.
@@ -63,6 +73,9 @@ pub struct Store {
     unwritten: BTreeSet<InstanceId>,
     trouble: Option<String>,
     again: Option<Instant>,
+    /// Of which what is there is to be known, where that is not written yet.
+    boot: Option<Boot>,
+    runs: Runs,
     stops: Stops,
 }
 
@@ -94,6 +107,7 @@ impl Store {
             Some(path.to_owned())
         });
         let (boot, same) = Boot::of(directory.as_deref(), &mut found.remarks);
+        let runs = Runs::new(directory.clone(), boot.token);
         let mut store = Store {
             directory: directory.clone(),
             written: BTreeMap::new(),
@@ -101,29 +115,27 @@ impl Store {
             unwritten: BTreeSet::new(),
             trouble: None,
             again: None,
+            runs: runs.clone(),
             stops: Stops::open(state, &boot, &mut found.remarks),
+            boot: None,
         };
         found.restored.stopped = store.stops.found();
         if let Some(directory) = &directory {
             if same {
                 store.read(directory, &mut found);
             } else {
+                // First: what is there would be believed to be of this boot.
                 clear(directory);
+                store.boot = Some(boot);
+                store.save_boot();
             }
         }
-        let runs = Runs::new(directory, boot.token);
         (store, runs, found)
     }
 
     fn read(&mut self, directory: &Path, found: &mut Found) {
-        let mut set_aside = |path: &Path, error: &ReadError| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let what = match file::set_aside(path) {
-                Ok(new) => format!("set aside as {}", new.display()),
-                Err(error) => format!("and cannot be set aside: {error}"),
-            };
-            found.remarks.push(format!("the kept state {name} is not used: {error}; {what}"));
-        };
+        let mut set_aside =
+            |path: &Path, error: &ReadError| found.remarks.push(put_aside(path, error));
         let whole = directory.join("whole");
         match file::read::<Whole>(&whole, Kind::Whole) {
             Ok(read) => {
@@ -135,11 +147,11 @@ impl Store {
             Err(error) => set_aside(&whole, &error),
         }
         for (id, path) in named(directory, STATE) {
-            match file::read::<InstanceSnapshot>(&path, Kind::State) {
-                Ok(snapshot) if snapshot.spec.id == id.process => {
-                    found.restored.instances.insert(id, snapshot);
+            match file::read::<State<InstanceId, InstanceSnapshot>>(&path, Kind::State) {
+                Ok(read) if read.instance == id && read.state.spec.id == id.process => {
+                    found.restored.instances.insert(id, read.state);
                 }
-                Ok(_) => set_aside(&path, &ReadError::Damaged("it is of another process".into())),
+                Ok(_) => set_aside(&path, &ReadError::Damaged("it is of another instance".into())),
                 Err(ReadError::Missing) => {}
                 Err(error) => set_aside(&path, &error),
             }
@@ -158,11 +170,12 @@ impl Store {
             None => {
                 self.written.remove(id);
                 // The run went before its instance.
+                self.runs.forget(id);
                 let _ = fs::remove_file(directory.join(format!("{id}{}", runs::RUN)));
                 gone(fs::remove_file(&path))
             }
             Some(snapshot) => {
-                let text = file::encode(Kind::State, snapshot);
+                let text = file::encode(Kind::State, &State { instance: id, state: snapshot });
                 if self.written.get(id) == Some(&text.digest) {
                     return;
                 }
@@ -198,6 +211,14 @@ impl Store {
         }
     }
 
+    fn save_boot(&mut self) {
+        let (Some(directory), Some(boot)) = (&self.directory, &self.boot) else { return };
+        match boot.write(directory) {
+            Ok(()) => self.boot = None,
+            Err(error) => self.fail(&error),
+        }
+    }
+
     /// Forgets everything but what operators stopped: the next daemon begins anew.
     pub fn clear(&mut self) {
         if let Some(directory) = &self.directory {
@@ -217,21 +238,25 @@ impl Store {
 
     /// Why something could not be kept; None when all is.
     #[must_use]
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.clone().or_else(|| self.runs.unwritten().map(|(why, _)| why))
     }
 
     /// When what could not be kept is to be tried again.
     #[must_use]
     pub fn again(&self) -> Option<Instant> {
-        self.again
+        self.again.or_else(|| self.runs.unwritten().map(|(_, since)| since + AGAIN))
     }
 
-    /// Takes what could not be kept, to be saved once more.
-    pub fn take_unwritten(&mut self) -> BTreeSet<InstanceId> {
+    /// Writes once more what could not be written, but for the states of the instances that are
+    /// returned and for the whole: those have changed since, and are to be saved as they are now.
+    #[must_use]
+    pub fn retry(&mut self) -> BTreeSet<InstanceId> {
         self.again = None;
         self.trouble = None;
         self.whole = None;
+        self.save_boot();
+        self.runs.retry();
         std::mem::take(&mut self.unwritten)
     }
 }
@@ -252,6 +277,15 @@ fn named(directory: &Path, ending: &str) -> Vec<(InstanceId, PathBuf)> {
         .collect();
     all.sort();
     all
+}
+
+/// Sets a file aside, and says so.
+fn put_aside(path: &Path, error: &ReadError) -> String {
+    let what = match file::set_aside(path) {
+        Ok(new) => format!("set aside as {}", new.display()),
+        Err(error) => format!("it cannot be set aside: {error}"),
+    };
+    format!("{} is not used: {error}; {what}", path.display())
 }
 
 /// Removes what is of another boot.

@@ -9,7 +9,9 @@ use crate::core::ids::{InstanceId, Run};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 pub(super) const RUN: &str = ".run";
 
@@ -43,18 +45,26 @@ pub fn stored_run(name: &str) -> Option<(InstanceId, Run)> {
     Some((InstanceId::parse(instance).ok()?, Run(run.parse().ok()?)))
 }
 
-/// Where records are.
+/// Where records are. Clones are of the same place.
 #[derive(Clone, Debug)]
 pub struct Runs {
     directory: Option<PathBuf>,
     token: u32,
+    unwritten: Arc<Mutex<Unwritten>>,
+}
+
+/// Records that could not be written, and why and when the last one could not.
+#[derive(Debug, Default)]
+struct Unwritten {
+    records: BTreeMap<InstanceId, RunRecord>,
+    last: Option<(String, Instant)>,
 }
 
 impl Runs {
     /// Records in a directory; None: they are not kept.
     #[must_use]
     pub fn new(directory: Option<PathBuf>, token: u32) -> Runs {
-        Runs { directory, token }
+        Runs { directory, token, unwritten: Arc::default() }
     }
 
     /// In the mark of everything that is started.
@@ -63,14 +73,50 @@ impl Runs {
         self.token
     }
 
-    /// Writes a record, in the place of that of the run before.
+    /// Writes a record, in the place of that of the run before. What cannot be written is written
+    /// when there is room again.
     ///
     /// # Errors
     /// What the system says.
     pub fn record(&self, record: &RunRecord) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        let path = directory.join(format!("{}{RUN}", record.instance));
-        file::write(&path, &file::encode(Kind::Run, record))
+        let written = write(directory, record);
+        let mut unwritten = self.lock();
+        match &written {
+            Ok(()) => {
+                unwritten.records.remove(&record.instance);
+            }
+            Err(error) => {
+                unwritten.records.insert(record.instance.clone(), record.clone());
+                unwritten.last = Some((error.to_string(), Instant::now()));
+            }
+        }
+        written
+    }
+
+    /// Why, and when last, a record could not be written; None when all are.
+    pub(super) fn unwritten(&self) -> Option<(String, Instant)> {
+        let unwritten = self.lock();
+        unwritten.last.clone().filter(|_| !unwritten.records.is_empty())
+    }
+
+    /// Writes what could not be written before.
+    pub(super) fn retry(&self) {
+        let records = std::mem::take(&mut self.lock().records);
+        for record in records.into_values() {
+            // It is kept for the next time.
+            let _ = self.record(&record);
+        }
+    }
+
+    /// There is no such instance any more.
+    pub(super) fn forget(&self, instance: &InstanceId) {
+        self.lock().records.remove(instance);
+    }
+
+    /// Each change is one insertion or removal.
+    fn lock(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All records; what is not one is set aside, and said.
@@ -89,11 +135,15 @@ impl Runs {
                         Err(error) => error,
                         Ok(_) => ReadError::Damaged("it is of another instance".into()),
                     };
-                    remarks.push(format!("the record of the run of {id} is not used: {error}"));
-                    let _ = file::set_aside(&path);
+                    remarks.push(super::put_aside(&path, &error));
                 }
             }
         }
         all
     }
+}
+
+fn write(directory: &Path, record: &RunRecord) -> io::Result<()> {
+    let path = directory.join(format!("{}{RUN}", record.instance));
+    file::write(&path, &file::encode(Kind::Run, record))
 }

@@ -9,7 +9,7 @@ use crate::core::snapshot::{InstanceSnapshot, Stopped};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
@@ -50,10 +50,7 @@ impl Stops {
                 stops.found = Stopped { instances: kept.stopped, before_reboot };
             }
             Err(ReadError::Missing) => {}
-            Err(error) => {
-                remarks.push(format!("{} is not used: {error}", path.display()));
-                let _ = file::set_aside(&path);
-            }
+            Err(error) => remarks.push(super::put_aside(&path, &error)),
         }
         let (sender, receiver) = channel();
         // Without the thread it is not written, which is all there is to lose.
@@ -96,20 +93,35 @@ impl Stops {
     }
 }
 
-/// Writes the newest of what comes, until nobody sends any more.
+/// Writes the newest of what comes, and again what could not be written, until nobody sends any
+/// more.
 fn write_all(path: &Path, receiver: &Receiver<Kept>) {
-    let mut told = false;
-    while let Ok(mut kept) = receiver.recv() {
+    let mut unwritten = None;
+    loop {
+        let received = match unwritten {
+            None => receiver.recv().map_err(RecvTimeoutError::from),
+            Some(_) => receiver.recv_timeout(super::AGAIN),
+        };
+        let mut kept = match (received, &unwritten) {
+            (Ok(kept), _) => kept,
+            (Err(RecvTimeoutError::Timeout), Some(old)) => Kept::clone(old),
+            (Err(_), _) => return,
+        };
         while let Ok(newer) = receiver.try_recv() {
             kept = newer;
         }
+        let name = path.display();
         match file::write_durably(path, &file::encode(Kind::Stops, &kept)) {
-            Ok(()) => told = false,
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!("what operators stop is not kept: {}: {error}", path.display());
+            Ok(()) => {
+                if unwritten.take().is_some() {
+                    tracing::info!("what operators stop is kept again: {name}");
+                }
             }
-            Err(_) => {}
+            Err(error) => {
+                if unwritten.replace(kept).is_none() {
+                    tracing::warn!("what operators stop is not kept: {name}: {error}");
+                }
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ mod seed;
 mod stopping;
 mod support;
 mod survival;
+mod survival_faults;
 mod watched;
 mod watching;
 mod watching_files;

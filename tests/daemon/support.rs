@@ -176,12 +176,17 @@ impl Daemon {
         daemon
     }
 
-    pub fn again_without_waiting(mut self) -> Daemon {
+    pub fn again_without_waiting(self) -> Daemon {
+        self.again_under(&[], &[])
+    }
+
+    /// The same, started by these words before its own and with these variables.
+    pub fn again_under(mut self, words: &[&str], env: &[(&str, &str)]) -> Daemon {
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         let socket = dir.path().join("notify");
         let _ = fs::remove_file(&socket);
         let notified = service_manager(&socket);
-        Prepared { dir }.spawn(&socket, notified)
+        Prepared { dir }.spawn_under(&socket, notified, words, env)
     }
 
     /// Killed, and another one in its place.
@@ -309,20 +314,50 @@ impl Prepared {
         Daemon { dir, child, notified: channel().1 }
     }
 
+    /// Starts the daemon by these words before its own and with these variables, and waits until it
+    /// says that it is ready.
+    pub fn run_under(self, words: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let socket = self.dir.path().join("notify");
+        let notified = service_manager(&socket);
+        let daemon = self.spawn_under(&socket, notified, words, env);
+        daemon.notified("READY=1");
+        daemon
+    }
+
     fn spawn(self, socket: &Path, notified: Receiver<String>) -> Daemon {
-        let child = self.provostd().env("NOTIFY_SOCKET", socket).spawn().unwrap();
-        Daemon { dir: self.dir, child, notified }
+        self.spawn_under(socket, notified, &[], &[])
+    }
+
+    fn spawn_under(
+        self,
+        socket: &Path,
+        notified: Receiver<String>,
+        words: &[&str],
+        env: &[(&str, &str)],
+    ) -> Daemon {
+        let mut command = self.provostd_under(words);
+        command.env("NOTIFY_SOCKET", socket).envs(env.iter().copied());
+        Daemon { dir: self.dir, child: command.spawn().unwrap(), notified }
     }
 
     fn provostd(&self) -> Command {
+        self.provostd_under(&[])
+    }
+
+    fn provostd_under(&self, words: &[&str]) -> Command {
         let dir = self.dir.path();
         let log = File::options().append(true).create(true).open(dir.join("daemon.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
+        let words: Vec<&str> =
+            words.iter().copied().chain([env!("CARGO_BIN_EXE_provostd")]).collect();
+        let mut command = Command::new(words[0]);
         command
+            .args(&words[1..])
             .args(["--user", "--bus", "none", "--config"])
             .arg(dir.join("processes.yaml"))
             .arg("--socket")
             .arg(dir.join("private"))
+            .arg("--state")
+            .arg(dir.join(".local/state/provost"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)

@@ -91,11 +91,14 @@ async fn everything_goes_on_as_it_was() {
 async fn what_ends_meanwhile_is_found_and_not_doubled() {
     let daemon = Daemon::start(
         "processes: { a: { shell: exec sleep 88101 }, b: { shell: exec sleep 88102 }, \
-         once: { shell: 'sleep 88103; exit 0', restartPolicy: { condition: on-failure } } }",
+         once: { shell: 'sleep 88103; exit 0', restartPolicy: { condition: on-failure } }, \
+         last: { shell: exec sleep 88104, restartPolicy: { condition: \"no\" }, \
+         pidFile: '@DIR@/last.pid' } }",
     );
-    let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0"]).await);
+    let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0", "last@0"]).await);
     let daemon = daemon.killed();
     kill(before["a@0"], Signal::SIGKILL);
+    kill(before["last@0"], Signal::SIGKILL);
     kill(processes_with("sleep 88103")[0], Signal::SIGTERM);
     let once = before["once@0"];
     let deadline = Instant::now() + DEADLINE;
@@ -115,6 +118,13 @@ async fn what_ends_meanwhile_is_found_and_not_doubled() {
     assert_eq!(after["a@0"].restarts, 1);
     assert_eq!(after["once@0"].restarts, 1);
     daemon.logged("a@0: ended, how is unknown");
+    assert_eq!(after["last@0"].state, "failed");
+    // It has no process, and no file that says otherwise.
+    let deadline = Instant::now() + DEADLINE;
+    while daemon.path().join("last.pid").exists() {
+        assert!(Instant::now() < deadline, "its pid file stays");
+        std::thread::yield_now();
+    }
     assert_eq!(processes_with("sleep 88101").len(), 1);
 }
 

@@ -9,6 +9,7 @@
 //! What is ours and no known run's is ended before anything is started: it could be doubled.
 
 use super::census::{self, TreeId};
+use super::mark::Marks;
 use super::run::{self, Handle};
 use super::tree::Tree;
 use super::{Inner, lock};
@@ -50,18 +51,29 @@ pub(super) async fn recover(
     for Kept { instance, run, spec } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
-        let pidfd = stored.remove(&key);
-        let tree = tree_of(inner, &record).or_else(|| {
+        let pidfd = stored.remove(&key).map(Arc::new);
+        match candidate(inner, record.clone()) {
+            // One that was stored stood for the process all the time.
+            Some(found) => {
+                let main = pidfd.or(found.main);
+                held.push((key, spec, Adopted { main, ..found }));
+            }
             // Nothing is left of it but word of how it ended.
-            pidfd.as_ref().map(|_| nothing(inner))
-        });
-        if let Some(tree) = tree {
-            held.push((key, spec, record, tree, pidfd));
+            None if pidfd.is_some() => {
+                held.push((key, spec, Adopted { main: pidfd, tree: nothing(inner), record }));
+            }
+            None => run::tidy(inner, &record, &spec),
         }
     }
     // All at once, so that one census serves all.
-    let found = held.into_iter().map(|(key, spec, record, tree, pidfd)| async move {
-        find(record, tree, pidfd).await.map(|found| (key, spec, found))
+    let found = held.into_iter().map(|(key, spec, candidate)| async move {
+        match is_there(&candidate).await {
+            true => Some((key, spec, candidate)),
+            false => {
+                run::tidy(inner, &candidate.record, &spec);
+                None
+            }
+        }
     });
     let adopted: Vec<_> = join_all(found).await.into_iter().flatten().collect();
     let there = adopted.iter().map(|(key, _, _)| key.clone()).collect();
@@ -76,11 +88,16 @@ pub(super) async fn recover(
     there
 }
 
-/// What belonged to a run, if there can be anything of it.
-fn tree_of(inner: &Inner, record: &RunRecord) -> Option<Arc<Tree>> {
-    let tree = match (&record.group, &inner.cgroups) {
+/// What belonged to a run, if there can be anything of it. Of its main process nothing is believed
+/// that is not proved.
+fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
+    let (tree, main) = match (&record.group, &inner.cgroups) {
         (Some(group), Some(cgroups)) => match cgroups.open(group) {
-            Ok(found) => Tree::Cgroup(found?),
+            Ok(found) => {
+                let group = found?;
+                let main = open_if(&record, || group.pids().contains(&record.pid));
+                (Tree::Cgroup(group), main)
+            }
             Err(error) => {
                 let name = &record.instance;
                 tracing::error!("{name}: its control group cannot be opened: {error}");
@@ -90,53 +107,55 @@ fn tree_of(inner: &Inner, record: &RunRecord) -> Option<Arc<Tree>> {
         // Without the group it cannot be told what is in it.
         (Some(_), None) => return None,
         (None, _) => {
-            let tree = TreeId(record.mark.unwrap_or_else(census::random));
-            inner.census.adopt(tree, record.pid, record.start);
-            Tree::Marked(tree, inner.census.clone())
+            let (tree, main) = match (record.mark, inner.marks) {
+                // It sets its own mark just before it becomes the command.
+                (Some(mark), _) if Marks::is_mark(mark) => {
+                    let is_marked = || census::mark_of(record.pid) == Some(mark);
+                    let main = open_if(&record, || is_marked() || is_waiting(record.pid));
+                    (TreeId(mark), main)
+                }
+                // There are no marks here; all that tells it is that it leads its session.
+                (None, None) => {
+                    let leads = || census::read(record.pid).is_some_and(|p| p.session == p.pid);
+                    (TreeId(census::random()), open_if(&record, leads))
+                }
+                // That is no record of ours.
+                _ => return None,
+            };
+            inner.census.adopt(tree, main.as_ref().map(|_| record.pid), record.start);
+            (Tree::Marked(tree, inner.census.clone()), main)
         }
     };
-    Some(Arc::new(tree))
+    Some(Adopted { main: main.map(Arc::new), tree: Arc::new(tree), record })
 }
 
 /// A tree that has nothing in it.
 fn nothing(inner: &Inner) -> Arc<Tree> {
     let tree = TreeId(census::random());
-    inner.census.adopt(tree, 0, u64::MAX);
+    inner.census.adopt(tree, None, u64::MAX);
     Arc::new(Tree::Marked(tree, inner.census.clone()))
 }
 
-async fn find(record: RunRecord, tree: Arc<Tree>, pidfd: Option<OwnedFd>) -> Option<Adopted> {
-    let name = &record.instance;
-    // One that was stored stood for the process all the time.
-    let main = pidfd.or_else(|| main_of(&record, &tree)).map(Arc::new);
-    let is_there = match (&main, &*tree) {
+/// The process of a record, where it is the one that was started then and there is a proof.
+fn open_if(record: &RunRecord, is_proved: impl Fn() -> bool) -> Option<OwnedFd> {
+    let seen = census::read(record.pid).filter(|seen| seen.start == record.start && !seen.ended)?;
+    // Looks again after the opening.
+    let pidfd = census::open(&seen).ok()??;
+    is_proved().then_some(pidfd)
+}
+
+async fn is_there(Adopted { main, tree, record }: &Adopted) -> bool {
+    match (main, &**tree) {
         (Some(_), _) => true,
         (None, Tree::Cgroup(group)) => !group.pids().is_empty(),
         (None, Tree::Marked(id, census)) => match census.find(*id).await {
             Ok(found) => !found.members.is_empty(),
             Err(error) => {
-                tracing::error!("{name}: cannot tell whether it runs: {error}");
+                tracing::error!("{}: cannot tell whether it runs: {error}", record.instance);
                 true
             }
         },
-    };
-    is_there.then_some(Adopted { main, tree, record })
-}
-
-/// The main process, where it is proved to be that.
-fn main_of(record: &RunRecord, tree: &Tree) -> Option<OwnedFd> {
-    let seen = census::read(record.pid).filter(|seen| seen.start == record.start && !seen.ended)?;
-    // Looks again after the opening.
-    let pidfd = census::open(&seen).ok()??;
-    let proved = match (tree, record.mark) {
-        (Tree::Cgroup(group), _) => group.pids().contains(&record.pid),
-        // It sets its own mark just before it becomes the command.
-        (Tree::Marked(..), Some(mark)) => {
-            census::mark_of(record.pid) == Some(mark) || is_waiting(record.pid)
-        }
-        (Tree::Marked(..), None) => seen.session == record.pid,
-    };
-    proved.then_some(pidfd)
+    }
 }
 
 /// Whether a process has not become its command yet.
@@ -147,20 +166,23 @@ pub(super) fn is_waiting(pid: u32) -> bool {
 
 /// Ends what is ours by mark or control group and is of none of these trees.
 async fn end_strays(inner: &Inner, trees: &[Arc<Tree>]) {
-    for stray in strays(inner, trees) {
-        let name = stray.label();
-        tracing::warn!("{name} was started by a daemon before and nothing is known of it: ended");
-        let ended = async {
-            stray.signal(Signal::TERM).await?;
-            if tokio::time::timeout(STRAYS, stray.emptied()).await.is_err() {
-                stray.kill().await?;
-                stray.emptied().await?;
-            }
-            std::io::Result::Ok(())
-        };
-        if let Err(error) = ended.await {
-            tracing::error!("{name}: ending it: {error}");
+    // All at once: nothing is started before.
+    join_all(strays(inner, trees).iter().map(end_stray)).await;
+}
+
+async fn end_stray(stray: &Tree) {
+    let name = stray.label();
+    tracing::warn!("{name} was started by a daemon before and nothing is known of it: ended");
+    let ended = async {
+        stray.signal(Signal::TERM).await?;
+        if tokio::time::timeout(STRAYS, stray.emptied()).await.is_err() {
+            stray.kill().await?;
+            stray.emptied().await?;
         }
+        std::io::Result::Ok(())
+    };
+    if let Err(error) = ended.await {
+        tracing::error!("{name}: ending it: {error}");
     }
 }
 
@@ -177,7 +199,7 @@ fn strays(inner: &Inner, trees: &[Arc<Tree>]) -> Vec<Tree> {
     found
         .into_iter()
         .map(|(mark, first)| {
-            inner.census.adopt(TreeId(mark), first.pid, first.start);
+            inner.census.adopt(TreeId(mark), Some(first.pid), first.start);
             Tree::Marked(TreeId(mark), inner.census.clone())
         })
         .collect()

@@ -64,8 +64,9 @@ pub struct TreeId(pub u64);
 /// What a tree can be known by besides its mark.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
-    /// The process that was started: it began the session, which has its number.
-    main: u32,
+    /// The process that was started: it began the session, which has its number. None where it is
+    /// not proved who that is, if it is still there.
+    main: Option<u32>,
     /// When that was, as in [`Process::start`].
     start: u64,
     /// Another daemon started it: it does not descend from this one.
@@ -133,12 +134,12 @@ impl Census {
     /// Registers a tree by the process that was started for it, before that can have been reaped.
     pub fn claim(&self, tree: TreeId, main: u32) {
         let start = read(main).map_or(0, |process| process.start);
-        lock(&self.trees).insert(tree, Claim { main, start, adopted: false });
+        lock(&self.trees).insert(tree, Claim { main: Some(main), start, adopted: false });
     }
 
-    /// Registers a tree that another daemon started, by its main process and when that was started;
-    /// it may be gone.
-    pub fn adopt(&self, tree: TreeId, main: u32, start: u64) {
+    /// Registers a tree that another daemon started: by its main process, where that is proved to be
+    /// it, and by when it was started, before which there was nothing of it.
+    pub fn adopt(&self, tree: TreeId, main: Option<u32>, start: u64) {
         lock(&self.trees).insert(tree, Claim { main, start, adopted: true });
     }
 
@@ -198,7 +199,7 @@ impl Census {
 
     fn of(&self, tree: TreeId, shares: &Shares) -> Found {
         let claim = lock(&self.trees).get(&tree).copied();
-        let (main, adopted) = (claim.map(|c| c.main), claim.is_some_and(|c| c.adopted));
+        let (main, adopted) = (claim.and_then(|c| c.main), claim.is_some_and(|c| c.adopted));
         let share = shares.of.get(&tree);
         let certain = !shares.orphan_reaped
             && !adopted
@@ -247,19 +248,20 @@ fn attribute(
     trees: &HashMap<TreeId, Claim>,
     remembered: &HashMap<(u32, u64), TreeId>,
 ) -> HashMap<u32, TreeId> {
-    let by_main: HashMap<u32, (TreeId, u64)> =
-        trees.iter().map(|(tree, claim)| (claim.main, (*tree, claim.start))).collect();
+    let by_main: HashMap<u32, (TreeId, Claim)> =
+        trees.iter().filter_map(|(tree, claim)| Some((claim.main?, (*tree, *claim)))).collect();
     let starts: HashMap<u32, u64> = processes.iter().map(|p| (p.pid, p.start)).collect();
     let mut owners: HashMap<u32, TreeId> = HashMap::new();
     for process in processes {
-        let main = by_main.get(&process.pid).filter(|(_, start)| *start == process.start);
+        let main = by_main.get(&process.pid).filter(|(_, claim)| claim.start == process.start);
         let by_descent =
             || main.map(|(tree, _)| *tree).or_else(|| owners.get(&process.parent).copied());
         let by_mark = || process.mark.map(TreeId).filter(|tree| trees.contains_key(tree));
         let by_session = || {
-            let (tree, start) = by_main.get(&process.session)?;
+            let (tree, claim) = by_main.get(&process.session)?;
             // The number may have come to another process, which began a session of its own.
-            let reused = starts.get(&process.session).is_some_and(|leader| leader != start);
+            let start = claim.start;
+            let reused = starts.get(&process.session).is_some_and(|leader| *leader != start);
             (!reused).then_some(*tree)
         };
         let by_memory = || {
@@ -324,8 +326,8 @@ fn take(adopted: Option<u64>) -> io::Result<Snapshot> {
         // Threads of the kernel descend from its second process.
         let is_kernel = |p: &Process| p.pid == 2 || p.parent == 2;
         let others = descendants(0, &all).into_iter();
-        processes
-            .extend(others.filter(|p| p.start >= since && !own.contains(&p.pid) && !is_kernel(p)));
+        let others = others.filter(|p| p.start >= since && !own.contains(&p.pid) && !is_kernel(p));
+        processes.extend(others.map(|process| with_proved_session(process, &all)));
     }
     for process in &mut processes {
         process.mark = read_mark(process.pid, &mut buffer);
@@ -413,6 +415,13 @@ fn descendants(root: u32, all: &BTreeMap<u32, Process>) -> Vec<Process> {
     found
 }
 
+/// A process that does not descend from the daemon. Without its leader the session says nothing: the
+/// number may have been that of a run, and then that of somebody else who is gone as well.
+fn with_proved_session(process: Process, all: &BTreeMap<u32, Process>) -> Process {
+    let session = if all.contains_key(&process.session) { process.session } else { 0 };
+    Process { session, ..process }
+}
+
 /// One process; None when there is no such process.
 #[must_use]
 pub fn read(pid: u32) -> Option<Process> {
@@ -497,7 +506,8 @@ mod tests {
     }
 
     fn trees(claims: &[(u64, u32, u64)]) -> HashMap<TreeId, Claim> {
-        let claim = |&(id, main, start)| (TreeId(id), Claim { main, start, adopted: false });
+        let claim =
+            |&(id, main, start)| (TreeId(id), Claim { main: Some(main), start, adopted: false });
         claims.iter().map(claim).collect()
     }
 
@@ -542,6 +552,25 @@ mod tests {
         // Without such a process the session is that of the run.
         let owners = attribute(&processes[1..], &known, &HashMap::new());
         assert_eq!(owners.get(&11), Some(&TreeId(5)));
+    }
+
+    #[test]
+    fn elsewhere_a_session_without_its_leader_says_nothing() {
+        let known = |main| {
+            let claim = Claim { main, start: 10, adopted: true };
+            HashMap::from([(TreeId(5), claim)])
+        };
+        let owners = |processes: &[Process], main| {
+            let all = processes.iter().map(|p| (p.pid, p.clone())).collect();
+            let seen = processes.iter().map(|p| with_proved_session(p.clone(), &all));
+            attribute(&seen.collect::<Vec<_>>(), &known(main), &HashMap::new()).len()
+        };
+        let processes = [process(10, 1, 10, None), process(11, 1, 10, None)];
+        assert_eq!(owners(&processes, Some(10)), 2);
+        // The leader is gone: the number may have been given out again, and that one be gone too.
+        assert_eq!(owners(&processes[1..], Some(10)), 0);
+        // Who has the number was not proved to be the main process.
+        assert_eq!(owners(&processes, None), 0);
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Cgroups {
     /// What the kernel says.
     pub fn open(&self, name: &str) -> io::Result<Option<Cgroup>> {
         let path = self.runs.join(name);
-        if name.contains('/') || !path.is_dir() {
+        // Neither a path nor `..`.
+        if path.file_name() != Some(name.as_ref()) || !path.is_dir() {
             return Ok(None);
         }
         let group = self.hold(path)?;

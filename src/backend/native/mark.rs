@@ -50,6 +50,12 @@ impl Marks {
         self.prefix | COMMANDS | (super::census::random() % COMMANDS)
     }
 
+    /// Whether a limit can be a mark at all, of whatever daemon.
+    #[must_use]
+    pub fn is_mark(limit: u64) -> bool {
+        limit >> BEYOND_MEMORY > 0
+    }
+
     /// Whether a mark is one of these.
     #[must_use]
     pub fn has(self, mark: u64) -> bool {
@@ -69,6 +75,8 @@ mod tests {
         assert!(!one.has(two.of_run(Run(5))));
         assert_ne!(one.of_run(Run(u64::MAX)), one.of_command());
         assert!(one.of_run(Run(1)) >= 1 << 62 && one.of_command() < 1 << 63);
+        // A limit that somebody set.
+        assert!(Marks::is_mark(one.of_run(Run(1))) && !Marks::is_mark(1 << 40));
     }
 
     #[test]

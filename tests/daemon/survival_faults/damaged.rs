@@ -1,0 +1,206 @@
+//! A file of one of several processes is damaged while no daemon runs.
+
+use super::{Group, can, entry, exactly, identities, is_root, kill, marker, start_of, was_doubled};
+use crate::support::{Daemon, wait_readable};
+use provost::store::file::{Kind, encode, read, write};
+use provost::store::runs::RunRecord;
+use serde_json::Value;
+use std::fs;
+use std::process::{Child, Command};
+
+fn three() -> String {
+    let marker = marker();
+    let all = ["a", "b", "c"].map(|name| entry(name, &format!("{marker}{}", name.len())));
+    format!("processes:\n{}", all.concat())
+}
+
+const UP: [&str; 3] = ["a@0", "b@0", "c@0"];
+
+fn newer(path: &std::path::Path) {
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replacen(" 1 ", " 2 ", 1)).unwrap();
+}
+
+fn flipped(path: &std::path::Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(path, bytes).unwrap();
+}
+
+async fn others_go_on(env: &[(&str, &str)]) {
+    let mut daemon = Daemon::prepare(|dir| {
+        let file = three().replace("@DIR@", dir.to_str().unwrap());
+        fs::write(dir.join("processes.yaml"), file).unwrap();
+    })
+    .run_under(&[], env);
+    for (name, damage) in [
+        ("b@0.state", newer as fn(&std::path::Path)),
+        ("b@0.run", flipped),
+        ("b@0.state", flipped),
+        ("b@0.run", newer),
+    ] {
+        let before = identities(&daemon.until_running(&UP).await);
+        let old = super::pidfd(before["b@0"].0);
+        daemon = daemon.killed();
+        damage(&daemon.path().join("state").join(name));
+        let said = daemon.log().matches("is not used").count();
+        daemon = daemon.again_under(&[], env);
+        daemon.notified("READY=1");
+        let status = daemon.until_running(&UP).await;
+        wait_readable(&old, "the end of the process that nobody knew");
+        let after = identities(&status);
+        assert_eq!((before["a@0"], before["c@0"]), (after["a@0"], after["c@0"]), "{name}");
+        assert_ne!(before["b@0"], after["b@0"], "{name}");
+        exactly(&status);
+        assert_eq!(was_doubled(&daemon), None);
+        super::until("it is said", || daemon.log().matches("is not used").count() > said);
+        let log = daemon.log();
+        let line = log.lines().rfind(|line| line.contains("is not used")).unwrap();
+        assert!(line.contains(name) && line.contains("set aside as"), "{line}");
+        daemon.logged("was started by a daemon before and nothing is known of it: ended");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn the_others_are_adopted_by_their_marks() {
+    others_go_on(&[]).await;
+}
+
+#[tokio::test]
+async fn the_others_are_adopted_in_their_control_groups() {
+    let group = Group::new();
+    if can("a cgroup2 file system", group.is_some()) {
+        others_go_on(&[("PROVOST_CGROUP", group.as_ref().unwrap().0.to_str().unwrap())]).await;
+    }
+}
+
+/// By the lost file the others cannot be told to be of this boot, but all are known to be ours.
+#[tokio::test]
+async fn without_the_boot_everything_is_begun_anew_and_nothing_is_doubled() {
+    let mut daemon = Daemon::start(&three());
+    for damage in
+        [(|path| fs::remove_file(path).unwrap()) as fn(&std::path::Path), newer, flipped, |path| {
+            fs::remove_dir_all(path.parent().unwrap().join("b@0.state")).unwrap_or(())
+        }]
+    {
+        let before = identities(&daemon.until_running(&UP).await);
+        daemon = daemon.killed();
+        damage(&daemon.path().join("state/boot"));
+        daemon = daemon.again();
+        let status = daemon.until_running(&UP).await;
+        exactly(&status);
+        assert_eq!(was_doubled(&daemon), None);
+        if !daemon.path().join("state/b@0.state").exists() {
+            assert_eq!(before, identities(&status));
+        }
+    }
+}
+
+/// Somebody's process, which must never get a signal.
+struct Foreign(Child);
+
+impl Foreign {
+    fn new() -> Foreign {
+        Foreign(Command::new("sleep").arg("87654321").spawn().unwrap())
+    }
+
+    fn check(&mut self, when: &str) {
+        assert_eq!(self.0.try_wait().unwrap(), None, "a signal went to somebody else: {when}");
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A record that names somebody else's process is not believed, however right the rest is.
+#[tokio::test]
+async fn a_record_that_names_somebody_else_is_not_believed() {
+    let mut foreign = Foreign::new();
+    let (pid, start) = (foreign.0.id(), start_of(foreign.0.id()));
+    let changes: [(&str, &dyn Fn(&mut RunRecord)); 6] = [
+        ("a pid", &|record| record.pid = pid),
+        ("a pid and its start", &|record| (record.pid, record.start) = (pid, start)),
+        ("and no mark", &|record| (record.pid, record.start, record.mark) = (pid, start, None)),
+        ("and a limit for a mark", &|record| {
+            (record.pid, record.start, record.mark) = (pid, start, Some(1 << 33));
+        }),
+        ("and a group", &|record| {
+            (record.pid, record.start, record.mark) = (pid, start, None);
+            record.group = Some("..".into());
+        }),
+        ("a run that never was", &|record| record.run.0 += 1000),
+    ];
+    let mut daemon = Daemon::start(&three());
+    for (what, change) in changes {
+        let before = identities(&daemon.until_running(&UP).await);
+        daemon = daemon.killed();
+        let path = daemon.path().join("state/b@0.run");
+        let mut record: RunRecord = read(&path, Kind::Run).unwrap();
+        change(&mut record);
+        write(&path, &encode(Kind::Run, &record)).unwrap();
+        // The state says so as well.
+        let path = daemon.path().join("state/b@0.state");
+        let mut state: Value = read(&path, Kind::State).unwrap();
+        state["state"]["phase"]["up"]["pid"] = record.pid.into();
+        write(&path, &encode(Kind::State, &state)).unwrap();
+
+        daemon = daemon.again();
+        let status = daemon
+            .until("b runs anew", |all| {
+                let new = |p: u32| ![pid, before["b@0"].0].contains(&p);
+                all["b@0"].state == "running" && all["b@0"].pid.is_some_and(new)
+            })
+            .await;
+        foreign.check(what);
+        exactly(&status);
+        let after = identities(&status);
+        assert_eq!((before["a@0"], before["c@0"]), (after["a@0"], after["c@0"]), "{what}");
+        assert_eq!(was_doubled(&daemon), None, "{what}");
+    }
+    assert!(daemon.stop().success());
+    foreign.check("the end");
+}
+
+#[tokio::test]
+async fn a_group_of_somebody_else_is_not_believed() {
+    let Some(group) = is_root().then(Group::new).flatten() else {
+        can("a cgroup2 file system", false);
+        return;
+    };
+    let env = [("PROVOST_CGROUP", group.0.to_str().unwrap())];
+    let mut foreign = Foreign::new();
+    fs::write(group.0.join("cgroup.procs"), foreign.0.id().to_string()).unwrap();
+    let daemon = Daemon::prepare(|dir| {
+        let file = three().replace("@DIR@", dir.to_str().unwrap());
+        fs::write(dir.join("processes.yaml"), file).unwrap();
+    })
+    .run_under(&[], &env);
+    let before = identities(&daemon.until_running(&UP).await);
+    let mut daemon = daemon.killed();
+    let path = daemon.path().join("state/b@0.run");
+    let mut record: RunRecord = read(&path, Kind::Run).unwrap();
+    record.group = Some("..".into());
+    (record.pid, record.start) = (foreign.0.id(), start_of(foreign.0.id()));
+    write(&path, &encode(Kind::Run, &record)).unwrap();
+    daemon = daemon.again_under(&[], &env);
+    daemon.notified("READY=1");
+    let status = daemon.until_running(&UP).await;
+    foreign.check("the start");
+    exactly(&status);
+    assert_eq!(identities(&status)["a@0"], before["a@0"]);
+    // It ends by itself, once nothing of it is left.
+    kill(pids_of(&status, "a@0"));
+    assert!(daemon.stop().success());
+    foreign.check("the end");
+    drop(foreign);
+}
+
+fn pids_of(status: &crate::support::Status, name: &str) -> u32 {
+    status[name].pid.unwrap()
+}

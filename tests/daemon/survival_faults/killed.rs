@@ -1,0 +1,164 @@
+//! The daemon is killed at a system call that was drawn: in its start, and in a reload.
+
+use super::{Draw, can, ends_within, entry, exactly, identities, marker, pidfd, was_doubled};
+use crate::support::Daemon;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What is between the deciding, the keeping and the doing, and about how often it comes.
+const CALLS: [(&str, u64); 6] = [
+    ("rename", 30),
+    ("write,sendto,sendmsg", 60),
+    ("openat", 150),
+    ("clone3", 8),
+    ("pidfd_send_signal", 4),
+    ("close", 150),
+];
+
+/// How often, for each of start and reload.
+const TIMES: u64 = 16;
+
+fn can_trace() -> bool {
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    can("strace", traced.is_ok_and(|output| output.status.success()))
+}
+
+fn injection(draw: &mut Draw) -> String {
+    let (call, often) = CALLS[draw.below(CALLS.len() as u64) as usize];
+    format!("inject={call}:signal=SIGKILL:when={}", 1 + draw.below(often))
+}
+
+/// Six processes, by name: which command each has.
+type Wanted = BTreeMap<String, u64>;
+
+fn changed(wanted: &Wanted, draw: &mut Draw) -> Wanted {
+    let mut next = wanted.clone();
+    for _ in 0..1 + draw.below(3) {
+        let name = format!("p{}", draw.below(8));
+        match draw.below(3) {
+            0 if next.len() > 3 => drop(next.remove(&name)),
+            _ => drop(next.insert(name, draw.below(1000))),
+        }
+    }
+    next
+}
+
+fn file(wanted: &Wanted) -> String {
+    let marker = marker();
+    let entries = wanted.iter().map(|(name, command)| entry(name, &format!("{marker}{command}")));
+    format!("processes:\n{}", entries.collect::<String>())
+}
+
+async fn arrived(daemon: &Daemon, wanted: &Wanted) -> BTreeMap<String, (u32, u64)> {
+    let status = daemon
+        .until("what the file says", |all| {
+            let is_up = |name: &String| {
+                let process = all.get(&format!("{name}@0"));
+                process.is_some_and(|p| p.state == "running" && !p.needs_restart)
+            };
+            all.len() == wanted.len() && wanted.keys().all(is_up)
+        })
+        .await;
+    exactly(&status);
+    assert_eq!(was_doubled(daemon), None);
+    identities(&status)
+}
+
+/// Those whose command is the same in both are the same processes.
+fn compare(
+    (old, before): (&Wanted, &BTreeMap<String, (u32, u64)>),
+    (new, after): (&Wanted, &BTreeMap<String, (u32, u64)>),
+    how: &str,
+) {
+    for (name, command) in old {
+        if new.get(name) == Some(command) {
+            let instance = format!("{name}@0");
+            assert_eq!(before[&instance], after[&instance], "{name} was moved: {how}");
+        }
+    }
+}
+
+fn first() -> Wanted {
+    (0..6).map(|n| (format!("p{n}"), 0)).collect()
+}
+
+#[tokio::test]
+async fn in_its_start() {
+    if !can_trace() {
+        return;
+    }
+    let mut draw = Draw::new();
+    let mut wanted = first();
+    let mut daemon = Daemon::start(&file(&wanted));
+    let mut before = arrived(&daemon, &wanted).await;
+    for _ in 0..TIMES {
+        let next = changed(&wanted, &mut draw);
+        let how = injection(&mut draw);
+        daemon = daemon.killed();
+        daemon.save(&file(&next));
+        // Once or twice in a row.
+        for _ in 0..1 + draw.below(2) {
+            daemon =
+                daemon.again_under(&["strace", "-D", "-qq", "-o", "/dev/null", "-e", &how], &[]);
+            // What is not reached is killed in the middle of something else.
+            ends_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
+            daemon = daemon.killed();
+        }
+        daemon = daemon.again();
+        let after = arrived(&daemon, &next).await;
+        compare((&wanted, &before), (&next, &after), &how);
+        (wanted, before) = (next, after);
+    }
+    assert!(daemon.stop().success());
+}
+
+/// Has a running daemon killed at a system call.
+struct Tracer(Child);
+
+impl Tracer {
+    fn of(pid: u32, how: &str) -> Tracer {
+        let mut child = Command::new("strace")
+            .args(["-e", how, "-o", "/dev/null", "-p", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
+        Tracer(child)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn in_a_reload() {
+    if !can_trace() {
+        return;
+    }
+    let mut draw = Draw::new();
+    let mut wanted = first();
+    let mut daemon = Daemon::start(&file(&wanted));
+    let mut before = arrived(&daemon, &wanted).await;
+    for _ in 0..TIMES {
+        let next = changed(&wanted, &mut draw);
+        let how = injection(&mut draw);
+        let tracer = Tracer::of(daemon.pid(), &how);
+        daemon.save(&file(&next));
+        daemon.signal(nix::sys::signal::Signal::SIGHUP);
+        ends_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
+        daemon = daemon.killed();
+        drop(tracer);
+        daemon = daemon.again();
+        let after = arrived(&daemon, &next).await;
+        compare((&wanted, &before), (&next, &after), &how);
+        (wanted, before) = (next, after);
+    }
+    assert!(daemon.stop().success());
+}

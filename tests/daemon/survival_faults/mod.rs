@@ -1,0 +1,169 @@
+//! What can go wrong with a daemon, with what it keeps and with what it runs, and what must hold all
+//! the same: nothing is doubled, nothing is lost, nobody else gets a signal.
+
+mod damaged;
+
+mod full;
+mod killed;
+mod others;
+mod storm;
+mod together;
+
+use crate::support::{DEADLINE, Daemon, Status, pids};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// When a process was started: with its pid it says which process it is.
+fn start_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    after.split_whitespace().nth(19).map_or(0, |field| field.parse().unwrap())
+}
+
+/// Which process it is, by instance.
+fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
+    pids(status).into_iter().map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
+}
+
+fn raw(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
+}
+
+fn pidfd(pid: u32) -> OwnedFd {
+    pidfd_open(raw(pid), PidfdFlags::empty()).unwrap()
+}
+
+/// Kills a process and waits for its end.
+fn kill(pid: u32) {
+    let fd = pidfd(pid);
+    rustix::process::kill_process(raw(pid), Signal::KILL).unwrap();
+    crate::support::wait_readable(&fd, "the end of a process");
+}
+
+/// Waits until a process has ended or so long.
+fn ends_within(fd: &OwnedFd, time: Duration) -> bool {
+    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap(),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
+    rustix::event::poll(&mut polled, Some(&limit)).unwrap() > 0
+}
+
+/// A number for `sleep` that no other test has, by which its processes are found.
+fn marker() -> String {
+    format!("9{:07}", std::process::id())
+}
+
+/// The shell line of a process that tells in the file `doubled` when another one of its name runs,
+/// which has its lock until nothing is left of it.
+fn only_one(name: &str, seconds: &str) -> String {
+    format!(
+        "exec 9>>@DIR@/lock.{name}; flock -n 9 || echo {name} >>@DIR@/doubled; exec sleep {seconds}"
+    )
+}
+
+/// One process that is [`only_one`], as a line of the file.
+fn entry(name: &str, seconds: &str) -> String {
+    format!("  {name}: {{ shell: '{}' }}\n", only_one(name, seconds))
+}
+
+fn was_doubled(daemon: &Daemon) -> Option<String> {
+    fs::read_to_string(daemon.path().join("doubled")).ok()
+}
+
+/// Waits until something holds.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Exactly these run: one process for each, and no other with this test's marker.
+fn exactly(status: &Status) {
+    let mut known: Vec<u32> = pids(status).into_values().collect();
+    known.sort_unstable();
+    let there = || {
+        let mut there = crate::support::processes_with(&format!("sleep {}", marker()));
+        there.sort_unstable();
+        there
+    };
+    until(&format!("{known:?} and nothing else, but {:?}", there()), || there() == known);
+}
+
+/// What a test needs that only root can have; says so where it is not there. Under CI it is.
+fn can(what: &str, is_there: bool) -> bool {
+    if !is_there {
+        assert!(std::env::var_os("CI").is_none(), "CI has it: {what}");
+        eprintln!("skipped: {what} is needed");
+    }
+    is_there
+}
+
+fn is_root() -> bool {
+    can("root", nix::unistd::Uid::effective().is_root())
+}
+
+/// The seed of a test that draws: PROVOST_SEED, or a new one; printed, for the next time.
+struct Draw(u64);
+
+impl Draw {
+    fn new() -> Draw {
+        let given = std::env::var("PROVOST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let time = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let seed = given.unwrap_or_else(|| time.unwrap().as_nanos() as u64 >> 10);
+        println!("PROVOST_SEED={seed}");
+        eprintln!("PROVOST_SEED={seed}");
+        Draw(seed)
+    }
+
+    /// Below `limit` (splitmix64).
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// A control group for one test; what is in it ends with it.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Option<Group> {
+        if !is_root() {
+            return None;
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let mount = mount.and_then(|line| line.split(' ').nth(4)).map(PathBuf::from)?;
+        let path = mount.join(format!("provost-test-{}", marker()));
+        fs::create_dir(&path).inspect_err(|error| eprintln!("{}: {error}", path.display())).ok()?;
+        Some(Group(path))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let below = |path: &PathBuf| -> Vec<PathBuf> {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.0.exists() && Instant::now() < deadline {
+            for runs in below(&self.0) {
+                below(&runs).iter().for_each(|run| drop(fs::remove_dir(run)));
+                let _ = fs::remove_dir(runs);
+            }
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+}
