@@ -420,6 +420,7 @@ fn reasons() {
     };
     assert_eq!(ended(RunEnd::Asked(StopReason::Removed)), "removed from the file");
     assert_eq!(ended(RunEnd::StartTimedOut), "stopped by an operator");
+    assert_eq!(ended(RunEnd::Asked(StopReason::Restart)), "stopped by an operator");
     assert_eq!(view(State::Down, |_| ()), "the supervisor is shutting down");
     assert_eq!(
         view(State::Failed, |v| v.last_end = Some(RunEnd::StartTimedOut)),

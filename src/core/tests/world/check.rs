@@ -351,6 +351,7 @@ impl Model {
             missing: count(&|facts| {
                 facts.wanted
                     && (facts.view.enabled || facts.once)
+                    && !facts.view.blockers.iter().any(Blocker::is_final)
                     && !matches!(state(facts), State::Running | State::Completed)
             }),
             shutting_down: self.ending,
