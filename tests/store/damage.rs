@@ -235,7 +235,7 @@ fn one_that_may_not_be_read() {
     }
     for name in FILES {
         bench.check(name, "not readable", |path| {
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
         });
     }
     nix::unistd::seteuid(Uid::current()).unwrap();
