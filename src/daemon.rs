@@ -60,7 +60,7 @@ pub struct DaemonOptions {
 pub fn run(options: DaemonOptions) -> ExitCode {
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = journal::set_up(color);
-    let code = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let code = match runtime() {
         Ok(runtime) => {
             let served = runtime.block_on(serve(options, log.clone()));
             // A thread may be in a write that nobody reads, or a read that nobody answers.
@@ -78,6 +78,17 @@ pub fn run(options: DaemonOptions) -> ExitCode {
     );
     log.flush(LAST_WORDS);
     code
+}
+
+/// What runs everything. A thread for what blocks is there from the beginning and for good: tokio
+/// panics where it has none and the system gives none, and that must not end a daemon.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().thread_keep_alive(Duration::MAX).build()?;
+    // It is said in words where not even one can be had.
+    std::thread::Builder::new().spawn(|| {})?;
+    drop(runtime.spawn_blocking(|| {}));
+    Ok(runtime)
 }
 
 async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> {

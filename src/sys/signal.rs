@@ -3,6 +3,7 @@
 use crate::core::spec::Signal;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -50,9 +51,9 @@ pub fn open(pid: u32) -> io::Result<Option<OwnedFd>> {
 ///
 /// # Errors
 /// When the descriptor cannot be waited for.
-pub async fn gone(pidfd: OwnedFd) -> io::Result<()> {
+pub async fn gone(pidfd: impl Into<Arc<OwnedFd>>) -> io::Result<()> {
     // SAFETY: an OwnedFd is open, and stays the same, for as long as it is owned.
-    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd.into(), Interest::READABLE) }?;
     let _guard = pidfd.readable().await?;
     Ok(())
 }

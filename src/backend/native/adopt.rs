@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// What nobody knows of has so long to end by itself.
 const STRAYS: Duration = Duration::from_secs(5);
+/// That it cannot be ended may be for want of something that comes back.
+const ATTEMPTS: u32 = 10;
 
 /// A run of which something is there.
 pub(super) struct Adopted {
@@ -173,16 +175,18 @@ async fn end_strays(inner: &Inner, trees: &[Arc<Tree>]) {
 async fn end_stray(stray: &Tree) {
     let name = stray.label();
     tracing::warn!("{name} was started by a daemon before and nothing is known of it: ended");
-    let ended = async {
+    let ended = || async {
         stray.signal(Signal::TERM).await?;
-        if tokio::time::timeout(STRAYS, stray.emptied()).await.is_err() {
-            stray.kill().await?;
-            stray.emptied().await?;
+        match tokio::time::timeout(STRAYS, stray.emptied()).await {
+            Ok(emptied) => return emptied,
+            Err(_) => stray.kill().await?,
         }
-        std::io::Result::Ok(())
+        stray.emptied().await
     };
-    if let Err(error) = ended.await {
+    for _ in 0..ATTEMPTS {
+        let Err(error) = ended().await else { return };
         tracing::error!("{name}: ending it: {error}");
+        tokio::time::sleep(STRAYS / ATTEMPTS).await;
     }
 }
 

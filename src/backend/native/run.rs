@@ -23,6 +23,29 @@ use tokio::sync::oneshot;
 
 const CONT: Signal = Signal(18);
 
+/// What fails for want of something, such as descriptors, is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Tries until it succeeds: whoever took a failure for the end of something would start another one
+/// beside it.
+async fn insist<F: Future<Output = io::Result<()>>>(
+    name: &InstanceId,
+    failing: &str,
+    mut attempt: impl FnMut() -> F,
+) {
+    let mut told = false;
+    while let Err(error) = attempt().await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!("{name}: {failing}: {}; trying again", reason(&error));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn nothing_left(name: &InstanceId, tree: &Tree) {
+    insist(name, "cannot tell whether anything is left of it", || tree.emptied()).await;
+}
+
 /// What the backend holds of a run, and by what others act on it.
 pub struct Handle {
     instance: InstanceId,
@@ -122,11 +145,7 @@ impl Handle {
         };
         if !std::mem::replace(&mut state.killing, true) {
             let name = self.instance.clone();
-            tokio::spawn(async move {
-                if let Err(error) = tree.kill().await {
-                    tracing::error!("{name}: killing it: {error}");
-                }
-            });
+            tokio::spawn(async move { insist(&name, "killing it", || tree.kill()).await });
         }
     }
 
@@ -209,9 +228,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     lock(&handle.state).phase = Phase::Left(tree.clone());
     report(Event::Exited { instance: instance.clone(), run, status });
 
-    if let Err(error) = tree.emptied().await {
-        tracing::error!("{instance}: cannot tell whether anything is left of it: {error}");
-    }
+    nothing_left(&instance, &tree).await;
     if let Some(pid_file) = pid_file {
         pid_file.remove().await;
     }
@@ -249,9 +266,7 @@ pub(super) async fn live_on(
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
     report(Event::Exited { instance: instance.clone(), run, status });
-    if let Err(error) = tree.emptied().await {
-        tracing::error!("{instance}: cannot tell whether anything is left of it: {error}");
-    }
+    nothing_left(&instance, &tree).await;
     remove_pid_file(&inner, &record, &spec).await;
     lock(&inner.runs).remove(&(instance.clone(), run));
     lock(&handle.state).phase = Phase::Over;
@@ -289,19 +304,13 @@ async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
 }
 
 /// Waits for the end of a process that is no child, and finds out how it ended.
-async fn ended(pidfd: &OwnedFd, record: &RunRecord) -> ExitStatus {
+async fn ended(pidfd: &Arc<OwnedFd>, record: &RunRecord) -> ExitStatus {
     /// Whoever inherits orphans reaps them at once; one that does not says nothing.
     const REAPED: Duration = Duration::from_secs(5);
-    let waited = match pidfd.try_clone() {
-        Ok(clone) => gone(clone).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = waited {
-        tracing::error!("cannot wait for the end of a process: {error}");
-    }
-    let Ok(clone) = pidfd.try_clone() else { return ExitStatus::Unknown };
-    let (pid, start) = (record.pid, record.start);
-    let asked = tokio::task::spawn_blocking(move || exit_status(&clone, pid, start, REAPED));
+    let name = &record.instance;
+    insist(name, "cannot wait for its end", || gone(pidfd.clone())).await;
+    let (pidfd, pid, start) = (pidfd.clone(), record.pid, record.start);
+    let asked = tokio::task::spawn_blocking(move || exit_status(&pidfd, pid, start, REAPED));
     asked.await.unwrap_or(ExitStatus::Unknown)
 }
 

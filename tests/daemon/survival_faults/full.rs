@@ -162,8 +162,7 @@ async fn what_operators_stop_is_written_when_there_is_room() {
 
 #[tokio::test]
 async fn a_disk_that_fails_holds_nothing_up() {
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-    if !super::can("strace", traced.is_ok_and(|output| output.status.success())) {
+    if !super::killed::can_trace() {
         return;
     }
     let marker = marker();

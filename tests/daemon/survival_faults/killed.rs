@@ -20,7 +20,7 @@ const CALLS: [(&str, u64); 6] = [
 /// How often, for each of start and reload.
 const TIMES: u64 = 16;
 
-fn can_trace() -> bool {
+pub(super) fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     can("strace", traced.is_ok_and(|output| output.status.success()))
 }
@@ -114,11 +114,12 @@ async fn in_its_start() {
     assert!(daemon.stop().success());
 }
 
-/// Has a running daemon killed at a system call.
-struct Tracer(Child);
+/// Has something done to the system calls of a running daemon.
+pub(super) struct Tracer(Child);
 
 impl Tracer {
-    fn of(pid: u32, how: &str) -> Tracer {
+    /// To those of its first thread.
+    pub(super) fn of(pid: u32, how: &str) -> Tracer {
         let mut child = Command::new("strace")
             .args(["-e", how, "-o", "/dev/null", "-p", &pid.to_string()])
             .stderr(Stdio::piped())

@@ -2,6 +2,7 @@
 //! the same: nothing is doubled, nothing is lost, nobody else gets a signal.
 
 mod damaged;
+mod exhausted;
 
 mod full;
 mod killed;
