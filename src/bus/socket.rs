@@ -6,6 +6,7 @@
 use super::auth::Access;
 use super::emit::{Emitter, PATIENCE};
 use super::serve::{ServeError, serve_fixed, until_lost};
+use super::transport::transport;
 use super::{Context, Service};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -109,7 +110,7 @@ impl PrivateSocket {
             let context = Context::new(service.clone(), Access::Peer { uid });
             let guid = guid.clone();
             tokio::spawn(async move {
-                peer(stream, context, guid).await;
+                peer(stream, uid, context, guid).await;
                 drop(place);
             });
         }
@@ -124,9 +125,9 @@ impl Drop for PrivateSocket {
 }
 
 /// Serves one peer until it is gone.
-async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
+async fn peer(stream: UnixStream, uid: u32, context: Arc<Context>, guid: OwnedGuid) {
     let Ok(closer) = stream.try_clone() else { return };
-    match tokio::time::timeout(HELLO, greet(stream, context, guid)).await {
+    match tokio::time::timeout(HELLO, greet(stream, uid, context, guid)).await {
         Ok(Ok((connection, emitter))) => {
             if let Some(why) = until_lost(connection, emitter, Some(PATIENCE)).await {
                 tracing::debug!("a peer is disconnected: {why}");
@@ -142,11 +143,12 @@ async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
 /// All objects are there before the first message of the peer is read.
 async fn greet(
     stream: UnixStream,
+    uid: u32,
     context: Arc<Context>,
     guid: OwnedGuid,
 ) -> zbus::Result<(Connection, Emitter)> {
     let emitter = Emitter::new(context.clone());
-    let mut builder = Builder::unix_stream(stream).p2p().server(guid);
+    let mut builder = Builder::socket(transport(stream, uid)?).p2p().server(guid);
     builder = serve_fixed(builder, &context);
     for (path, object) in emitter.processes() {
         builder = builder.serve_at(path, object);
