@@ -7,7 +7,7 @@ use super::options::Options;
 use super::process::{UNKNOWN, signal_arguments};
 use super::replies::{self, ChangeRow, DiagnosticRow, EventRow};
 use super::values::{self, Clock, Dict};
-use super::{Context, ReplyDue, job_number, paths, plain, text};
+use super::{Context, ReplyDue, holding, job_number, paths, plain, text};
 use crate::core::ids::{InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
@@ -22,6 +22,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, interface};
 
 type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
 type Job = ResponseDispatchNotifier<OwnedObjectPath>;
+type Statuses = ResponseDispatchNotifier<BTreeMap<String, Dict>>;
 type Given = HashMap<String, OwnedVariant>;
 
 /// How many instances are asked for their usage at once.
@@ -250,8 +251,9 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("processes"))]
-    async fn status(&self, names: Vec<String>) -> Result<BTreeMap<String, Dict>> {
+    async fn status(&self, names: Vec<String>) -> Result<Statuses> {
         self.0.handle().first_look().await;
+        let turn = self.0.replies.large().await;
         let published = self.0.handle().published();
         let views = if names.is_empty() {
             published.instances()
@@ -260,11 +262,12 @@ impl ManagerObject {
             ids.iter().filter_map(|id| published.instance(id)).collect()
         };
         let clock = Clock::now();
-        Ok(stream::iter(views)
+        let found = stream::iter(views)
             .map(|view| self.status_of(view, &clock))
             .buffered(USAGE_AT_ONCE)
             .collect()
-            .await)
+            .await;
+        Ok(holding(turn, found))
     }
 
     #[zbus(out_args("processes"))]

@@ -5,8 +5,9 @@
 
 use super::auth::Access;
 use super::emit::{Emitter, PATIENCE};
-use super::lazy::LazyStream;
+use super::lazy::lazily;
 use super::serve::{ServeError, serve_fixed, until_lost};
+use super::transport::transport;
 use super::{Context, Service};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -110,7 +111,7 @@ impl PrivateSocket {
             let context = Context::new(service.clone(), Access::Peer { uid });
             let guid = guid.clone();
             tokio::spawn(async move {
-                peer(stream, context, guid).await;
+                peer(stream, uid, context, guid).await;
                 drop(place);
             });
         }
@@ -125,9 +126,9 @@ impl Drop for PrivateSocket {
 }
 
 /// Serves one peer until it is gone.
-async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
+async fn peer(stream: UnixStream, uid: u32, context: Arc<Context>, guid: OwnedGuid) {
     let Ok(closer) = stream.try_clone() else { return };
-    match tokio::time::timeout(HELLO, greet(stream, context, guid)).await {
+    match tokio::time::timeout(HELLO, greet(stream, uid, context, guid)).await {
         Ok(Ok((connection, emitter))) => {
             if let Some(why) = until_lost(connection, emitter, Some(PATIENCE)).await {
                 tracing::debug!("a peer is disconnected: {why}");
@@ -143,13 +144,14 @@ async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
 /// All objects are there before a message is read that may be about them.
 async fn greet(
     stream: UnixStream,
+    uid: u32,
     context: Arc<Context>,
     guid: OwnedGuid,
 ) -> zbus::Result<(Connection, Emitter)> {
-    let (stream, wanted) = LazyStream::new(stream)?;
+    let (transport, wanted) = lazily(transport(stream, uid)?);
     // Before the peer can ask anything: it misses nothing that comes of what it asks.
     let emitter = Emitter::lazy(context.clone(), wanted);
-    let builder = Builder::socket(stream).p2p().server(guid);
+    let builder = Builder::socket(transport).p2p().server(guid);
     Ok((serve_fixed(builder, &context).build().await?, emitter))
 }
 
