@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules mutants deny measure setup setup-test fmt clean
+.PHONY: help run build release test check schedules mutants soak bench deny measure setup setup-test fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,10 +32,11 @@ test: check ## everything that must hold
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 	$(MAKE) schedules
+	$(MAKE) soak PROVOST_SOAK_SECONDS=60
 
-schedules: ## random fault schedules of the core, in release mode
+schedules: ## random fault schedules and killed supervisors of the core, in release mode
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
-		$(CARGO) test --locked --release -p provost-core --test schedules
+		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
 
 mutants: ## mutation testing of the core (long)
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants
@@ -44,6 +45,13 @@ mutants: ## mutation testing of the core (long)
 deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+soak: setup-test ## random edits, commands and deaths, watched from outside (an hour)
+	PROVOST_SOAK_SECONDS=$${PROVOST_SOAK_SECONDS:-3600} \
+		$(CARGO) test --locked --test soak -- --ignored --nocapture
+
+bench: setup ## what supervision costs, beside what it must cost (and others: PROVOST_BENCH_PEERS=1)
+	$(CARGO) bench --locked --bench supervision
 
 measure: setup-test ## what starting a process costs, beside a bare posix_spawn
 	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure

@@ -11,7 +11,9 @@ use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
+use crate::sys::listen;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -97,6 +99,8 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         .map_err(|error| format!("{}: {error}", options.config.display()))?;
     let environment: Arc<BTreeMap<String, String>> = Arc::new(
         std::env::vars_os()
+            // For the daemon, and nobody else's.
+            .filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"LISTEN_"))
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
     );
@@ -122,7 +126,9 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
     let Found { mut restored, remarks } = found;
-    restored.there = backend.recover(kept_runs(&restored)).await;
+    let stored = listen::inherited().into_iter();
+    let stored = stored.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    restored.there = backend.recover(kept_runs(&restored), stored).await;
     let keeping = Keeping { store, restored, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();

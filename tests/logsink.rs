@@ -120,7 +120,11 @@ fn two_that_share_a_file_at_full_speed_lose_no_line_and_mix_none() {
     let writers = ["old", "new"].map(|name| {
         let mut program = Program::writing(&path, 16 << 10);
         std::thread::spawn(move || {
-            write_numbers(&mut program, name, LINES);
+            // Whole lines: the rest of one may come too late on a busy machine.
+            let lines: Vec<String> = (1..=LINES).map(|n| format!("{name} {n}\n")).collect();
+            for piece in lines.chunks(100) {
+                program.write(piece.concat().as_bytes());
+            }
             program.end();
         })
     });
@@ -236,6 +240,36 @@ fn a_follower_says_what_it_missed_and_does_not_begin_again_after_a_removal() {
     fs::rename(directory.path().join("later"), &path).unwrap();
     assert!(line().contains("rotated faster than it was read"));
     assert_eq!((line().as_str(), line().as_str()), ("four\n", "five\n"));
+}
+
+#[test]
+fn a_follower_that_is_outrun_comes_to_the_end_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let mut command = program();
+    command.args(["write", "--max-size=4096", "--max-files=2"]).arg(&path);
+    let mut writer = Program::start(command);
+    assert_eq!(writer.tells(), "ready");
+    let mut follower = Program::following(&path);
+    let output = BufReader::new(follower.child.stdout.take().unwrap());
+    // The few files there are have the numbers of those that were removed, over and over.
+    let writing = std::thread::spawn(move || {
+        write_numbers(&mut writer, "line", 300_000);
+        writer.write(b"end\n");
+        writer.end();
+    });
+    let mut last = 0;
+    for line in output.lines().map_while(Result::ok) {
+        if line == "end" {
+            break;
+        }
+        if let Some(number) = line.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok()) {
+            assert!(number > last, "{number} after {last}");
+            last = number;
+        }
+    }
+    assert_eq!(last, 300_000);
+    writing.join().unwrap();
 }
 
 /// A file system of its own, seen by one program alone.

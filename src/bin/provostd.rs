@@ -25,7 +25,7 @@ struct Arguments {
     /// The private socket instead of the standard one
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where to keep what outlives a reboot, instead of the standard place
+    /// Where to keep what outlives a reboot; the standard place is only that of the standard socket
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         let config = config.or_else(home).unwrap_or_else(|| PathBuf::from("."));
         (config.join("provost"), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
     };
+    let is_standard = arguments.socket.is_none();
     let standard_socket = || runtime.map(|runtime| runtime.join("provost/private"));
     let socket = arguments.socket.or_else(standard_socket);
     let bus = match (arguments.bus, system) {
@@ -63,7 +64,9 @@ fn main() -> ExitCode {
     let runtime = socket.as_ref().and_then(|socket| Some(socket.parent()?.join("state")));
     daemon::run(DaemonOptions {
         runtime,
-        state: arguments.state.or_else(|| state_directory(system)),
+        // The standard place is that of the standard daemon: another one beside it has other
+        // processes.
+        state: arguments.state.or_else(|| state_directory(system).filter(|_| is_standard)),
         config: arguments.config.unwrap_or_else(|| standard_file(&directory)),
         mode: if system { Mode::System } else { Mode::User },
         bus,

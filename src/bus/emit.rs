@@ -5,6 +5,7 @@
 //! signal for each property.
 
 use super::job::JobObject;
+use super::lazy::Wanted;
 use super::manager::{ManagerObject, write_cursor};
 use super::process::ProcessObject;
 use super::values::{self, Changed, Clock};
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::oneshot;
 use zbus::message::Message;
 use zbus::object_server::Interface;
 use zbus::{Connection, DynamicType, OwnedObjectPath};
@@ -45,6 +47,8 @@ pub struct Emitter {
     context: Arc<Context>,
     turns: broadcast::Receiver<Arc<Turn>>,
     told: Told,
+    /// Where the objects are asked for; None when they are there.
+    wanted: Option<Wanted>,
 }
 
 /// What the other end was told last.
@@ -56,8 +60,8 @@ struct Told {
 }
 
 impl Emitter {
-    /// Notes what there is now. Whoever makes an emitter registers the objects of [`Emitter::told`]
-    /// before it runs.
+    /// Notes what there is now. Whoever makes an emitter registers [`Emitter::processes`] and
+    /// [`Emitter::jobs`] before it runs.
     pub fn new(context: Arc<Context>) -> Emitter {
         // Subscribed first: what changes after this is seen twice and not missed.
         let turns = context.handle().subscribe();
@@ -68,7 +72,12 @@ impl Emitter {
             jobs: published.jobs().into_iter().map(|job| (job.id, job)).collect(),
             last_event: published.last_event(),
         };
-        Emitter { context, turns, told }
+        Emitter { context, turns, told, wanted: None }
+    }
+
+    /// The same for a peer whose objects are made when they are asked for.
+    pub fn lazy(context: Arc<Context>, wanted: Wanted) -> Emitter {
+        Emitter { wanted: Some(wanted), ..Emitter::new(context) }
     }
 
     /// The objects of instances that there are at the beginning.
@@ -87,23 +96,40 @@ impl Emitter {
     /// Tells what changes, until that is not possible any more.
     pub async fn run(mut self, connection: Connection, patience: Option<Duration>) -> EmitError {
         loop {
-            let turn = match self.turns.recv().await {
-                Ok(turn) => turn,
-                Err(RecvError::Lagged(_)) => Arc::new(self.everything().await),
-                Err(RecvError::Closed) => return EmitError::DriverGone,
-            };
-            let told = self.tell(&turn, &connection);
-            let told = match patience {
-                None => told.await,
-                Some(patience) => match tokio::time::timeout(patience, told).await {
-                    Ok(told) => told,
-                    Err(_) => return EmitError::Stuck,
+            let turn = tokio::select! {
+                turn = self.turns.recv() => match turn {
+                    Ok(turn) => Some(turn),
+                    Err(RecvError::Lagged(_)) => Some(Arc::new(self.everything().await)),
+                    Err(RecvError::Closed) => return EmitError::DriverGone,
                 },
+                waiting = asked(&mut self.wanted) => {
+                    let made = in_time(patience, self.make_objects(&connection)).await;
+                    // The connection is gone where nobody waits any more.
+                    let _ = waiting.send(());
+                    if let Err(error) = made {
+                        return error;
+                    }
+                    None
+                }
             };
-            if let Err(error) = told {
-                return error.into();
+            let Some(turn) = turn else { continue };
+            if let Err(error) = in_time(patience, self.tell(&turn, &connection)).await {
+                return error;
             }
         }
+    }
+
+    /// Makes the objects of what was told, where they are not there yet.
+    async fn make_objects(&mut self, connection: &Connection) -> zbus::Result<()> {
+        self.wanted = None;
+        let server = connection.object_server();
+        for (path, object) in self.processes() {
+            server.at(path, object).await?;
+        }
+        for (path, object) in self.jobs() {
+            server.at(path, object).await?;
+        }
+        Ok(())
     }
 
     /// A turn in which everything may have changed, for when turns were missed.
@@ -184,6 +210,7 @@ impl Emitter {
             };
             let path = paths::process(id);
             match self.told.instances.insert(id.clone(), view.clone()) {
+                None if self.wanted.is_some() => {}
                 None => {
                     let object = ProcessObject::new(self.context.clone(), id.clone());
                     connection.object_server().at(path, object).await?;
@@ -208,7 +235,8 @@ impl Emitter {
                 continue;
             }
             // One that has ended already is told in signals only.
-            if turn.jobs_removed.iter().all(|end| end.id != job.id) {
+            let has_ended = turn.jobs_removed.iter().any(|end| end.id == job.id);
+            if !has_ended && self.wanted.is_none() {
                 connection.object_server().at(paths::job(job.id), JobObject(job.clone())).await?;
             }
             out.push(job_new(job)?);
@@ -237,6 +265,32 @@ impl Emitter {
             remove::<JobObject>(connection, paths::job(end.id)).await?;
         }
         Ok(())
+    }
+}
+
+/// Comes when somebody asks for the objects, and never where they are there.
+async fn asked(wanted: &mut Option<Wanted>) -> oneshot::Sender<()> {
+    match wanted {
+        Some(wanted) => match wanted.recv().await {
+            Some(waiting) => waiting,
+            // It asked already, or reads no more.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives up after the patience there is.
+async fn in_time(
+    patience: Option<Duration>,
+    work: impl Future<Output = zbus::Result<()>>,
+) -> Result<(), EmitError> {
+    match patience {
+        None => Ok(work.await?),
+        Some(patience) => match tokio::time::timeout(patience, work).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(EmitError::Stuck),
+        },
     }
 }
 

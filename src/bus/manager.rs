@@ -7,7 +7,7 @@ use super::options::Options;
 use super::process::{UNKNOWN, signal_arguments};
 use super::replies::{self, ChangeRow, DiagnosticRow, EventRow};
 use super::values::{self, Clock, Dict};
-use super::{Context, ReplyDue, job_number, paths, plain, text};
+use super::{Context, ReplyDue, holding, job_number, paths, plain, text};
 use crate::core::ids::{InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
@@ -22,6 +22,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, interface};
 
 type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
 type Job = ResponseDispatchNotifier<OwnedObjectPath>;
+type Statuses = ResponseDispatchNotifier<BTreeMap<String, Dict>>;
 type Given = HashMap<String, OwnedVariant>;
 
 /// How many instances are asked for their usage at once.
@@ -119,7 +120,8 @@ impl ManagerObject {
         Ok(self.0.handle().plan(content).await?)
     }
 
-    fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>> {
+    async fn resolve(&self, names: &[String]) -> Result<Vec<InstanceId>> {
+        self.0.handle().first_look().await;
         Ok(self.0.handle().published().resolve(names)?)
     }
 }
@@ -249,7 +251,9 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("processes"))]
-    async fn status(&self, names: Vec<String>) -> Result<BTreeMap<String, Dict>> {
+    async fn status(&self, names: Vec<String>) -> Result<Statuses> {
+        self.0.handle().first_look().await;
+        let turn = self.0.replies.large().await;
         let published = self.0.handle().published();
         let views = if names.is_empty() {
             published.instances()
@@ -258,15 +262,17 @@ impl ManagerObject {
             ids.iter().filter_map(|id| published.instance(id)).collect()
         };
         let clock = Clock::now();
-        Ok(stream::iter(views)
+        let found = stream::iter(views)
             .map(|view| self.status_of(view, &clock))
             .buffered(USAGE_AT_ONCE)
             .collect()
-            .await)
+            .await;
+        Ok(holding(turn, found))
     }
 
     #[zbus(out_args("processes"))]
     async fn list_processes(&self) -> Vec<(String, String, String, u32, OwnedObjectPath)> {
+        self.0.handle().first_look().await;
         let views = self.0.handle().published().instances();
         let row = |view: Arc<InstanceView>| {
             (
@@ -283,6 +289,7 @@ impl ManagerObject {
     #[zbus(out_args("process"))]
     async fn get_process(&self, name: String) -> Result<OwnedObjectPath> {
         let id = InstanceId::parse(&name).map_err(|_| Error::no_process(&name))?;
+        self.0.handle().first_look().await;
         match self.0.handle().published().instance(&id) {
             Some(_) => Ok(paths::process(&id)),
             None => Err(Error::no_process(&name)),
@@ -380,7 +387,7 @@ impl ManagerObject {
         let mut options = Options::new(options);
         let (follow, lines) = (options.switch("follow")?, options.number("lines")?);
         options.done()?;
-        let found = self.resolve(&names)?;
+        let found = self.resolve(&names).await?;
         let [instance] = found.as_slice() else {
             return Err(Error::invalid("a stream is of one process; open one for each"));
         };
@@ -398,7 +405,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String> {
         self.authorise(Action::ReadLogs, &header, connection).await?;
-        let found = self.resolve(std::slice::from_ref(&name))?;
+        let found = self.resolve(std::slice::from_ref(&name)).await?;
         let [instance] = found.as_slice() else {
             return Err(Error::invalid("the output of a check is of one process"));
         };

@@ -9,6 +9,7 @@ pub mod auth;
 mod emit;
 pub mod errors;
 mod job;
+mod lazy;
 pub mod logcontrol;
 mod manager;
 mod options;
@@ -18,6 +19,7 @@ mod replies;
 mod serve;
 mod socket;
 mod text;
+mod transport;
 mod values;
 
 pub use logcontrol::LogControl;
@@ -29,7 +31,7 @@ use crate::driver::handle::Handle;
 use auth::Access;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 use zbus::object_server::ResponseDispatchNotifier;
 
 /// The name on the bus.
@@ -79,6 +81,8 @@ impl Context {
 struct Replies {
     verbs: Arc<RwLock<()>>,
     reloads: Arc<RwLock<()>>,
+    /// Held by an answer that is large, until it was sent: the next is made when there is room.
+    large: Arc<Mutex<()>>,
 }
 
 /// A reply that is due.
@@ -89,6 +93,10 @@ struct ReplyDue {
 impl Replies {
     async fn verb(&self) -> ReplyDue {
         ReplyDue { _lock: self.verbs.clone().read_owned().await }
+    }
+
+    async fn large(&self) -> OwnedMutexGuard<()> {
+        self.large.clone().lock_owned().await
     }
 
     async fn reload(&self) -> ReplyDue {
@@ -107,13 +115,18 @@ impl Replies {
 impl ReplyDue {
     /// The reply. It stops being due when it was sent, or cannot be sent any more.
     fn with<T>(self, value: T) -> ResponseDispatchNotifier<T> {
-        let (reply, sent) = ResponseDispatchNotifier::new(value);
-        tokio::spawn(async move {
-            sent.await;
-            drop(self);
-        });
-        reply
+        holding(self, value)
     }
+}
+
+/// A reply that holds something until it was sent, or cannot be sent any more.
+fn holding<T>(held: impl Send + 'static, value: T) -> ResponseDispatchNotifier<T> {
+    let (reply, sent) = ResponseDispatchNotifier::new(value);
+    tokio::spawn(async move {
+        sent.await;
+        drop(held);
+    });
+    reply
 }
 
 /// A reply that nothing waits for.

@@ -5,7 +5,9 @@
 
 use super::auth::Access;
 use super::emit::{Emitter, PATIENCE};
+use super::lazy::lazily;
 use super::serve::{ServeError, serve_fixed, until_lost};
+use super::transport::transport;
 use super::{Context, Service};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -109,7 +111,7 @@ impl PrivateSocket {
             let context = Context::new(service.clone(), Access::Peer { uid });
             let guid = guid.clone();
             tokio::spawn(async move {
-                peer(stream, context, guid).await;
+                peer(stream, uid, context, guid).await;
                 drop(place);
             });
         }
@@ -124,9 +126,9 @@ impl Drop for PrivateSocket {
 }
 
 /// Serves one peer until it is gone.
-async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
+async fn peer(stream: UnixStream, uid: u32, context: Arc<Context>, guid: OwnedGuid) {
     let Ok(closer) = stream.try_clone() else { return };
-    match tokio::time::timeout(HELLO, greet(stream, context, guid)).await {
+    match tokio::time::timeout(HELLO, greet(stream, uid, context, guid)).await {
         Ok(Ok((connection, emitter))) => {
             if let Some(why) = until_lost(connection, emitter, Some(PATIENCE)).await {
                 tracing::debug!("a peer is disconnected: {why}");
@@ -139,22 +141,18 @@ async fn peer(stream: UnixStream, context: Arc<Context>, guid: OwnedGuid) {
     let _ = closer.shutdown(Shutdown::Both);
 }
 
-/// All objects are there before the first message of the peer is read.
+/// All objects are there before a message is read that may be about them.
 async fn greet(
     stream: UnixStream,
+    uid: u32,
     context: Arc<Context>,
     guid: OwnedGuid,
 ) -> zbus::Result<(Connection, Emitter)> {
-    let emitter = Emitter::new(context.clone());
-    let mut builder = Builder::unix_stream(stream).p2p().server(guid);
-    builder = serve_fixed(builder, &context);
-    for (path, object) in emitter.processes() {
-        builder = builder.serve_at(path, object);
-    }
-    for (path, object) in emitter.jobs() {
-        builder = builder.serve_at(path, object);
-    }
-    Ok((builder.build().await?, emitter))
+    let (transport, wanted) = lazily(transport(stream, uid)?);
+    // Before the peer can ask anything: it misses nothing that comes of what it asks.
+    let emitter = Emitter::lazy(context.clone(), wanted);
+    let builder = Builder::socket(transport).p2p().server(guid);
+    Ok((serve_fixed(builder, &context).build().await?, emitter))
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {

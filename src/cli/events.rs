@@ -11,7 +11,7 @@ const PAGE: u32 = 1000;
 
 /// Shows the event log.
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     for remark in names.remarks(&args.names) {
         screen.note(remark);
     }

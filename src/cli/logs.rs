@@ -17,7 +17,7 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
         None => None,
         Some(text) => Some(human::parse_since(text, SystemTime::now()).map_err(CliError::Usage)?),
     };
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     for remark in names.remarks(&args.names) {
         screen.note(remark);
     }

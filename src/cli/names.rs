@@ -1,6 +1,6 @@
 //! How processes are called on the screen, and what a person means by a name.
 
-use crate::client::ProcessStatus;
+use crate::client::{Client, ClientError};
 use std::collections::BTreeMap;
 
 /// Knows which processes have several instances.
@@ -10,14 +10,24 @@ pub struct Names {
 }
 
 impl Names {
-    /// From the status of all instances.
+    /// From all instances, `api@0`.
     #[must_use]
-    pub fn new(all: &[ProcessStatus]) -> Names {
+    pub fn new<'a>(all: impl IntoIterator<Item = &'a str>) -> Names {
         let mut instances = BTreeMap::new();
-        for status in all {
-            *instances.entry(status.process.clone()).or_default() += 1;
+        for id in all {
+            let process = id.rsplit_once('@').map_or(id, |(process, _)| process);
+            *instances.entry(process.to_owned()).or_default() += 1;
         }
         Names { instances }
+    }
+
+    /// Asks the supervisor.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn ask(client: &Client) -> Result<Names, ClientError> {
+        let all = client.list().await?;
+        Ok(Names::new(all.iter().map(String::as_str)))
     }
 
     /// The name to show for `api@0`: `api` when it is the only instance, so that the name is the one
@@ -54,8 +64,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        let of = |process: &str| ProcessStatus { process: process.into(), ..Default::default() };
-        Names::new(&[of("api"), of("worker"), of("worker"), of("worker")])
+        Names::new(["api@0", "worker@0", "worker@1", "worker@2"])
     }
 
     #[test]

@@ -214,7 +214,7 @@ mod tests {
             ..Default::default()
         };
         let all: Vec<_> = (0..7).map(of).collect();
-        let names = Names::new(&all);
+        let names = Names::new(all.iter().map(|status| status.id.as_str()));
         assert_eq!(describe(&all[..2], &names, false), "w@0 is starting; w@1 is starting");
         assert!(describe(&all, &names, false).ends_with("w@4 is starting; 2 more"));
         assert_eq!(describe(&[], &names, true), "");

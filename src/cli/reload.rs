@@ -35,7 +35,7 @@ async fn stopped_by_hand(client: &Client, written: &[String], screen: &mut Scree
     for status in client.status(written).await.unwrap_or_default() {
         if status.desired == "down" {
             screen.note(format_args!(
-                "{} was stopped by hand and stays down until: provost start {}",
+                "{} is not wanted by its operator and stays down until: provost start {}",
                 status.id, status.id
             ));
         }
@@ -48,7 +48,7 @@ async fn follow(
     timeout: Option<Duration>,
     screen: &mut Screen,
 ) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     let moving = |status: &ProcessStatus, _: &[JobOutcome]| {
         matches!(status.state.as_str(), "starting" | "stopping") || status.needs_restart
     };
@@ -89,7 +89,7 @@ async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -
         return Ok(exit);
     }
     // After the reload, so that what is new has its name and what is gone has a name at all.
-    let names = Names::new(&client.status(&[]).await.unwrap_or_default());
+    let names = Names::ask(client).await.unwrap_or_default();
     for line in lines(summary, &names, screen.style) {
         screen.line(line)?;
     }
@@ -111,7 +111,10 @@ fn lines(summary: &ReloadSummary, names: &Names, style: Style) -> Vec<String> {
             Tone::Bad,
             format!("applied generation {}, but not all came up", summary.generation),
         ),
-        "superseded" => style.paint(Tone::Uneasy, "superseded by a newer reload".to_owned()),
+        "superseded" => {
+            let what = "superseded by a newer reload, or by the end of the daemon";
+            style.paint(Tone::Uneasy, what.to_owned())
+        }
         other => style.paint(Tone::Plain, format!("{other}: generation {}", summary.generation)),
     };
     let mut lines = vec![format!(

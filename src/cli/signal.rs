@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let (signal, written) = split(args)?;
     let number = number(signal)?;
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     for remark in names.remarks(written) {
         screen.note(remark);
     }

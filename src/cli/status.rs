@@ -13,7 +13,7 @@ use std::time::SystemTime;
 pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
     let client = &found.client;
     let all = client.status(&[]).await?;
-    let names = Names::new(&all);
+    let names = Names::new(all.iter().map(|status| status.id.as_str()));
     let mut chosen = if args.names.is_empty() { all } else { client.status(&args.names).await? };
     let up = chosen.iter().filter(|s| state::is_wanted(s)).all(state::is_up);
     let exit = if up { Exit::Ok } else { Exit::NotUp };
@@ -180,9 +180,15 @@ fn wanted(status: &ProcessStatus) -> &'static str {
     match (status.enabled, status.desired.as_str()) {
         (true, "up") => "up",
         (false, "up") => "up, once (the file disables it)",
+        (true, _) if never_ran(status) => "down (not started yet; autoStart is false)",
         (true, _) => "down (stopped by hand)",
         (false, _) => "down (the file disables it)",
     }
+}
+
+/// Nothing was ever asked of it: then nobody has stopped it either.
+fn never_ran(status: &ProcessStatus) -> bool {
+    status.history.is_empty() && status.exit.is_none() && status.started.is_none()
 }
 
 fn health(status: &ProcessStatus, now: SystemTime) -> String {

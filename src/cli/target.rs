@@ -62,7 +62,7 @@ fn nearest() -> Vec<(Target, String)> {
     let mut all = Vec::new();
     if let Ok(dir) = std::env::current_dir() {
         let socket = project_socket(&dir);
-        if socket.exists() && private_parents(&socket).is_ok() {
+        if socket.exists() && check_directories(&socket).is_ok() {
             all.push((Target::Socket(socket), format!("`provost up` in {}", dir.display())));
         }
     }
@@ -103,18 +103,20 @@ fn base(runtime: Option<PathBuf>) -> PathBuf {
 /// Makes the directories of a project's socket, for this user alone.
 ///
 /// # Errors
-/// When they cannot be made, or belong to somebody else.
-pub fn prepare(socket: &Path) -> Result<(), CliError> {
+/// When they cannot be made.
+pub fn make_directories(socket: &Path) -> Result<(), CliError> {
     let Some(parent) = socket.parent() else { return Ok(()) };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|error| {
         CliError::Failed(format!("cannot make the directory {}: {error}", parent.display()))
-    })?;
-    private_parents(socket)
+    })
 }
 
 /// Makes sure that the directories a project's socket is in, up to that of all our sockets, are this
 /// user's alone: in /tmp somebody else could have made them.
-fn private_parents(socket: &Path) -> Result<(), CliError> {
+///
+/// # Errors
+/// When one belongs to somebody else, or is not there.
+pub fn check_directories(socket: &Path) -> Result<(), CliError> {
     let uid = rustix::process::geteuid().as_raw();
     match socket.ancestors().skip(1).take(3).find(|dir| !is_private(dir, uid)) {
         None => Ok(()),
@@ -163,10 +165,12 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("provost/project/0123456789abcdef/private");
-        prepare(&socket).unwrap();
+        make_directories(&socket).unwrap();
+        check_directories(&socket).unwrap();
         let project = dir.path().join("provost/project");
         std::fs::set_permissions(&project, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let error = prepare(&socket).unwrap_err().to_string();
+        make_directories(&socket).unwrap();
+        let error = check_directories(&socket).unwrap_err().to_string();
         assert!(error.contains("provost/project is not a directory of this user"), "{error}");
     }
 }

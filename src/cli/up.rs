@@ -4,6 +4,7 @@ use super::args::{Global, Up as Args};
 use super::{CliError, exit::Exit, target, usage};
 use crate::config::load::Mode;
 use crate::daemon::{self, DaemonOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,9 +45,16 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
             ))
         })?,
     };
-    let sockets = sockets(&here, &config, global.socket.as_deref());
-    for socket in sockets.iter().filter(|socket| Some(*socket) != global.socket.as_ref()) {
-        target::prepare(socket)?;
+    let mut sockets = sockets(&here, &config, global.socket.as_deref());
+    let is_own = |socket: &PathBuf| Some(socket) != global.socket.as_ref();
+    let made = sockets.iter().filter(|socket| is_own(socket));
+    // Where nothing can be written, processes are kept running all the same.
+    if let Err(error) = made.clone().try_for_each(|socket| target::make_directories(socket)) {
+        let told = "this supervisor is not found by its directory, and keeps no state there";
+        let _ = writeln!(io::stderr(), "warning: {error}: {told}");
+        sockets.retain(|socket| !is_own(socket));
+    } else {
+        made.into_iter().try_for_each(|socket| target::check_directories(socket))?;
     }
     let runtime = sockets.first().and_then(|socket| Some(socket.parent()?.join("state")));
     Ok(DaemonOptions {

@@ -17,7 +17,7 @@ pub async fn run(
     screen: &mut Screen,
 ) -> Outcome {
     let before = client.status(&[]).await?;
-    let names = Names::new(&before);
+    let names = Names::new(before.iter().map(|status| status.id.as_str()));
     let asked: BTreeSet<String> =
         client.status(written).await?.into_iter().map(|status| status.id).collect();
     for remark in names.remarks(written) {
@@ -216,7 +216,7 @@ fn line(
 
 /// Has failed ones tried again.
 pub async fn reset_failed(client: &Client, written: &[String], screen: &mut Screen) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     for remark in names.remarks(written) {
         screen.note(remark);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Waits until all that the names stand for are as asked.
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     for remark in names.remarks(&args.on.names) {
         screen.note(remark);
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 /// Explains the state of processes.
 pub async fn run(client: &Client, written: &[String], screen: &mut Screen) -> Outcome {
-    let names = Names::new(&client.status(&[]).await?);
+    let names = Names::ask(client).await?;
     let chosen = client.status(written).await?;
     let mut printed = Vec::new();
     for status in &chosen {

@@ -296,6 +296,15 @@ impl Client {
         Ok(EventStream { client: self.clone(), bell, cursor, read: VecDeque::new() })
     }
 
+    /// The ids of all instances. Costs the supervisor nothing, other than [`Client::status`].
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked.
+    pub async fn list(&self) -> Result<Vec<String>, ClientError> {
+        let rows = self.0.manager.list_processes().await?;
+        Ok(rows.into_iter().map(|(id, ..)| id).collect())
+    }
+
     /// The last lines that instances wrote, and with `follow` what they write.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! | [`ids`] | names and numbers: process, instance, run, job, generation |
 //! | [`time`] | points in time and the table of armed timers |
 //! | [`spec`] | what one process is to be, validated; the whole configuration |
+//! | [`template`] | texts with `${INSTANCE}` and with values that are not shown |
 //! | [`fields`] | the one table of keys: what a change of each causes |
 //! | [`graph`] | the dependency graph: cycles, orders, reverse edges |
 //! | [`process`] | the states of one instance and what each pair (wanted, actual) means |
@@ -40,6 +41,7 @@ pub mod restart;
 mod signal;
 pub mod snapshot;
 pub mod spec;
+pub mod template;
 pub mod text;
 pub mod time;
 pub mod view;

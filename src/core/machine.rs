@@ -319,6 +319,9 @@ impl Machine {
                 let state = inst.state();
                 let enabled = self.config.settings.enabled && inst.file_spec().enabled;
                 let checked = inst.spec.health.is_some();
+                // What waits for somebody to do something is not on its way.
+                let stuck = matches!(&inst.phase, Phase::Waiting(blockers)
+                    if blockers.iter().any(Blocker::is_final));
                 let new = Tally {
                     total: true,
                     enabled: enabled && !inst.removed,
@@ -329,6 +332,7 @@ impl Machine {
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed
+                        && !stuck
                         && !matches!(state, State::Running | State::Completed),
                 };
                 (std::mem::replace(&mut inst.tally, new), new)

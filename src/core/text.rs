@@ -294,6 +294,10 @@ impl InstanceView {
                 "not started: it waits for `provost start`".to_owned()
             }
             State::Down => match &self.last_end {
+                // For these it was to come back: that it did not is somebody's word.
+                Some(RunEnd::Asked(
+                    StopReason::Restart | StopReason::Changed | StopReason::DependencyRestarted(_),
+                )) if !self.wanted => StopReason::Requested.to_string(),
                 Some(RunEnd::Asked(reason)) => reason.to_string(),
                 _ if !self.wanted => StopReason::Requested.to_string(),
                 // Wanted and enabled, and still down: nothing else is left.

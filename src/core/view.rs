@@ -170,7 +170,8 @@ pub struct Summary {
     pub unhealthy: u32,
     /// Jobs that have not ended.
     pub jobs: u32,
-    /// Instances that are wanted, enabled, and neither running nor completed.
+    /// Instances that are wanted, enabled, and neither running nor completed, and on their way: not
+    /// those that wait for somebody to do something.
     pub missing: u32,
     /// Whether everything is being ended.
     pub shutting_down: bool,

@@ -205,6 +205,7 @@ impl Driver {
             Work::Read(result) => {
                 let waiters = self.desk.reading.take().unwrap_or_default();
                 self.take_read(*result, waiters);
+                self.has_looked = true;
                 self.read_next();
                 // The first time it is enough that the machine has taken a configuration in; all its
                 // processes need not be up before others may go on.

@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use std::time::SystemTime;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Who asks for a reload, for the log and the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +146,8 @@ pub struct Published {
     manager: RwLock<Arc<ManagerView>>,
     jobs: RwLock<BTreeMap<JobId, JobView>>,
     events: RwLock<VecDeque<Arc<EventLine>>>,
+    /// Whether the files were looked at.
+    looked: watch::Sender<bool>,
 }
 
 /// How many lines of the event log are kept in memory.
@@ -158,7 +160,12 @@ impl Published {
             manager: RwLock::new(Arc::new(manager)),
             jobs: RwLock::default(),
             events: RwLock::default(),
+            looked: watch::Sender::new(false),
         }
+    }
+
+    pub(super) fn set_looked(&self) {
+        self.looked.send_if_modified(|looked| !std::mem::replace(looked, true));
     }
 
     /// One instance.
@@ -415,7 +422,16 @@ impl Handle {
         self.turns.subscribe()
     }
 
+    /// Returns when the files were looked at for the first time: before that no process is known,
+    /// and a name would mean nothing. A file system that does not answer is not waited for.
+    pub async fn first_look(&self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let mut looked = self.published.looked.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, looked.wait_for(|looked| *looked)).await;
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DriverError> {
+        self.first_look().await;
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| DriverError::Gone)?;
         answer.await.map_err(|_| DriverError::Gone)?

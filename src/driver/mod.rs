@@ -12,6 +12,7 @@
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
+//! | `keep` | what is written down for the next daemon, and taken over from the last |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
@@ -19,6 +20,7 @@ mod desk;
 mod edit;
 pub mod handle;
 mod journal;
+mod keep;
 mod names;
 mod publish;
 mod read;
@@ -31,10 +33,8 @@ use crate::core::Machine;
 use crate::core::event::{Effect, Event, Refusal};
 use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
-use crate::core::snapshot::Restored;
 use crate::notify::Notifier;
 use crate::probe::Prober;
-use crate::store::Store;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -42,7 +42,8 @@ use handle::{
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tracing::Level;
+
+pub use keep::Keeping;
 
 /// How many commands may queue before callers wait.
 const MAILBOX: usize = 256;
@@ -61,16 +62,6 @@ pub struct Options {
     pub ends_by_itself: bool,
     /// The seed of the machine.
     pub seed: u64,
-}
-
-/// What a driver begins with: where states are kept, and those that were found there.
-pub struct Keeping {
-    /// Where they are kept.
-    pub store: Store,
-    /// What was found.
-    pub restored: Restored,
-    /// What is to be said of it.
-    pub remarks: Vec<String>,
 }
 
 /// The only owner of the machine.
@@ -93,6 +84,8 @@ pub struct Driver {
     ended: VecDeque<JobEnd>,
     last_event: u64,
     finished: Option<u8>,
+    /// The files were looked at.
+    has_looked: bool,
     /// It was said that states cannot be kept.
     is_unkept: bool,
     effects: Vec<Effect>,
@@ -157,6 +150,7 @@ impl Driver {
             ended: VecDeque::new(),
             last_event: 0,
             finished: None,
+            has_looked: false,
             is_unkept: false,
             effects: Vec::new(),
         };
@@ -207,63 +201,10 @@ impl Driver {
 
     /// Gives the machine one event, and hands its effects on.
     fn feed(&mut self, event: Event) {
+        self.store_pidfd(&event);
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.handle(event, now(), &mut effects);
         self.keep_and_carry_out(effects);
-    }
-
-    /// Goes on with what was found of a daemon before.
-    fn take_over(&mut self) {
-        for remark in std::mem::take(&mut self.keeping.remarks) {
-            self.remark(Level::WARN, "not-kept", remark);
-        }
-        let restored = std::mem::take(&mut self.keeping.restored);
-        let mut effects = std::mem::take(&mut self.effects);
-        self.machine.restore(restored, now(), &mut effects);
-        self.keep_and_carry_out(effects);
-        self.publish();
-    }
-
-    /// Writes down first: who is killed in between has decided something and not done it, and never
-    /// done something that nobody knows of.
-    fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
-        // First: by the settings it is told whether it was an operator who stopped something.
-        let store = &mut self.keeping.store;
-        store.save_whole(self.machine.generation(), &self.machine.config().settings);
-        for id in self.machine.take_unsaved() {
-            store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
-        store.flush_stops();
-        self.tell_trouble();
-        self.carry_out(effects);
-    }
-
-    /// Writes what could not be written before.
-    fn keep_again(&mut self) {
-        let store = &mut self.keeping.store;
-        let unwritten = store.retry();
-        store.save_whole(self.machine.generation(), &self.machine.config().settings);
-        for id in unwritten {
-            store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
-        self.tell_trouble();
-    }
-
-    /// Says when states cannot be kept, and when they are kept again: each once.
-    fn tell_trouble(&mut self) {
-        let trouble = self.keeping.store.trouble();
-        if trouble.is_some() == self.is_unkept {
-            return;
-        }
-        self.is_unkept = trouble.is_some();
-        match trouble {
-            Some(why) => self.remark(
-                Level::ERROR,
-                "not-kept",
-                format!("the state cannot be kept ({why}); supervising goes on from memory"),
-            ),
-            None => self.remark(Level::INFO, "kept-again", "the state is kept again".to_owned()),
-        }
     }
 
     fn carry_out(&mut self, mut effects: Vec<Effect>) {

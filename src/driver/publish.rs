@@ -22,6 +22,9 @@ impl Driver {
             self.published.set_instance(id, view);
         }
         self.turn.instances.extend(dirty);
+        if self.has_looked {
+            self.published.set_looked();
+        }
         self.publish_manager();
         let turn = std::mem::take(&mut self.turn);
         if !is_empty(&turn) {

@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -25,11 +26,11 @@ pub fn run(path: &Path, lines: Option<u64>, follow: bool) -> io::Result<()> {
     // Watched first, so that nothing is missed between reading and waiting.
     let mut watch = Watch::new(path)?;
     let file = match lines {
-        None => files::open_to_read(path)?,
+        None => open_current(path)?,
         Some(lines) => last_lines(path, lines)?,
     };
     watch.look_at(&file)?;
-    let mut follower = Follower { path, file, older: Vec::new(), buffer: vec![0; BUFFER] };
+    let mut follower = Follower { path, file, older: None, buffer: vec![0; BUFFER] };
     follower.note_older()?;
     loop {
         let shown = follower.show_rest().and_then(|()| follower.is_rotated());
@@ -111,8 +112,9 @@ impl Watch {
 struct Follower<'a> {
     path: &'a Path,
     file: File,
-    /// Files that were there before it: they are not what comes next.
-    older: Vec<Identity>,
+    /// The file before it. While it is open nothing else gets its identity, so it tells whether this
+    /// one was rotated away, which takes the older one first, or was removed.
+    older: Option<File>,
     buffer: Vec<u8>,
 }
 
@@ -149,21 +151,28 @@ impl Follower<'_> {
             let newer = match before.iter().position(|(_, identity)| *identity == own) {
                 Some(at) => before[..at].last(),
                 // It was rotated out of the last number, or removed.
-                None => before.iter().rfind(|(_, identity)| !self.older.contains(identity)),
+                None => {
+                    let older = self.older.as_ref().and_then(|file| Identity::of(file).ok());
+                    let at = before.iter().position(|(_, identity)| Some(*identity) == older);
+                    before[..at.unwrap_or(before.len())].last()
+                }
             };
             let Some(&(number, newer)) = newer else { return Ok(false) };
             let opened = files::open_to_read(&numbered(self.path, number));
-            // Nothing moved meanwhile: it is the one that was meant.
-            if before != numbers(self.path)? {
-                continue;
-            }
+            // Nothing moved meanwhile: it is the one that was meant. (The numbers of files that are
+            // removed are used again, so a name may lead to another all the same.)
+            let meant = |file: &File| Identity::of(file).is_ok_and(|identity| identity == newer);
+            let file = match opened {
+                Ok(file) if meant(&file) && before == numbers(self.path)? => file,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => continue,
+            };
             if before.iter().all(|(_, identity)| *identity != own) && number > 0 {
                 show(
                     b"[provost: the log was rotated faster than it was read; lines are missing]\n",
                 )?;
             }
-            self.file = opened?;
-            debug_assert_eq!(Identity::of(&self.file).ok(), Some(newer));
+            self.file = file;
             // A line that did not fit into the old file is in the new one from its beginning.
             self.file.seek(SeekFrom::Start(moved))?;
             self.note_older()?;
@@ -173,10 +182,33 @@ impl Follower<'_> {
 
     fn note_older(&mut self) -> io::Result<()> {
         let own = Identity::of(&self.file)?;
-        let there = numbers(self.path)?.into_iter().map(|(_, identity)| identity);
+        let there = numbers(self.path)?;
         // Where it is not there any more, all that is left may be newer.
-        self.older = there.skip_while(|identity| *identity != own).skip(1).collect();
+        let mut older = there.iter().skip_while(|(_, identity)| *identity != own).skip(1);
+        self.older = older.next().and_then(|(number, identity)| {
+            let file = files::open_to_read(&numbered(self.path, *number)).ok()?;
+            (Identity::of(&file).ok()? == *identity).then_some(file)
+        });
         Ok(())
+    }
+}
+
+/// The file that is written, which is missing for a moment while it is rotated.
+fn open_current(path: &Path) -> io::Result<File> {
+    /// A moment is over by then; one that was removed by hand does not come back.
+    const MOMENT: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    loop {
+        match files::open_to_read(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && begun.elapsed() < MOMENT
+                    && Identity::at(&numbered(path, 1))?.is_some() =>
+            {
+                std::thread::yield_now();
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -196,7 +228,7 @@ fn last_lines(path: &Path, lines: u64) -> io::Result<File> {
             }
         }
         if before == numbers(path)? {
-            return first.map_or_else(|| files::open_to_read(path), Ok);
+            return first.map_or_else(|| open_current(path), Ok);
         }
     }
 }

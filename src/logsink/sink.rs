@@ -244,3 +244,29 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pending: &mut Pending, bytes: &[u8]) -> String {
+        pending.room()[..bytes.len()].copy_from_slice(bytes);
+        assert_eq!(pending.news(bytes.len()), bytes);
+        let lines = String::from_utf8(pending.take_lines().to_vec()).unwrap();
+        pending.forget_taken();
+        lines
+    }
+
+    #[test]
+    fn the_begin_of_a_line_waits_for_its_end_while_there_is_room() {
+        let mut pending = Pending { buffer: vec![0; 8], len: 0, taken: 0 };
+        assert_eq!(read(&mut pending, b"a\nb"), "a\n");
+        assert_eq!(read(&mut pending, b"c"), "");
+        assert_eq!(read(&mut pending, b"\nd"), "bc\n");
+        assert_eq!(pending.take_all(), b"d");
+        assert_eq!(pending.take_all(), b"");
+        assert_eq!(read(&mut pending, b"1234567"), "");
+        assert_eq!(read(&mut pending, b"8"), "12345678");
+        assert_eq!(pending.len, 0);
+    }
+}

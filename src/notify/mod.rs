@@ -7,10 +7,15 @@
 //! A thread of its own does the sending. The socket is a queue in somebody else's hands: whoever
 //! made it may have stopped reading, and supervising must not wait for that.
 //!
-//! sd-notify sends, except to an abstract socket, which it does not know: there libsystemd does.
+//! Descriptors go to its store (systemd.service(5), `FileDescriptorStoreMax=`), which outlives the
+//! daemon: whoever holds the pidfd of a process can be told how it ended, also after it has.
+//!
+//! sd-notify sends, except to an abstract socket, which it does not know: there libsystemd does, and
+//! descriptors are not stored.
 
 use sd_notify::NotifyState;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// More than this is never waiting, unless nobody reads; then the oldest go.
@@ -44,8 +49,16 @@ pub struct Notifier {
 
 #[derive(Debug, Default)]
 struct Outbox {
-    messages: Mutex<VecDeque<Message>>,
+    waiting: Mutex<Waiting>,
     filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<Message>,
+    /// What is to be stored under a name, or not any more: one for each name, so that there are
+    /// never more of them than names.
+    descriptors: BTreeMap<String, Option<OwnedFd>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +123,24 @@ impl Notifier {
         }
     }
 
+    /// Has a descriptor stored until it is taken back, whatever becomes of what it stands for. The
+    /// name has no colon and no control character.
+    pub fn store(&self, name: String, descriptor: OwnedFd) {
+        self.put_descriptor(name, Some(descriptor));
+    }
+
+    /// Takes a descriptor back.
+    pub fn take_back(&self, name: String) {
+        self.put_descriptor(name, None);
+    }
+
+    fn put_descriptor(&self, name: String, descriptor: Option<OwnedFd>) {
+        let Some(outbox) = &self.outbox else { return };
+        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.descriptors.insert(name, descriptor);
+        outbox.filled.notify_one();
+    }
+
     /// One line for people.
     pub fn status(&self, line: &str) {
         self.put(Message::Status(line.to_owned()));
@@ -117,7 +148,8 @@ impl Notifier {
 
     fn put(&self, message: Message) {
         let Some(outbox) = &self.outbox else { return };
-        let mut messages = outbox.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = &mut waiting.messages;
         if matches!(message, Message::Status(_)) {
             // Only the newest line is worth reading.
             messages.retain(|waiting| !matches!(waiting, Message::Status(_)));
@@ -130,24 +162,58 @@ impl Notifier {
     }
 }
 
+/// What is sent next.
+enum Next {
+    Message(Message),
+    Descriptor(String, Option<OwnedFd>),
+}
+
 impl Outbox {
     fn send_all(&self, socket: Socket) {
         loop {
-            let message = {
-                let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut messages = self
-                    .filled
-                    .wait_while(messages, |messages| messages.is_empty())
-                    .unwrap_or_else(PoisonError::into_inner);
-                messages.pop_front()
+            let sent = match self.next() {
+                Next::Message(message) => message.send(socket),
+                Next::Descriptor(name, descriptor) => {
+                    send_descriptor(&name, descriptor.as_ref(), socket)
+                }
             };
-            if let Some(message) = message
-                && let Err(error) = message.send(socket)
-            {
+            if let Err(error) = sent {
                 tracing::debug!("the service manager was not told: {error}");
             }
         }
     }
+
+    /// Waits for it.
+    fn next(&self) -> Next {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = |all: &mut Waiting| all.messages.is_empty() && all.descriptors.is_empty();
+        let waited = self.filled.wait_while(waiting, empty);
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
+        match (waiting.messages.pop_front(), waiting.descriptors.pop_first()) {
+            (Some(message), descriptor) => {
+                waiting.descriptors.extend(descriptor);
+                Next::Message(message)
+            }
+            (None, Some((name, descriptor))) => Next::Descriptor(name, descriptor),
+            // It waits for one of the two.
+            (None, None) => Next::Message(Message::Status(String::new())),
+        }
+    }
+}
+
+fn send_descriptor(name: &str, descriptor: Option<&OwnedFd>, socket: Socket) -> Result<(), String> {
+    let told = match (socket, descriptor) {
+        (Socket::Abstract, _) => return Ok(()),
+        (Socket::Path, None) => {
+            sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
+        }
+        // Without FDPOLL=0 it would be dropped when the process ends, which is what it is for.
+        (Socket::Path, Some(descriptor)) => sd_notify::notify_with_fds(
+            &[NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")],
+            &[descriptor.as_fd()],
+        ),
+    };
+    told.map_err(|error| error.to_string())
 }
 
 impl Message {

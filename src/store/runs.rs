@@ -32,6 +32,19 @@ pub struct RunRecord {
     pub group: Option<String>,
 }
 
+/// The name under which the service manager stores the pidfd of a run.
+#[must_use]
+pub fn stored_name(instance: &InstanceId, run: Run) -> String {
+    format!("run-{instance}-{run}")
+}
+
+/// The run that a stored descriptor stands for.
+#[must_use]
+pub fn stored_run(name: &str) -> Option<(InstanceId, Run)> {
+    let (instance, run) = name.strip_prefix("run-")?.rsplit_once('-')?;
+    Some((InstanceId::parse(instance).ok()?, Run(run.parse().ok()?)))
+}
+
 /// Where records are. Clones are of the same place.
 #[derive(Clone, Debug)]
 pub struct Runs {

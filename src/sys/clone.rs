@@ -4,12 +4,18 @@
 //! memory and the parent is held until the child has executed a program (`CLONE_VM | CLONE_VFORK`),
 //! as posix_spawn(3) does it. In between the child runs on a stack of its own and does nothing but
 //! place descriptors: it calls no library, because it shares the library's state with us.
+//!
+//! The table of descriptors is not copied either: with ten thousand processes it has tens of
+//! thousands of entries. The child begins with ours (`CLONE_FILES`) and takes a copy of its lowest
+//! entries only, which is what `CLOSE_RANGE_UNSHARE` of close_range(2) does. So all that it needs is
+//! put into a few low slots before, which are kept for that.
 
 use super::kernel::{self, Errno, nr};
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// What to start.
 pub struct Program<'a> {
@@ -53,6 +59,10 @@ pub enum StartError {
 
 /// What the child needs to know. It reads this in our memory while we are held.
 struct Plan<'a> {
+    /// The table of descriptors is ours until all from here on is left behind. None: it is a copy.
+    copy_below: Option<RawFd>,
+    /// Set by the child when it has a table of its own.
+    has_copy: AtomicBool,
     fds: &'a [(RawFd, RawFd)],
     file: RawFd,
     argv: *const *const c_char,
@@ -68,17 +78,95 @@ const STACK: usize = 64 * 1024;
 /// # Errors
 /// As [`StartError`] says. The zombie of a process that could not execute is left for the reaper.
 pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
-    let file = lift(program.file).map_err(StartError::Clone)?;
-    let mut lifted = Vec::with_capacity(program.fds.len());
-    for (from, _) in program.fds {
-        lifted.push(lift(*from).map_err(StartError::Clone)?);
+    static SLOTS: Mutex<Option<Slots>> = Mutex::new(None);
+    let mut kept = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let slots = match kept.take() {
+        Some(slots) => slots,
+        None => Slots::new().map_err(StartError::Clone)?,
+    };
+    let slots = kept.insert(slots);
+    let sources = std::iter::once(program.file).chain(program.fds.iter().map(|(from, _)| *from));
+    let numbers = slots.fill(sources).map_err(StartError::Clone)?;
+    let started = start_with(program, &numbers, slots.are_shared.then_some(slots.end));
+    slots.clear();
+    match started {
+        Err(Failure { has_copy: false, .. }) if slots.are_shared => {
+            // It may not be allowed: then the table is copied.
+            slots.are_shared = false;
+            drop(kept);
+            start(program)
+        }
+        other => other.map_err(|failure| failure.error),
     }
-    let fds: Vec<_> =
-        lifted.iter().zip(program.fds).map(|(from, (_, to))| (from.as_raw_fd(), *to)).collect();
+}
+
+struct Failure {
+    error: StartError,
+    /// Whether the child had descriptors of its own by then.
+    has_copy: bool,
+}
+
+/// Low descriptors that are kept for the child to find what it needs.
+struct Slots {
+    numbers: Vec<OwnedFd>,
+    /// What is in those that are not used: nothing that anybody could wait for.
+    filler: OwnedFd,
+    /// All of them are below this.
+    end: RawFd,
+    /// Whether the child may begin with our table.
+    are_shared: bool,
+}
+
+impl Slots {
+    /// A program and what it has for its descriptors; no program of ours has more.
+    const COUNT: usize = 8;
+
+    fn new() -> io::Result<Slots> {
+        let filler = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        let slot = |_| lift(filler.as_fd());
+        let numbers: Vec<OwnedFd> = (0..Slots::COUNT).map(slot).collect::<io::Result<_>>()?;
+        let end = numbers.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(FIRST_FREE_FD) + 1;
+        Ok(Slots { numbers, filler, end, are_shared: true })
+    }
+
+    /// Puts copies of descriptors into the slots, and says into which.
+    fn fill<'a>(
+        &mut self,
+        sources: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<Vec<RawFd>> {
+        let mut used = Vec::with_capacity(Slots::COUNT);
+        for source in sources {
+            let too_many = || io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors");
+            let slot = self.numbers.get_mut(used.len()).ok_or_else(too_many)?;
+            rustix::io::dup3(source, slot, rustix::io::DupFlags::CLOEXEC)?;
+            used.push(slot.as_raw_fd());
+        }
+        Ok(used)
+    }
+
+    /// Lets go of what was in them: the end of a pipe must not stay open here.
+    fn clear(&mut self) {
+        for slot in &mut self.numbers {
+            // It was open a moment ago, and so was the filler.
+            let _ = rustix::io::dup3(&self.filler, slot, rustix::io::DupFlags::CLOEXEC);
+        }
+    }
+}
+
+/// Starts it with the descriptors `numbers`, that of the program first.
+fn start_with(
+    program: &Program<'_>,
+    numbers: &[RawFd],
+    copy_below: Option<RawFd>,
+) -> Result<Started, Failure> {
+    let targets = program.fds.iter().map(|(_, to)| *to);
+    let fds: Vec<_> = numbers.iter().skip(1).copied().zip(targets).collect();
     let (argv, env) = (pointers(program.argv), pointers(program.env));
     let plan = Plan {
+        copy_below,
+        has_copy: AtomicBool::new(copy_below.is_none()),
         fds: &fds,
-        file: file.as_raw_fd(),
+        file: numbers.first().copied().unwrap_or(-1),
         argv: argv.as_ptr(),
         env: env.as_ptr(),
         error: AtomicI32::new(0),
@@ -90,10 +178,16 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
     let started = clone(&plan, stack, program.cgroup);
     drop(blocked);
 
-    let started = started.map_err(StartError::Clone)?;
+    // That no process could be made is no matter of descriptors.
+    let failed = |error, has_copy| Failure { error, has_copy };
+    let started = started.map_err(|error| failed(StartError::Clone(error), true))?;
+    let has_copy = plan.has_copy.load(Ordering::Acquire);
     match plan.error.load(Ordering::Acquire) {
         0 => Ok(started),
-        errno => Err(StartError::Exec(io::Error::from_raw_os_error(errno))),
+        errno => {
+            let error = StartError::Exec(io::Error::from_raw_os_error(errno));
+            Err(failed(error, has_copy))
+        }
     }
 }
 
@@ -107,7 +201,8 @@ fn pointers(texts: &[CString]) -> Vec<*const c_char> {
 }
 
 fn clone(plan: &Plan<'_>, stack: *mut u8, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Started> {
-    const FLAGS: i32 = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    let files = plan.copy_below.map_or(0, |_| libc::CLONE_FILES);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | files;
     // CLONE_INTO_CGROUP is beyond the 32 bits of libc's constants (linux/sched.h).
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
@@ -115,7 +210,7 @@ fn clone(plan: &Plan<'_>, stack: *mut u8, cgroup: Option<BorrowedFd<'_>>) -> io:
 
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = FLAGS as u64 | cgroup.map_or(0, |_| INTO_CGROUP);
+    args.flags = flags as u64 | cgroup.map_or(0, |_| INTO_CGROUP);
     args.pidfd = pidfd_at as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     args.stack = stack as u64;
@@ -128,7 +223,7 @@ fn clone(plan: &Plan<'_>, stack: *mut u8, cgroup: Option<BorrowedFd<'_>>) -> io:
         // Container runtimes forbid clone3, because they cannot look into its arguments.
         Err(Errno(libc::ENOSYS | libc::EPERM)) => {
             let top = stack.wrapping_add(STACK) as usize;
-            let clone = [(FLAGS | libc::SIGCHLD) as usize, top, pidfd_at];
+            let clone = [(flags | libc::SIGCHLD) as usize, top, pidfd_at];
             // SAFETY: as above.
             (unsafe { clone_call(libc::SYS_clone as usize, clone, plan) }, false)
         }
@@ -207,6 +302,16 @@ extern "C" fn child(plan: &Plan<'_>) -> ! {
 }
 
 fn place_and_execute(plan: &Plan<'_>) -> Errno {
+    if let Some(end) = plan.copy_below {
+        /// `CLOSE_RANGE_UNSHARE` (linux/close_range.h).
+        const UNSHARE: usize = 2;
+        let args = [end as usize, u32::MAX as usize, UNSHARE, 0, 0];
+        // SAFETY: closes nothing of ours: it gives this process a table of its own first.
+        if let Err(errno) = unsafe { kernel::call(nr::CLOSE_RANGE, args) } {
+            return errno;
+        }
+        plan.has_copy.store(true, Ordering::Release);
+    }
     for (from, to) in plan.fds {
         let args = [*from as usize, *to as usize, 0, 0, 0];
         // SAFETY: changes the descriptor table of this process only, which is a copy.
@@ -278,6 +383,68 @@ mod tests {
         assert!(started.pid > 1);
         let status = waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED);
         assert_eq!(status.unwrap().unwrap().exit_status(), Some(0));
+    }
+
+    fn open_files() -> Vec<String> {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let named = entries.map(|entry| {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            format!("{:?} {}", entry.file_name(), target.display())
+        });
+        // The directory that is being read has a number of its own each time.
+        let mut all: Vec<String> = named.filter(|name| !name.contains("/fd")).collect();
+        all.sort();
+        all
+    }
+
+    /// What the child has open, with a table shared at first and with a copied one; and nothing of
+    /// it stays open here.
+    #[test]
+    fn the_child_has_what_it_was_given_and_ours_is_as_it_was() {
+        let sh = std::fs::File::open("/bin/sh").unwrap();
+        let argv = [c"sh".to_owned(), c"-c".to_owned(), c"echo /proc/$$/fd/*".to_owned()];
+        let mut slots = Slots::new().unwrap();
+        let inherited: Vec<String> = (3..1024)
+            .filter(|fd| {
+                // SAFETY: only asks, and a number that is not open is an error.
+                let flags = unsafe { libc::fcntl(*fd, libc::F_GETFD) };
+                flags >= 0 && flags & libc::FD_CLOEXEC == 0
+            })
+            .map(|fd| fd.to_string())
+            .collect();
+        // Many others, which are none of its business.
+        let others: Vec<_> = (0..300).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        for shared in [true, false] {
+            let before = open_files();
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+            let fds = [(sh.as_fd(), 0), (write.as_fd(), 1), (write.as_fd(), 2)];
+            let program =
+                Program { file: sh.as_fd(), argv: &argv, env: &[], fds: &fds, cgroup: None };
+            let sources = std::iter::once(program.file).chain(fds.iter().map(|(from, _)| *from));
+            let numbers = slots.fill(sources).unwrap();
+            let copy_below = shared.then_some(slots.end);
+            let started = start_with(&program, &numbers, copy_below).map_err(|f| f.error).unwrap();
+            slots.clear();
+            drop(write);
+            let mut text = String::new();
+            // It ends only when nobody holds the other end, nor a copy of it.
+            std::io::Read::read_to_string(&mut std::fs::File::from(read), &mut text).unwrap();
+            let numbers: Vec<&str> =
+                text.split_whitespace().filter_map(|path| path.rsplit('/').next()).collect();
+            for number in ["0", "1", "2"] {
+                assert!(numbers.contains(&number), "shared {shared}: {text}");
+            }
+            // Besides: the directory that the shell looks into, and what whoever runs this test
+            // lets everybody inherit.
+            let is_known = |number: &&str| {
+                matches!(*number, "0" | "1" | "2" | "3") || inherited.iter().any(|fd| fd == number)
+            };
+            assert!(numbers.iter().all(is_known), "shared {shared}: {text}");
+            waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+            drop(started);
+            assert_eq!(open_files(), before, "shared {shared}");
+        }
+        drop(others);
     }
 
     #[test]

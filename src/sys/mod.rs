@@ -3,6 +3,7 @@
 //! What `rustix` and `nix` offer is used from there; here is what they do not have.
 
 pub mod clone;
+pub mod listen;
 pub mod mounts;
 pub mod pidfd;
 pub mod reap;

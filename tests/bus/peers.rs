@@ -185,3 +185,67 @@ async fn the_bus_may_go_and_come_back() {
     let after = on_bus.status(&names(&["sleeper"])).await.unwrap();
     assert_eq!(after[0].pid, before[2].pid, "supervising went on");
 }
+
+/// What a peer is sent in answer to its first call, up to the reply.
+async fn first_call(daemon: &TestDaemon, call: Message) -> Vec<Message> {
+    let connection = daemon.peer().await;
+    let mut messages = MessageStream::from(&connection);
+    let serial = call.primary_header().serial_num();
+    connection.send(&call).await.unwrap();
+    soon("a reply", async {
+        let mut seen = Vec::new();
+        loop {
+            let message = messages.next().await.unwrap().unwrap();
+            let header = message.header();
+            let answers = header.reply_serial() == Some(serial);
+            assert!(!answers || message.message_type() == Type::MethodReturn, "{message:?}");
+            drop(header);
+            seen.push(message);
+            if answers {
+                return seen;
+            }
+        }
+    })
+    .await
+}
+
+fn announcements(messages: &[Message]) -> usize {
+    let announces = |message: &&Message| {
+        message.header().member().is_some_and(|member| member.as_str() == "InterfacesAdded")
+    };
+    messages.iter().filter(announces).count()
+}
+
+#[tokio::test]
+async fn objects_are_there_for_whoever_asks_and_no_burden_to_who_does_not() {
+    let daemon = spawn_test_daemon().await;
+    let call = |path: &str, interface: &'static str, member: &'static str| {
+        Message::method_call(path.to_owned(), member).interface(interface)
+    };
+    let object = format!("{ROOT}/process/sleeper_400");
+
+    let status = call(ROOT, MANAGER, "Status").build(&(names(&["sleeper"]))).unwrap();
+    assert_eq!(announcements(&first_call(&daemon, status).await), 0);
+
+    let get_all = call(&object, "org.freedesktop.DBus.Properties", "GetAll")
+        .build(&("org.provost.Provost1.Process"))
+        .unwrap();
+    let seen = first_call(&daemon, get_all).await;
+    assert!(announcements(&seen) > 0);
+    let properties: HashMap<String, OwnedVariant> =
+        seen.last().unwrap().body().deserialize().unwrap();
+    assert_eq!(properties["Name"], OwnedVariant::from(zbus::Str::from("sleeper")));
+
+    let introspect =
+        call(ROOT, "org.freedesktop.DBus.Introspectable", "Introspect").build(&()).unwrap();
+    let xml: String =
+        first_call(&daemon, introspect).await.last().unwrap().body().deserialize().unwrap();
+    assert!(xml.contains("sleeper_400"), "{xml}");
+
+    let managed =
+        call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects").build(&()).unwrap();
+    type Objects = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>>;
+    let objects: Objects =
+        first_call(&daemon, managed).await.last().unwrap().body().deserialize().unwrap();
+    assert!(objects.keys().any(|path| path.as_str() == object), "{:?}", objects.keys());
+}

@@ -22,7 +22,8 @@ async fn root_may_act_and_others_may_look() {
     let mut provostd = Command::new(env!("CARGO_BIN_EXE_provostd"));
     provostd.args(["--system", "--bus", "system", "--socket"]).arg(path.join("run/private"));
     provostd.arg("-c").arg(path.join("processes.yaml"));
-    let _daemon = Running::spawn(provostd.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address));
+    provostd.env("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
+    let _daemon = Running::spawn(provostd.env("STATE_DIRECTORY", path.join("state")));
     name_is_there(&bus.connect().await).await;
 
     let call = |user: &str, method: &str, arguments: &[&str]| -> Output {

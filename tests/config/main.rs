@@ -4,16 +4,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepted;
+mod bad_input;
 mod diagnostics;
 mod edit;
 mod files;
 mod hostile;
 mod machine;
 mod moment;
+#[path = "../daemon/namespace.rs"]
+mod namespace;
 mod render;
 mod watch;
 mod watch_halves;
+mod watch_random;
 mod watch_settle;
+mod watch_unseen;
 
 use provost::config::diagnostic::{Diagnostic, Severity};
 use provost::config::load::{Loaded, Location, Mode, load};

@@ -88,7 +88,7 @@ async fn only_the_whole_is_read_of_real_files() {
     tokio::time::timeout(deadline, watcher.changed()).await.unwrap();
     for cut in 0..=TEXT.len() {
         let mut file = File::create(&path).unwrap();
-        let (mut before, mut rest) = (false, TEXT[..cut].as_bytes());
+        let (mut before, mut rest) = (false, &TEXT.as_bytes()[..cut]);
         loop {
             tokio::select! {
                 biased;
@@ -98,7 +98,7 @@ async fn only_the_whole_is_read_of_real_files() {
                     if before {
                         break;
                     }
-                    (before, rest) = (true, TEXT[cut..].as_bytes());
+                    (before, rest) = (true, &TEXT.as_bytes()[cut..]);
                 }
             }
         }

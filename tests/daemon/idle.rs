@@ -9,20 +9,71 @@ fn waits(daemon: &Daemon) -> u64 {
     line.unwrap().trim().parse().unwrap()
 }
 
-#[tokio::test]
-async fn what_comes_and_goes_above_the_files_wakes_nobody() {
-    let daemon = Daemon::start("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
-    wait_for(&daemon.path().join("up"));
-    daemon.until_running(&["a@0"]).await;
-    let before = waits(&daemon);
+/// That what others do in the directory above wakes the daemon next to never.
+async fn is_left_alone(daemon: &Daemon) {
+    daemon.status().await;
+    let before = waits(daemon);
     for _ in 0..2000 {
         // Beside the daemon's directory; each is made and removed.
         drop(tempfile::NamedTempFile::new_in(daemon.path().parent().unwrap()).unwrap());
     }
     // One that is answered has taken in all that came before it.
     daemon.status().await;
-    let woken = waits(&daemon) - before;
+    let woken = waits(daemon) - before;
     assert!(woken < 200, "{woken} times");
+}
+
+/// Processor time of a process, in ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[tokio::test]
+async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
+    let daemon = Daemon::start(
+        "processes:
+  screen: { shell: 'exec >&- 2>&-; touch @DIR@/screen; sleep 2', restartPolicy: { condition: no } }
+  file:
+    shell: 'echo said; exec >&- 2>&-; touch @DIR@/file; sleep 2'
+    logFile: log
+    log: { maxSize: 1M }
+    restartPolicy: { condition: no }
+",
+    );
+    wait_for(&daemon.path().join("screen"));
+    wait_for(&daemon.path().join("file"));
+    let before = ticks(daemon.pid());
+    daemon
+        .until("completed", |s| {
+            ["screen@0", "file@0"]
+                .iter()
+                .all(|name| s.get(*name).is_some_and(|p| p.state == "completed"))
+        })
+        .await;
+    // Two seconds of a circle would be two hundred.
+    let used = ticks(daemon.pid()) - before;
+    assert!(used < 50, "{used} ticks");
+    assert_eq!(std::fs::read_to_string(daemon.path().join("log")).unwrap(), "said\n");
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_above_the_files_wakes_nobody() {
+    let daemon = Daemon::start("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
+    wait_for(&daemon.path().join("up"));
+    daemon.until_running(&["a@0"]).await;
+    is_left_alone(&daemon).await;
+}
+
+/// A file that is missing is watched for more closely, and that is over when it is there.
+#[tokio::test]
+async fn nor_does_it_where_the_file_was_missing_at_first() {
+    let daemon = Daemon::prepare(|_| {}).run();
+    daemon.save("processes: { a: { shell: 'echo >@DIR@/up; exec sleep 1000' } }");
+    wait_for(&daemon.path().join("up"));
+    daemon.until_running(&["a@0"]).await;
+    is_left_alone(&daemon).await;
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn instances_share_a_file_and_mix_no_lines() {
     let yaml = format!(
         "processes:
   a:
-    shell: 'seq -f \"${{INSTANCE}} %.0f\" 1 {LINES}'
+    shell: 'i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo ${{INSTANCE}} $i; done'
     instances: 3
     logFile: log
     log: {{ maxSize: 32K, maxFiles: 1000 }}

@@ -7,6 +7,7 @@ mod hostile;
 mod idle;
 mod logs;
 mod manager;
+mod measure;
 mod namespace;
 mod promises;
 mod reloading;

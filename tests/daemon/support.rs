@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -255,6 +256,37 @@ impl Prepared {
         self.spawn(socket, channel().1).listening()
     }
 
+    /// Starts the daemon with a service manager that hands it what it had stored.
+    pub fn handed(self, manager: &Store) -> Daemon {
+        let (mut names, mut line) = (Vec::new(), String::new());
+        let mut handed = Vec::new();
+        for (n, (name, fd)) in manager.stored().into_iter().enumerate() {
+            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).unwrap();
+            use std::os::fd::AsRawFd;
+            line += &format!("exec {}<&{}; ", n + 3, fd.as_raw_fd());
+            names.push(name);
+            handed.push(fd);
+        }
+        let direct = self.provostd();
+        // The standard shell of Debian knows no descriptors of two digits.
+        let mut command = Command::new("bash");
+        line += "LISTEN_PID=$$ exec \"$@\"";
+        command.args(["-c", &line, "sh"]).arg(direct.get_program()).args(direct.get_args());
+        let log = || File::options().append(true).open(self.dir.path().join("daemon.log")).unwrap();
+        let child = command
+            .env_clear()
+            .envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("NOTIFY_SOCKET", &manager.socket)
+            .env("LISTEN_FDS", names.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap();
+        Daemon { dir: self.dir, child, notified: channel().1 }.listening()
+    }
+
     /// Starts the daemon with another standard error, and waits for its socket.
     pub fn logging_to(self, stderr: impl Into<Stdio>, yaml: &str) -> Daemon {
         save(self.dir.path(), yaml);
@@ -324,6 +356,8 @@ impl Prepared {
             .arg(dir.join("processes.yaml"))
             .arg("--socket")
             .arg(dir.join("private"))
+            .arg("--state")
+            .arg(dir.join(".local/state/provost"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)
@@ -357,6 +391,65 @@ fn service_manager(socket: &Path) -> Receiver<String> {
         }
     });
     receiver
+}
+
+/// A service manager that stores descriptors.
+pub struct Store {
+    pub socket: PathBuf,
+    stored: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
+}
+
+impl Store {
+    pub fn new(socket: PathBuf) -> Store {
+        let stored = Arc::<Mutex<BTreeMap<String, OwnedFd>>>::default();
+        let (socket_fd, all) = (UnixDatagram::bind(&socket).unwrap(), stored.clone());
+        std::thread::spawn(move || {
+            use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+            let mut space = [std::mem::MaybeUninit::uninit(); 256];
+            let mut bytes = [0; 4096];
+            loop {
+                let mut fds = RecvAncillaryBuffer::new(&mut space);
+                let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+                let received =
+                    recvmsg(&socket_fd, &mut parts, &mut fds, RecvFlags::CMSG_CLOEXEC).unwrap();
+                let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
+                let lines: Vec<&str> = text.lines().collect();
+                let name = lines.iter().find_map(|line| line.strip_prefix("FDNAME="));
+                let Some(name) = name else { continue };
+                let mut all = all.lock().unwrap();
+                if lines.contains(&"FDSTOREREMOVE=1") {
+                    all.remove(name);
+                    continue;
+                }
+                assert!(lines.contains(&"FDSTORE=1") && lines.contains(&"FDPOLL=0"), "{text}");
+                for message in fds.drain() {
+                    if let RecvAncillaryMessage::ScmRights(fds) = message {
+                        all.extend(fds.map(|fd| (name.to_owned(), fd)));
+                    }
+                }
+            }
+        });
+        Store { socket, stored }
+    }
+
+    pub fn stored(&self) -> Vec<(String, OwnedFd)> {
+        let all = self.stored.lock().unwrap();
+        all.iter().map(|(name, fd)| (name.clone(), fd.try_clone().unwrap())).collect()
+    }
+
+    /// Waits until it holds these.
+    pub fn holds(&self, names: &[&str]) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let stored = self.stored();
+            let held: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
+            if held == names {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {names:?}: {held:?}");
+            std::thread::yield_now();
+        }
+    }
 }
 
 pub async fn status(client: &Client) -> Status {

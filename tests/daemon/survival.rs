@@ -1,6 +1,8 @@
 //! The daemon is killed, and another one begins in its place.
 
-use crate::support::{DEADLINE, Daemon, pids, processes_with, wait_for, wait_readable};
+use crate::support::{
+    DEADLINE, Daemon, Prepared, Store, pids, processes_with, wait_for, wait_readable,
+};
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
@@ -89,11 +91,14 @@ async fn everything_goes_on_as_it_was() {
 async fn what_ends_meanwhile_is_found_and_not_doubled() {
     let daemon = Daemon::start(
         "processes: { a: { shell: exec sleep 88101 }, b: { shell: exec sleep 88102 }, \
-         once: { shell: 'sleep 88103; exit 0', restartPolicy: { condition: on-failure } } }",
+         once: { shell: 'sleep 88103; exit 0', restartPolicy: { condition: on-failure } }, \
+         last: { shell: exec sleep 88104, restartPolicy: { condition: \"no\" }, \
+         pidFile: '@DIR@/last.pid' } }",
     );
-    let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0"]).await);
+    let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0", "last@0"]).await);
     let daemon = daemon.killed();
     kill(before["a@0"], Signal::SIGKILL);
+    kill(before["last@0"], Signal::SIGKILL);
     kill(processes_with("sleep 88103")[0], Signal::SIGTERM);
     let once = before["once@0"];
     let deadline = Instant::now() + DEADLINE;
@@ -113,6 +118,13 @@ async fn what_ends_meanwhile_is_found_and_not_doubled() {
     assert_eq!(after["a@0"].restarts, 1);
     assert_eq!(after["once@0"].restarts, 1);
     daemon.logged("a@0: ended, how is unknown");
+    assert_eq!(after["last@0"].state, "failed");
+    // It has no process, and no file that says otherwise.
+    let deadline = Instant::now() + DEADLINE;
+    while daemon.path().join("last.pid").exists() {
+        assert!(Instant::now() < deadline, "its pid file stays");
+        std::thread::yield_now();
+    }
     assert_eq!(processes_with("sleep 88101").len(), 1);
 }
 
@@ -132,6 +144,38 @@ async fn the_end_of_an_adopted_process_is_seen_with_its_status() {
         true => assert_eq!(told, "Some(Code(7))"),
         false => assert_eq!(told, "Some(Unknown)"),
     }
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_saw_is_told_by_what_the_service_manager_stored() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let file = "processes: { a: { shell: 'trap \"exit 7\" USR1; while :; do sleep 0.05; done', \
+                restartPolicy: { delay: 1h } }, b: { shell: exec sleep 88501 } }";
+    let daemon = prepared.told(&manager.socket, file);
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    manager.holds(&["run-a@0-1", "run-b@0-2"]);
+    let mut daemon = daemon.killed();
+    kill(before["a@0"], Signal::SIGUSR1);
+    let deadline = Instant::now() + DEADLINE;
+    // Its parent has taken the status: /proc does not have it any more.
+    while std::path::Path::new(&format!("/proc/{}", before["a@0"])).exists() {
+        assert!(Instant::now() < deadline, "it is never reaped");
+        std::thread::yield_now();
+    }
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let daemon = Prepared { dir }.handed(&manager);
+    let status = daemon.until("a has ended", |all| {
+        all.get("a@0").is_some_and(|a| a.state == "backoff") && all["b@0"].state == "running"
+    });
+    let status = status.await;
+    let told = format!("{:?}", status["a@0"].exit);
+    match kernel_tells() {
+        true => assert_eq!(told, "Some(Code(7))"),
+        false => assert_eq!(told, "Some(Unknown)"),
+    }
+    assert_eq!(status["b@0"].pid, Some(before["b@0"]));
+    manager.holds(&["run-b@0-2"]);
 }
 
 /// Linux 6.15 and newer tell how a process ended that is no child.

@@ -141,8 +141,8 @@ async fn ln_to_another_file_and_to_another_directory() {
 async fn rsync_beside_and_in_place() {
     let mut watched = Watched::plain().await;
     fs::create_dir(watched.path("from")).unwrap();
-    let before = inode(&watched);
     for (number, options) in [(1002, "--inplace"), (1003, ""), (1004, "--delay-updates")] {
+        let before = inode(&watched);
         watched.write("from/processes.yaml", &version(number));
         watched.shell(&format!("rsync -a --ignore-times {options} from/ ./"));
         watched.becomes(number).await;

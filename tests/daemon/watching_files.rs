@@ -89,19 +89,48 @@ async fn half_a_file_is_not_applied() {
     let text = version(1002);
     let valid = text.find("  keep:").unwrap();
     let second = text.replace("1002", "1003");
-    for (number, text, cut) in [(1002, text.clone(), valid), (1003, second, 0)] {
+    let mut to_do = vec![(1003, second, 0), (1002, text.clone(), valid)];
+    let mut rejections = 0;
+    while let Some((number, text, cut)) = to_do.pop() {
         let before = watched.generation().await;
         watched.write("new", &text);
+        let begun = std::time::Instant::now();
         // A writer who takes ten debounce times for it.
         watched.shell(&format!(
             "(head -c {cut} new; sleep 1; tail -c +{} new) >processes.yaml",
             cut + 1
         ));
+        let took = begun.elapsed();
         watched.becomes(number).await;
+        let rejected = watched.daemon.log().matches("nothing was changed").count();
+        if took >= std::time::Duration::from_millis(1900) {
+            // On a machine this busy the writer was not waited for any more, and rightly.
+            let other = if text.contains("1002") { "1004" } else { "1002" };
+            let text = text.replace(&number.to_string(), other);
+            to_do.push((other.parse().unwrap(), text, cut));
+        } else {
+            assert_eq!(watched.generation().await, before + 1);
+            assert_eq!(rejected, rejections, "{}", watched.daemon.log());
+        }
+        rejections = rejected;
+    }
+}
+
+/// A new file is written like any other: from when it is there until it is closed.
+#[tokio::test]
+async fn half_a_new_file_is_not_applied() {
+    let watched = Watched::plain().await;
+    watched.shell("mkdir processes.d");
+    for (name, number) in [("b", 2001), ("c", 2002)] {
+        let before = watched.generation().await;
+        let one = format!("processes:\n  {name}: {{ command: [sleep, \"1\"] }}\n");
+        let other = format!("  {name}2: {{ command: [sleep, \"{number}\"] }}\n");
+        watched.shell(&format!(
+            "(printf '{one}'; sleep 1; printf '{other}') >processes.d/{name}.yaml"
+        ));
+        until_runs(&watched, &format!("{name}2@0"), &format!("sleep {number}")).await;
         assert_eq!(watched.generation().await, before + 1);
     }
-    let log = watched.daemon.log();
-    assert!(!log.contains("nothing was changed"), "{log}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::namespace::entered;
 use crate::support::DEADLINE;
 use crate::watched::{Watched, shell, version};
 use nix::sys::signal::Signal;
+use provost::client::ReloadOptions;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -84,6 +85,9 @@ async fn a_single_file_mounted() {
 #[tokio::test]
 async fn a_queue_that_overflows() {
     let mut watched = Watched::plain().await;
+    // The first look after the start is over then.
+    watched.shell("sed -i s/1001/1002/ processes.yaml");
+    watched.becomes(1002).await;
     let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let most: u32 = most.trim().parse().unwrap();
     watched.daemon.signal(Signal::SIGSTOP);
@@ -92,12 +96,12 @@ async fn a_queue_that_overflows() {
         fs::write(&path, "").unwrap();
         fs::remove_file(path).unwrap();
     }
-    watched.write("new", &version(1002));
+    watched.write("new", &version(1003));
     fs::rename(watched.path("new"), watched.daemon.file()).unwrap();
     watched.daemon.signal(Signal::SIGCONT);
-    watched.becomes(1002).await;
-    watched.shell("sed -i s/1002/1003/ processes.yaml");
     watched.becomes(1003).await;
+    watched.shell("sed -i s/1003/1004/ processes.yaml");
+    watched.becomes(1004).await;
 }
 
 async fn without_watches(mut watched: Watched, said: &str) {
@@ -134,6 +138,27 @@ async fn no_instances_left() {
     }
 }
 
+/// The root of most containers. What is changed through it is told of, also where a file is copied up
+/// by its first change.
+#[tokio::test]
+async fn an_overlay_tells_of_its_changes() {
+    if !entered("watching_unseen::an_overlay_tells_of_its_changes", MOUNTS, "") {
+        return;
+    }
+    let mut watched = Watched::filled(|dir| {
+        directories(dir);
+        shell(dir, "mkdir upper work; mv conf lower; mkdir conf");
+        shell(dir, "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none conf");
+    })
+    .await;
+    watched.shell("sed s/1001/1002/ conf/p.yaml >new; cat new >conf/p.yaml");
+    watched.becomes(1002).await;
+    watched.shell("sed -i s/1002/1003/ conf/p.yaml");
+    watched.becomes(1003).await;
+    let log = watched.daemon.log();
+    assert!(!log.contains("not every file can be watched"), "{log}");
+}
+
 struct Fuse(Child);
 
 impl Fuse {
@@ -147,6 +172,13 @@ impl Fuse {
             std::thread::yield_now();
         }
         Fuse(child)
+    }
+}
+
+impl Fuse {
+    fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
     }
 }
 
@@ -181,4 +213,31 @@ async fn a_file_system_that_others_change() {
     watched.shell("sed -i s/1003/1004/ conf/p.yaml");
     watched.becomes(1004).await;
     drop(fuse);
+}
+
+/// As a server that is down: whoever reads waits. The daemon does not.
+#[tokio::test]
+async fn a_file_system_that_does_not_answer() {
+    if !entered("watching_unseen::a_file_system_that_does_not_answer", MOUNTS, "") {
+        return;
+    }
+    let mut fuse = None;
+    let mut watched = Watched::filled(|dir| {
+        directories(dir);
+        fs::rename(dir.join("conf"), dir.join("behind")).unwrap();
+        fs::create_dir(dir.join("conf")).unwrap();
+        fuse = Some(Fuse::mount(&dir.join("behind"), &dir.join("conf")));
+    })
+    .await;
+    let fuse = fuse.unwrap();
+    fuse.signal(Signal::SIGSTOP);
+    let client = watched.daemon.client().await;
+    let reload = tokio::spawn(async move { client.reload(&ReloadOptions::default()).await });
+    let other = watched.daemon.client().await;
+    other.restart(&["a".to_owned()], |_| {}).await.unwrap();
+    assert!(!reload.is_finished(), "it was read all the same");
+    watched.write("behind/p.yaml", &version(1002));
+    fuse.signal(Signal::SIGCONT);
+    reload.await.unwrap().unwrap();
+    watched.becomes(1002).await;
 }

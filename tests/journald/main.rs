@@ -28,13 +28,26 @@ fn with_journald(script: &str) -> Option<String> {
     Some(out.into_owned())
 }
 
+/// The lines of a part of what a script printed.
+fn section<'a>(out: &'a str, name: &str) -> Vec<&'a str> {
+    let start = out.find(&format!("== {name}\n")).unwrap_or_else(|| panic!("{name}: {out}"));
+    out[start..].lines().skip(1).take_while(|line| !line.starts_with("== ")).collect()
+}
+
+#[test]
+fn what_is_written_while_the_journal_is_stopped_arrives_later_each_line_once() {
+    let Some(out) = with_journald("stopped") else { return };
+    let expected: Vec<String> = (0..=5000).map(|n| n.to_string()).collect();
+    for name in ["direct", "both", "files of both", "followed", "followed in the file"] {
+        let found = section(&out, name);
+        assert!(found == expected, "{name}: {} lines, {:?}", found.len(), found.last());
+    }
+}
+
 #[test]
 fn the_daemon_and_its_processes_write_to_the_journal() {
     let Some(out) = with_journald("scenario") else { return };
-    let section = |name: &str| -> Vec<&str> {
-        let start = out.find(&format!("== {name}\n")).unwrap_or_else(|| panic!("{name}: {out}"));
-        out[start..].lines().skip(1).take_while(|line| !line.starts_with("== ")).collect()
-    };
+    let section = |name: &str| section(&out, name);
     // A process's lines, under its own name, the last one of a short life included.
     assert_eq!(section("lines of web"), ["one", "two"]);
     assert_eq!(section("lines of brief"), ["last words"]);

@@ -178,6 +178,15 @@ async fn a_gigabyte_without_an_end_of_line_needs_no_memory() {
 }
 
 #[tokio::test]
+async fn bytes_are_written_as_they_are() {
+    let mut world = World::new();
+    let line = r"printf 'a\377\376\033[31m\000\r\n\n\tno end'";
+    world.run_quietly(rotated(&world, line, 1 << 20)).await;
+    let written = std::fs::read(world.path("logs/test.log")).unwrap();
+    assert_eq!(written, b"a\xff\xfe\x1b[31m\0\r\n\n\tno end");
+}
+
+#[tokio::test]
 async fn what_cannot_be_written_is_said_with_its_stage() {
     let mut world = World::new();
     let mut said = Vec::new();

@@ -98,7 +98,7 @@ impl Draw {
 
     fn id(&mut self) -> String {
         self.named += 1;
-        let word: &str = *self.rng.pick(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
+        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
         format!("{word}{}", self.named)
     }
 
@@ -209,6 +209,9 @@ impl Draw {
             12 => {
                 entry.log_file = rng.maybe(70, &[1, 2]);
                 entry.log_target = rng.maybe(60, &["auto", "none"]);
+                let files = rng.maybe(50, &[1, 5]);
+                entry.rotation = rng.maybe(50, &["4K", "1M"]).map(|size| (size, files));
+                entry.rotation = entry.rotation.filter(|_| entry.log_file.is_some());
             }
             _ => entry.pid_file = !entry.pid_file,
         }
@@ -377,7 +380,7 @@ impl Draw {
             "[",
             "",
         ];
-        *self.rng.pick(MISTAKES)
+        self.rng.word(MISTAKES)
     }
 }
 
@@ -385,7 +388,7 @@ fn health(mode: &Mode, rng: &mut Rng) -> Option<Health> {
     let kinds: &[&str] =
         if matches!(mode, Mode::Serve(_)) { &["url", "url", "tcp", "exec"] } else { &["exec"] };
     let health = Health {
-        kind: *rng.pick(kinds),
+        kind: rng.word(kinds),
         enabled: rng.maybe(30, &[true, true, false]),
         interval: Some(rng.between(100, 300)),
         timeout: rng.maybe(50, &[20_000]),

@@ -126,6 +126,8 @@ pub struct Entry {
     pub files: Option<u64>,
     pub log_file: Option<u32>,
     pub log_target: Option<&'static str>,
+    /// `maxSize` and `maxFiles` of its log file.
+    pub rotation: Option<(&'static str, Option<u32>)>,
     pub pid_file: bool,
     pub essential: Option<bool>,
     pub tags: BTreeSet<&'static str>,
@@ -146,6 +148,7 @@ pub struct Exec {
     pub files: Option<u64>,
     pub log_file: Option<PathBuf>,
     pub log_target: &'static str,
+    pub rotation: Option<(&'static str, u32)>,
     pub pid_file: Option<PathBuf>,
 }
 
@@ -254,6 +257,7 @@ impl Files {
             files: entry.files,
             log_file: entry.log_path(id, ground).map(|path| fill(path).into()),
             log_target: entry.log_target.unwrap_or("auto"),
+            rotation: entry.rotation.map(|(size, files)| (size, files.unwrap_or(5))),
             pid_file: entry.pid_path(id, ground).map(|path| fill(path).into()),
         })
     }
@@ -317,6 +321,7 @@ impl Entry {
             files: None,
             log_file: None,
             log_target: None,
+            rotation: None,
             pid_file: false,
             essential: None,
             tags: BTreeSet::new(),

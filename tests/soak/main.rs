@@ -3,7 +3,7 @@
 //! and the operator say, whether anything was doubled, and whether anything else moved.
 //!
 //! `PROVOST_SOAK_SECONDS` says how long (a minute), `PROVOST_SOAK_SEED` how it begins,
-//! `PROVOST_SOAK_VERBOSE` shows each step. `PROVOST_SOAK_SURVIVAL` also kills the daemon.
+//! `PROVOST_SOAK_VERBOSE` shows each step. `PROVOST_SOAK_SURVIVAL=0` spares the daemon.
 //!
 //! - `model` is what is expected, written from the manual; read that first;
 //! - `file` is what the files say, `draw` changes it by chance, `yaml` writes it down, `disk` saves
@@ -11,6 +11,8 @@
 //! - `steps` is what can be done, `soak` does and judges it;
 //! - `outside` sees without asking the daemon: /proc, ports, and what `fixture.c` tells of itself:
 //!   every run tells of its birth, and of a twin that still holds the lock of its instance.
+
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod daemon;
 mod disk;
@@ -26,6 +28,7 @@ mod yaml;
 use draw::Draw;
 use file::{Ground, open_dir};
 use soak::Soak;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -54,7 +57,7 @@ fn ground(dir: &Path, seed: u64) -> Ground {
         .unwrap();
     assert!(built.success(), "the fixture is not built");
     let token = format!("soak-{}-{seed:x}", std::process::id());
-    Ground { dir: dir.to_owned(), fixture, token, address, split: seed % 3 == 0 }
+    Ground { dir: dir.to_owned(), fixture, token, address, split: seed.is_multiple_of(3) }
 }
 
 #[tokio::test]
@@ -80,10 +83,56 @@ async fn the_random_hour() {
     }
     let cost = outside::cost(soak.daemon.child.id());
     println!("{} steps; {at_first:?} at first, {cost:?} in the end", soak.steps);
-    if let Err(error) = soak.search_all() {
-        panic!("seed {seed}: {error}\n{}", soak.report());
+    for judged in [soak.judge_cost(), soak.search_all()] {
+        if let Err(error) = judged {
+            panic!("seed {seed}: {error}\n{}", soak.report());
+        }
     }
     if let Err(error) = soak.end().await {
         panic!("seed {seed}: {error}\n{}", soak.report());
     }
+}
+
+/// Keys that no file of a soak has, each with the reason.
+const NOT_DRAWN: &[&str] = &[];
+
+/// All keys that a schema knows, but for those of features that are not there yet.
+fn keys(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    let serde_json::Value::Object(object) = schema else { return };
+    for (key, value) in
+        object.get("properties").and_then(|all| all.as_object()).into_iter().flatten()
+    {
+        if key != "<<" && value.get("type").is_none_or(|kind| kind != "null") {
+            found.insert(key.clone());
+        }
+    }
+    for value in object.values() {
+        keys(value, found);
+    }
+}
+
+#[test]
+fn every_key_is_drawn() {
+    let output = Command::new(env!("CARGO_BIN_EXE_provost")).arg("schema").output().unwrap();
+    let mut wanted = BTreeSet::new();
+    keys(&serde_json::from_slice(&output.stdout).unwrap(), &mut wanted);
+    assert!(wanted.len() > 50, "{wanted:?}");
+    let mut written = String::new();
+    for split in [false, true] {
+        let mut draw = Draw::new(1, true, "secret".to_owned());
+        let mut files = draw.files();
+        let text = String::from("/x");
+        let (dir, fixture) = (text.clone().into(), text.clone().into());
+        let ground = Ground { dir, fixture, token: text.clone(), address: text, split };
+        for _ in 0..1_000 {
+            draw.change(&mut files);
+            written.extend(yaml::render(&files, &ground, &mut draw.rng).into_values());
+        }
+    }
+    wanted
+        .retain(|key| !written.contains(&format!("{key}:")) && !NOT_DRAWN.contains(&key.as_str()));
+    assert!(
+        wanted.is_empty(),
+        "the schema has {wanted:?}: teach `draw` and `yaml`, or say in NOT_DRAWN why not"
+    );
 }

@@ -125,9 +125,8 @@ pub fn expect(
     let mut world = World::new();
     for instance in new.instances() {
         let mut known = before.get(&instance).copied().unwrap_or_else(|| fresh(new));
-        match step.pushed.get(&instance) {
-            Some(Push::Start | Push::Restart) => known.wanted = true,
-            _ => {}
+        if let Some(Push::Start | Push::Restart) = step.pushed.get(&instance) {
+            known.wanted = true;
         }
         known.once |= step.once.contains(&instance);
         if step.stopped.contains(&instance) {

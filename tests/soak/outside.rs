@@ -197,7 +197,8 @@ pub fn differences(pid: i32, exec: &Exec, instance: &Instance, root: bool) -> Ve
     if let Some(limit) = exec.files {
         compare("limits.files", files, limit.to_string());
     }
-    if let Some(path) = &exec.log_file {
+    // One that is rotated is held by a program of its own.
+    if let (Some(path), None) = (&exec.log_file, exec.rotation) {
         compare("logFile", link("fd/1").display().to_string(), path.display().to_string());
     }
     if let Some(path) = &exec.pid_file {

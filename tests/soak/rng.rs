@@ -37,6 +37,10 @@ impl Rng {
         &from[self.below(from.len())]
     }
 
+    pub fn word<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+
     /// So many times of a hundred one of these, else none.
     pub fn maybe<T: Clone>(&mut self, chance: u64, from: &[T]) -> Option<T> {
         self.percent(chance).then(|| self.pick(from).clone())

@@ -75,10 +75,6 @@ impl Soak {
         }
     }
 
-    pub fn is_up(&self, instance: &Instance) -> bool {
-        self.world.get(instance).is_some_and(|known| known.state == State::Up)
-    }
-
     /// What must be there after a step; its files are in force from now on.
     pub fn expect(&mut self, step: &Step) -> BTreeMap<Instance, Expected> {
         let expected = model::expect(&self.world, &self.files, step, &self.ground);
@@ -324,6 +320,23 @@ impl Soak {
             begin -= 1;
         }
         Some(format!("a secret is shown: ...{}", &text[begin..at + self.draw.canary.len()]))
+    }
+
+    /// What the daemon costs may depend on how much there is to look after, not on how long it has
+    /// done so.
+    pub fn judge_cost(&self) -> Judged {
+        let pid = self.daemon.child.id();
+        let cost = outside::cost(pid);
+        let restless = self.world.values().filter(|known| known.state == State::Restless).count();
+        let (count, zombies) = (self.world.len(), outside::zombies_of(pid));
+        let too_much = cost.kib > 24 * 1024 + 64 * count as u64
+            || cost.files > 40 + 4 * count
+            || cost.threads > 32
+            || zombies > restless;
+        if too_much {
+            return Err(format!("with {count} instances it has {zombies} zombies and {cost:?}"));
+        }
+        Ok(())
     }
 
     /// Everything that is shown to anybody, searched for secrets.

@@ -24,20 +24,23 @@ impl Soak {
     /// One step, drawn.
     pub async fn step(&mut self) -> Judged {
         match self.draw.rng.below(100) {
-            0..=39 => self.edit().await,
-            40..=45 => self.mistake().await,
-            46..=49 => self.burst().await,
-            50..=63 => self.command().await,
-            64..=66 => self.once().await,
-            67..=69 => self.signal().await,
-            70..=77 => self.kill().await,
-            78..=80 => self.kill_child().await,
-            81..=84 => self.sick().await,
-            85..=88 => self.enable().await,
-            89..=91 => self.nothing().await,
-            92..=96 => self.storm().await,
-            97 => self.search_all(),
-            98 => self.restart_daemon().await,
+            0..=37 => self.edit().await,
+            38..=42 => self.mistake().await,
+            43..=46 => self.burst().await,
+            47..=60 => self.command().await,
+            61..=63 => self.once().await,
+            64..=66 => self.signal().await,
+            67..=74 => self.kill().await,
+            75..=77 => self.kill_child().await,
+            78..=81 => self.sick().await,
+            82..=85 => self.enable().await,
+            86..=88 => self.nothing().await,
+            89..=92 => self.storm().await,
+            93 => {
+                self.judge_cost()?;
+                self.search_all()
+            }
+            94..=95 => self.restart_daemon().await,
             _ => self.kill_daemon().await,
         }
     }
@@ -83,6 +86,17 @@ impl Soak {
         self.judge(expected, Box::new(noticed)).await
     }
 
+    /// Whether a change is none: an environment file that nobody names is no part of the files.
+    fn is_idle(&self, files: &Files, change: &Change) -> bool {
+        let named: BTreeSet<u32> =
+            files.entries.values().flat_map(|entry| entry.env_files.clone()).collect();
+        let idle: BTreeSet<_> = (0..3)
+            .filter(|number| !named.contains(number))
+            .map(|number| self.ground.env_file(number))
+            .collect();
+        change.write.iter().all(|(path, _)| idle.contains(path)) && change.remove.is_empty()
+    }
+
     /// The files say something else.
     async fn edit(&mut self) -> Judged {
         let mut files = self.files.clone();
@@ -101,14 +115,7 @@ impl Soak {
         self.note(format!("edit: {what:?}, {} files, {how:?}, {by:?}", change.len()));
         let before = self.daemon.told().await.manager;
         self.change(&change, how);
-        // An environment file that nobody names is no part of the files.
-        let named: BTreeSet<u32> =
-            files.entries.values().flat_map(|entry| entry.env_files.clone()).collect();
-        let idle: BTreeSet<_> = (0..3)
-            .filter(|number| !named.contains(number))
-            .map(|number| self.ground.env_file(number))
-            .collect();
-        if change.write.iter().all(|(path, _)| idle.contains(path)) && change.remove.is_empty() {
+        if self.is_idle(&files, &change) {
             self.files = files;
             let expected = self.expect(&Step::default());
             return self.judge(expected, Box::new(|_| true)).await;
@@ -603,16 +610,18 @@ impl Soak {
         self.judge(expected, Box::new(|_| true)).await
     }
 
-    /// Whether the daemon finds its processes and what was wanted again. Behind a switch until it
-    /// does.
+    /// Whether the daemon is killed, and has to find its processes and what was wanted again.
     fn survives(&self) -> bool {
-        std::env::var_os("PROVOST_SOAK_SURVIVAL").is_some()
+        std::env::var_os("PROVOST_SOAK_SURVIVAL").is_none_or(|said| said != "0")
     }
 
     /// The daemon dies, and is started again.
     async fn kill_daemon(&mut self) -> Judged {
         if !self.survives() {
             return Ok(());
+        }
+        if self.draw.rng.percent(40) {
+            return self.kill_daemon_at_work().await;
         }
         let meanwhile = self.some_up(|_, _| true).filter(|_| self.draw.rng.percent(30));
         let what = meanwhile.as_ref().map_or(String::new(), |one| format!(", and {}", name(one)));
@@ -625,6 +634,34 @@ impl Soak {
         self.daemon = Daemon::start(&self.ground).await;
         let pushed = meanwhile.map(|instance| (instance, Push::Killed)).into_iter().collect();
         let expected = self.expect(&Step { pushed, ..Step::default() });
+        self.judge(expected, Box::new(|_| true)).await
+    }
+
+    /// The same somewhere on the way from one version of the files to the next: what has moved, and
+    /// what has not, must come out as if nobody had died.
+    async fn kill_daemon_at_work(&mut self) -> Judged {
+        self.calm().await?;
+        let mut files = self.files.clone();
+        let what = [self.draw.change(&mut files), self.draw.change(&mut files)];
+        outside::make_locks(&files, &self.ground);
+        let change = self.disk.write(&files, &self.ground, &mut self.draw.rng, false);
+        let moment = self.draw.rng.between(0, 250);
+        self.note(format!("edit: {what:?}, and kill -9 the daemon {moment} ms later"));
+        self.change(&change, Save::Rename);
+        if !self.files.is_watched() {
+            self.daemon.signal(Signal::SIGHUP);
+        }
+        // Any moment will do: there is nothing to wait for.
+        std::thread::sleep(std::time::Duration::from_millis(moment));
+        self.daemon.signal(Signal::SIGKILL);
+        self.daemon.ended();
+        self.daemon = Daemon::start(&self.ground).await;
+        let expected = if self.is_idle(&files, &change) {
+            self.files = files;
+            self.expect(&Step::default())
+        } else {
+            self.expect(&Step { files: Some(files), ..Step::default() })
+        };
         self.judge(expected, Box::new(|_| true)).await
     }
 

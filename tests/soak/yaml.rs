@@ -33,7 +33,7 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Node {
 fn span(ms: u64, rng: &mut Rng) -> Node {
     match rng.below(3) {
         0 => text(&format!("{ms}ms")),
-        1 if ms > 0 && ms % 1000 == 0 => text(&format!("{}s", ms / 1000)),
+        1 if ms > 0 && ms.is_multiple_of(1000) => text(&format!("{}s", ms / 1000)),
         _ => bare(ms),
     }
 }
@@ -180,6 +180,8 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
     keys.put("logFile", entry.log_path(id, ground).map(|path| text(&path)));
     let mut log = Keys::default();
     log.put("target", entry.log_target.map(text));
+    log.put("maxSize", entry.rotation.map(|(size, _)| text(size)));
+    log.put("maxFiles", entry.rotation.and_then(|(_, files)| files).map(bare));
     keys.put("log", log.node());
     keys.put("pidFile", entry.pid_path(id, ground).map(|path| text(&path)));
     keys.put("essential", entry.essential.map(bare));

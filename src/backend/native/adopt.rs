@@ -18,7 +18,7 @@ use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::Signal;
 use crate::store::runs::RunRecord;
 use futures_util::future::join_all;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,11 @@ pub(super) struct Adopted {
 }
 
 /// Finds what is there of these runs, and goes on with it; ends what is ours and of none of them.
-pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
+pub(super) async fn recover(
+    inner: &Arc<Inner>,
+    known: Vec<Kept>,
+    mut stored: HashMap<(InstanceId, Run), OwnedFd>,
+) -> BTreeSet<(InstanceId, Run)> {
     let mut remarks = Vec::new();
     let mut records = inner.runs_kept.all(&mut remarks);
     for remark in remarks {
@@ -49,13 +53,29 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     for Kept { instance, run, spec } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
-        if let Some(candidate) = candidate(inner, record) {
-            held.push((key, spec, candidate));
+        let pidfd = stored.remove(&key).map(Arc::new);
+        match candidate(inner, record.clone()) {
+            // One that was stored stood for the process all the time.
+            Some(found) => {
+                let main = pidfd.or(found.main);
+                held.push((key, spec, Adopted { main, ..found }));
+            }
+            // Nothing is left of it but word of how it ended.
+            None if pidfd.is_some() => {
+                held.push((key, spec, Adopted { main: pidfd, tree: nothing(inner), record }));
+            }
+            None => run::tidy(inner, &record, &spec),
         }
     }
     // All at once, so that one census serves all.
     let found = held.into_iter().map(|(key, spec, candidate)| async move {
-        is_there(&candidate).await.then_some((key, spec, candidate))
+        match is_there(&candidate).await {
+            true => Some((key, spec, candidate)),
+            false => {
+                run::tidy(inner, &candidate.record, &spec);
+                None
+            }
+        }
     });
     let adopted: Vec<_> = join_all(found).await.into_iter().flatten().collect();
     let there = adopted.iter().map(|(key, _, _)| key.clone()).collect();
@@ -109,6 +129,13 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
         }
     };
     Some(Adopted { main: main.map(Arc::new), tree: Arc::new(tree), record })
+}
+
+/// A tree that has nothing in it.
+fn nothing(inner: &Inner) -> Arc<Tree> {
+    let tree = TreeId(census::random());
+    inner.census.adopt(tree, None, u64::MAX);
+    Arc::new(Tree::Marked(tree, inner.census.clone()))
 }
 
 /// The process of a record, where it is the one that was started then and there is a proof.

@@ -154,10 +154,17 @@ impl NativeBackend {
         Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
     }
 
-    /// Goes on with runs of a daemon that was killed: returns those of which anything is there.
-    /// Their ends are reported as those of any run. What is ours and of none of them is ended.
-    pub async fn recover(&self, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
-        adopt::recover(&self.inner, known).await
+    /// Goes on with runs of a daemon that was killed: returns those of which anything is there, or
+    /// of which it can be told how they ended. Their ends are reported as those of any run. What is
+    /// ours and of none of them is ended.
+    ///
+    /// `stored` are pidfds of main processes that the service manager has held meanwhile.
+    pub async fn recover(
+        &self,
+        known: Vec<Kept>,
+        stored: HashMap<(InstanceId, Run), OwnedFd>,
+    ) -> BTreeSet<(InstanceId, Run)> {
+        adopt::recover(&self.inner, known, stored).await
     }
 
     /// Returns when all output of processes is read to its end and shown. A process that outlived
@@ -310,7 +317,18 @@ impl Inner {
         let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
             .map_err(|error| io::Error::other(error.to_string()))?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let rotated = format!("{path}.1");
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(flags);
+            match options.open(path) {
+                // It is missing for a moment while it is rotated.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    options.open(&rotated).map_err(|_| error)
+                }
+                opened => opened,
+            }
+        };
         let file = identity.run(open)?;
         if request == LogRequest::default() {
             return Ok(file.into());
@@ -318,10 +336,7 @@ impl Inner {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (inner, instance, path) = (self.clone(), instance.clone(), PathBuf::from(path));
         tokio::spawn(async move {
-            if let Err(error) = sink::show(&inner, &instance, identity, path, request, write).await
-            {
-                tracing::warn!("{instance}: showing its log: {error}");
-            }
+            sink::show(&inner, &instance, identity, path, request, write).await;
         });
         Ok(read)
     }

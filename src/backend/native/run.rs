@@ -267,14 +267,27 @@ pub(super) async fn live_on(
     }
     report(Event::Exited { instance: instance.clone(), run, status });
     nothing_left(&instance, &tree).await;
-    let path = spec.exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
-    if let (Some(path), Ok(identity)) = (path, inner.identity(&spec.exec).await) {
-        PidFile { path, pid: record.pid, identity }.remove().await;
-    }
+    remove_pid_file(&inner, &record, &spec).await;
     lock(&inner.runs).remove(&(instance.clone(), run));
     lock(&handle.state).phase = Phase::Over;
     drop(tree);
     report(Event::Emptied { instance, run });
+}
+
+/// Removes what a run of another daemon has left that ended while there was none.
+pub(super) fn tidy(inner: &Arc<Inner>, record: &RunRecord, spec: &Arc<ProcessSpec>) {
+    if spec.exec.pid_file.is_some() {
+        let (inner, record, spec) = (inner.clone(), record.clone(), spec.clone());
+        tokio::spawn(async move { remove_pid_file(&inner, &record, &spec).await });
+    }
+}
+
+async fn remove_pid_file(inner: &Inner, record: &RunRecord, spec: &ProcessSpec) {
+    let index = record.instance.index;
+    let path = spec.exec.pid_file.as_ref().map(|path| path.rendered(index));
+    if let (Some(path), Ok(identity)) = (path, inner.identity(&spec.exec).await) {
+        PidFile { path, pid: record.pid, identity }.remove().await;
+    }
 }
 
 /// Whether a process that may still be waiting becomes its command. It was let go, or sees that its

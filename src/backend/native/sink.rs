@@ -47,12 +47,9 @@ pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let directory = own.parent().unwrap_or(Path::new("/"));
     let beside = directory.join("provost-log");
-    let candidates = [directory.join("../libexec/provost/provost-log"), PathBuf::from(LIBEXEC)];
-    let elsewhere = || candidates.into_iter().find(|path| path.exists());
-    if beside.exists() { beside } else { elsewhere().unwrap_or(beside) }
+    let libexec = directory.join("../libexec/provost/provost-log");
+    if !beside.exists() && libexec.exists() { libexec } else { beside }
 }
-
-const LIBEXEC: &str = "/usr/libexec/provost/provost-log";
 
 /// What a log file is written with.
 pub struct Writing {
@@ -168,9 +165,6 @@ async fn start_program(
 }
 
 /// Shows a log, and what is added to it for as long as there is a reader and this daemon.
-///
-/// # Errors
-/// When the program cannot be started.
 pub(super) async fn show(
     inner: &Inner,
     instance: &InstanceId,
@@ -178,20 +172,31 @@ pub(super) async fn show(
     path: PathBuf,
     request: LogRequest,
     output: OwnedFd,
-) -> Result<(), SpawnError> {
+) {
     const USUAL_UMASK: u32 = 0o022;
     let job = Job::Show { path, lines: request.lines, follow: request.follow };
     let recipe = recipe(inner, &job, identity, USUAL_UMASK);
-    let (reports, error) = Reports::new()?;
-    let (lifeline, ours) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
-    let fds = [lifeline.as_fd(), output.as_fd(), error.as_fd()];
-    let waiting = launch(inner, &recipe, fds).await?;
-    drop((lifeline, output, error));
-    let mut program = Program { exit: waiting.exit, reports };
-    program.see_off(instance).await;
-    drop(ours);
-    Ok(())
+    let started = async {
+        let (reports, error) = Reports::new()?;
+        let (lifeline, ours) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
+        let fds = [lifeline.as_fd(), output.as_fd(), error.as_fd()];
+        let waiting = launch(inner, &recipe, fds).await?;
+        Ok((Program { exit: waiting.exit, reports }, ours))
+    };
+    let started: Result<_, SpawnError> = started.await;
+    match started {
+        Ok((mut program, _ours)) => {
+            drop(output);
+            program.see_off(instance).await;
+        }
+        Err(error) => {
+            tracing::warn!("{instance}: showing its log: {error}");
+            // Whoever wanted to see the log sees this. The pipe is empty, so it takes it.
+            let text = format!("[provost: the log cannot be shown: {error}]\n");
+            let _ = rustix::io::write(&output, text.as_bytes());
+        }
+    }
 }
 
 fn recipe(inner: &Inner, job: &Job, identity: Identity, umask: u32) -> Recipe {

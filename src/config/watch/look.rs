@@ -30,7 +30,8 @@ pub(super) struct Paths {
 impl Paths {
     /// Whether it is not more than `other`.
     pub(super) fn is_within(&self, other: &Paths) -> bool {
-        self.drop_ins == other.drop_ins && self.files.iter().all(|file| other.files.contains(file))
+        let known: HashSet<&PathBuf> = other.files.iter().collect();
+        self.drop_ins == other.drop_ins && self.files.iter().all(|file| known.contains(file))
     }
 }
 
@@ -60,8 +61,8 @@ impl Watch {
 pub(super) struct Seen {
     /// By the number the kernel gave: one for each inode.
     pub(super) watches: HashMap<i32, Watch>,
-    /// Names, each in a watched directory, that no writer will close: symlinks, and files that have
-    /// another name.
+    /// Names, each in a watched directory, that no writer will close: symlinks and the like, and files
+    /// that have another name.
     pub(super) whole: HashSet<(i32, OsString)>,
     /// Why not everything is watched, and how often it is compared instead.
     pub(super) slow: BTreeMap<String, Duration>,
@@ -69,14 +70,15 @@ pub(super) struct Seen {
     pub(super) content: Option<[u8; 32]>,
 }
 
-/// Walks all paths and puts under watch what is not yet. Blocks. `masks` is what the kernel was asked
-/// for before; `refused` why there is nothing to ask.
+/// Walks all paths and puts under watch what is not yet. Blocks. `watches` may be why there are none
+/// to be had; `masks` is what the kernel was asked for before.
 pub(super) fn look(
     paths: &Paths,
     watches: Result<Watches, String>,
     masks: &HashMap<i32, WatchMask>,
 ) -> Seen {
-    let mut walk = Walk { watches: None, masks, seen: Seen::default(), blind: false };
+    let mut walk =
+        Walk { watches: None, masks, seen: Seen::default(), ways: HashSet::new(), blind: false };
     match watches {
         Ok(watches) => walk.watches = Some(watches),
         Err(why) => drop(walk.seen.slow.insert(why, UNWATCHED)),
@@ -91,8 +93,9 @@ pub(super) fn look(
         }
     }
     let unseen = walk.drop_ins(&paths.drop_ins);
+    let known: HashSet<&PathBuf> = paths.files.iter().collect();
     for path in drop_ins_of(&paths.drop_ins) {
-        if !paths.files.contains(&path) && walk.file(&path) || unseen {
+        if !known.contains(&path) && walk.file(&path) || unseen {
             compared.push(path);
         }
     }
@@ -127,6 +130,8 @@ struct Walk<'w> {
     watches: Option<Watches>,
     masks: &'w HashMap<i32, WatchMask>,
     seen: Seen,
+    /// Directories on the way that are known by now: most paths have theirs in common.
+    ways: HashSet<PathBuf>,
     /// Whether something on the way to the present path cannot be watched.
     blind: bool,
 }
@@ -211,6 +216,9 @@ impl Walk<'_> {
     /// where no file in it tells instead, the one above has to. False when it has to, or when this
     /// is no directory or cannot be watched.
     fn on_the_way(&mut self, path: &Path, is_there: bool) -> bool {
+        if self.ways.contains(path) {
+            return true;
+        }
         let is_directory = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
         if !is_directory || self.watches.is_none() {
             return false;
@@ -223,7 +231,11 @@ impl Walk<'_> {
         let added = self.try_add(path, mask).is_ok();
         // Known from the way to a file that is there.
         let is_held = self.seen.watches.len() == known;
-        added && (is_there || is_held)
+        let is_way = added && (is_there || is_held);
+        if is_way {
+            self.ways.insert(path.to_owned());
+        }
+        is_way
     }
 
     /// Where a name may come, go or be another one. Writes matter only where the file itself stands,

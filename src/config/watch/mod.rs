@@ -222,7 +222,11 @@ impl Watcher {
         let Some((look, then)) = &mut self.looking else { return false };
         let (seen, then) = match (look.await, *then) {
             (Ok(seen), then) => (seen, then),
-            (Err(error), _) => std::panic::resume_unwind(error.into_panic()),
+            (Err(error), _) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and nobody waits for this any more.
+                Err(_) => return std::future::pending().await,
+            },
         };
         self.looking = None;
         let now = Instant::now();

@@ -4,7 +4,6 @@
 //! first name that cannot be had refuses the whole.
 
 use super::Machine;
-use super::gate::UP;
 use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
 use crate::ids::{InstanceId, JobId, Request};
 use crate::job::{Job, JobKind, JobResult};
@@ -71,7 +70,6 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             if matches!(inst.phase, Phase::Up(_)) {
                 inst.restart_due = Some(StopReason::Restart);
-                self.ripple(id);
                 self.restart_dependents(&id.process);
             }
             self.want(id, false, now);
@@ -148,7 +146,6 @@ impl Machine {
             jobs.push(job);
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.job = Some(Job { id: job, kind, instance: Some(id.clone()), created: now });
-            self.changed.insert(id.clone());
             new.push((job, id.clone()));
         }
         out.push(Effect::Answer { request, answer: Ok(jobs) });
@@ -196,7 +193,6 @@ impl Machine {
             if !matches!(inst.phase, Phase::Completed) {
                 self.reset(id, now);
             }
-            self.intents.insert(id.clone());
         }
     }
 
@@ -211,8 +207,6 @@ impl Machine {
         self.abandon_reload(now, out);
         let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in all {
-            let why = Some(StopReason::Shutdown.to_string());
-            self.end_job(&id, UP, JobResult::Canceled, why, out);
             self.touch(&id);
             self.intents.insert(id);
         }

@@ -175,9 +175,7 @@ impl Life {
             .collect();
         let known: BTreeSet<(InstanceId, Run)> =
             instances.iter().filter_map(|(id, kept)| Some((id.clone(), kept.run()?.run))).collect();
-        for unknown in there.difference(&known) {
-            panic!("{unknown:?} runs and nobody knows of it");
-        }
+        assert!(there.is_subset(&known), "{there:?} are there, and known are {known:?}");
         self.machine = Machine::new(self.seed ^ self.lives);
         let generation = instances.values().map(InstanceSnapshot::file_generation).max();
         let restored = Restored {
@@ -396,7 +394,7 @@ fn whatever_it_was_doing_when_it_was_killed() {
     if let Ok(seed) = std::env::var("PROVOST_SEED") {
         return play(seed.parse().unwrap());
     }
-    let lives = std::env::var("PROVOST_SCHEDULES").map_or(400, |n| n.parse().unwrap());
+    let lives = std::env::var("PROVOST_SCHEDULES").map_or(150, |n| n.parse().unwrap());
     for seed in 0..lives {
         let played = std::panic::catch_unwind(|| play(seed));
         assert!(played.is_ok(), "PROVOST_SEED={seed}");

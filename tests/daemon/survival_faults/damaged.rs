@@ -118,14 +118,13 @@ impl Drop for Foreign {
     }
 }
 
-type Change<'a> = &'a dyn Fn(&mut RunRecord);
-
 /// A record that names somebody else's process is not believed, however right the rest is.
 #[tokio::test]
 async fn a_record_that_names_somebody_else_is_not_believed() {
     let mut foreign = Foreign::new();
     let (pid, start) = (foreign.0.id(), start_of(foreign.0.id()));
-    let changes: [(&str, Change); 6] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut RunRecord));
+    let changes: [Change<'_>; 6] = [
         ("a pid", &|record| record.pid = pid),
         ("a pid and its start", &|record| (record.pid, record.start) = (pid, start)),
         ("and no mark", &|record| (record.pid, record.start, record.mark) = (pid, start, None)),

@@ -3,10 +3,11 @@
 
 use super::{exactly, identities, kill, marker, raw, was_doubled};
 use crate::namespace::entered;
-use crate::support::{Daemon, processes_with};
+use crate::support::{DEADLINE, Daemon, processes_with};
 use rustix::process::{WaitOptions, waitpid};
 use std::fs;
 use std::process::{Child, Command};
+use std::time::Instant;
 
 const OPTIONS: &[&str] = &["--pid", "--fork", "--mount-proc"];
 
@@ -85,7 +86,16 @@ async fn a_session_that_another_process_began_is_not_ours() {
     let mut command = Command::new("setsid");
     let mut leader = take_number(pid, command.args(["sh", "-c", "sleep 77777778 & exit"]));
     leader.wait().unwrap();
-    let foreign = processes_with("sleep 77777778");
+    // While it is being executed it has no command line.
+    let deadline = Instant::now() + DEADLINE;
+    let foreign = loop {
+        let found = processes_with("sleep 77777778");
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "it is not there");
+        std::thread::yield_now();
+    };
     let stat = fs::read_to_string(format!("/proc/{}/stat", foreign[0])).unwrap();
     assert!(stat.contains(&format!(" {pid} ")), "it is in that session: {stat}");
 

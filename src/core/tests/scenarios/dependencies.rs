@@ -1,7 +1,6 @@
 //! Dependencies gate starts, order stops, and lead to restarts only where the edge says so.
 
 use crate::*;
-use provost_core::ids::Request;
 
 #[test]
 fn each_condition_gates() {
@@ -63,10 +62,7 @@ fn a_chain_is_started_as_a_whole() {
     s.stop("c").unwrap();
     assert_eq!(s.reason("a"), "waits for b to be ready: it is stopped");
     s.stop("a").unwrap();
-    let instances = ["a", "b", "c"].map(id).to_vec();
-    s.tell(Event::StartRequested { request: Request(1_000), instances, once: false });
-    let jobs = s.world.model.last_answer.clone().unwrap().unwrap();
-    let results: Vec<Option<JobResult>> = jobs.into_iter().map(|job| s.result(job)).collect();
+    let results = s.start_all(["a", "b", "c"]).map(|job| s.result(job));
     assert_eq!(results, [Some(JobResult::Done); 3]);
 }
 
@@ -382,16 +378,4 @@ fn the_order_of_a_reload_is_no_news_and_what_is_waited_for_after_it_is() {
     assert!(!waits(&mut s));
     s.advance(secs(1));
     assert!(waits(&mut s));
-}
-
-#[test]
-fn one_job_for_a_whole_chain_waits_whatever_the_order_of_its_names() {
-    // Each depends on the next in the alphabet, so that each is looked at before what it needs.
-    let mut s = Scene::new();
-    s.spawns("c", Spawning::Fails(secs(0)));
-    s.config([process("a").after("b"), process("b").after("c"), process("c").attempts(0)]);
-    assert_eq!((s.state("c"), s.state("a")), (State::Failed, State::Waiting));
-    s.spawns("c", Spawning::Works(secs(0)));
-    let jobs = s.start_all(["a", "b", "c"]);
-    assert_eq!(jobs.map(|job| s.result(job)), [Some(JobResult::Done); 3]);
 }

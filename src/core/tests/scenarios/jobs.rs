@@ -1,6 +1,7 @@
 //! Jobs: merge, supersede, and every result.
 
 use crate::*;
+use provost_core::event::Effect;
 use provost_core::ids::Request;
 
 #[test]
@@ -220,6 +221,9 @@ fn a_signal_goes_to_what_runs_and_is_refused_otherwise() {
         s.world.model.last_answer.clone().unwrap()
     };
     assert_eq!(send(&mut s, "api"), Ok(Vec::new()));
+    let (instance, run) = (id("api"), s.run("api").unwrap());
+    let sent = Effect::Signal { instance, run, signal: Signal(10), whom: Whom::Main };
+    assert_eq!(s.world.effects.last(), Some(&sent));
     assert_eq!(send(&mut s, "b"), Err(Refusal::NotRunning(id("b"))));
     assert_eq!(send(&mut s, "c"), Err(Refusal::NoSuchProcess("c@0".into())));
     s.leaves("api", Leftovers::Stubborn);

@@ -38,6 +38,9 @@ impl Model {
                 | super::model::Cause::Kill
         );
         hold!(!asked || self.answered, "a request without an answer");
+        let granted = matches!(self.last_answer, Some(Ok(_)));
+        let signal = matches!(self.cause, super::model::Cause::Signal(..)) && granted;
+        hold!(signal == self.signaled, "a signal was granted and is not sent");
         let same = std::sync::Arc::ptr_eq(machine.config(), &self.config);
         hold!(same, "another configuration is in force");
         self.same_instances(machine)?;
@@ -269,6 +272,7 @@ impl Model {
             let waits = self.dependents_down(id);
             hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
         }
+        self.check_follows(id, run, view.sub_state)?;
         if !timeout {
             return Ok(());
         }
@@ -281,6 +285,20 @@ impl Model {
                 let late = now >= run.asked.after(run.spec.start_timeout);
                 hold!(run.ready || run.overdue || !late, "{id} should have been ready");
             }
+        }
+        Ok(())
+    }
+
+    /// What follows a process by an edge with `restart: true` gets a new run when that does.
+    fn check_follows(&self, id: &InstanceId, run: &RunFacts, sub_state: &str) -> Verdict {
+        if !run.goes_on() || sub_state == "held" {
+            return Ok(());
+        }
+        let Some(spec) = self.spec_of(&id.process) else { return Ok(()) };
+        for edge in spec.depends_on.iter().filter(|edge| edge.restart) {
+            let mut renewed = self.renewed.iter().filter(|(on, _)| *on == edge.on);
+            let follows = !renewed.any(|(_, at)| run.edges_since < *at && run.asked < *at);
+            hold!(follows, "{id} does not follow {}", edge.on);
         }
         Ok(())
     }
@@ -333,6 +351,7 @@ impl Model {
             missing: count(&|facts| {
                 facts.wanted
                     && (facts.view.enabled || facts.once)
+                    && !facts.view.blockers.iter().any(Blocker::is_final)
                     && !matches!(state(facts), State::Running | State::Completed)
             }),
             shutting_down: self.ending,

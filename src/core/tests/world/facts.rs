@@ -19,6 +19,10 @@ pub struct RunFacts {
     /// What it was started with, with what it took in since.
     pub spec: Arc<ProcessSpec>,
     pub asked: Mono,
+    /// Since when it is to end and to be followed by another, where others go down before it.
+    pub due_since: Option<Mono>,
+    /// Since when its edges are what they are.
+    pub edges_since: Mono,
     pub spawned: Option<Mono>,
     pub exit: Option<ExitStatus>,
     pub ready: bool,
@@ -155,6 +159,9 @@ impl RunFacts {
     /// Takes in what needs no new run.
     pub(super) fn adopt(&mut self, spec: &Arc<ProcessSpec>, now: Mono) {
         let old = std::mem::replace(&mut self.spec, spec.clone());
+        if old.depends_on != spec.depends_on {
+            self.edges_since = now;
+        }
         if !self.goes_on() {
             return;
         }
@@ -231,6 +238,8 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         generation,
         spec: spec.clone(),
         asked: now,
+        due_since: None,
+        edges_since: now,
         spawned: None,
         exit: None,
         ready: false,

@@ -141,7 +141,7 @@ impl World {
         }
         self.effects = out;
         verdict?;
-        self.model.refresh_views(&mut self.machine);
+        self.model.refresh_views(&mut self.machine, self.now);
         self.model.end(&self.machine, self.now, timeout, self.deep)
     }
 

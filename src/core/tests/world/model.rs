@@ -53,10 +53,15 @@ pub struct Model {
     pub gone: BTreeMap<ProcessId, Arc<ProcessSpec>>,
     /// When something last happened to a process that those with `restart: true` follow.
     pub disturbed: BTreeMap<ProcessId, Mono>,
+    /// Processes of which a run ends in this turn to be followed by another, and since when that is
+    /// settled.
+    pub renewed: Vec<(ProcessId, Mono)>,
     pub ending: bool,
     pub finished: u32,
     pub cause: Cause,
     pub answered: bool,
+    /// A signal was sent in this turn.
+    pub signaled: bool,
     /// Jobs that were promised in this turn and not announced yet.
     pub promised: BTreeSet<JobId>,
     pub last_job: JobId,
@@ -90,7 +95,9 @@ impl Model {
     /// Takes in what the machine is about to be told.
     pub fn begin(&mut self, event: Option<&Event>, now: Mono) {
         self.answered = false;
+        self.signaled = false;
         self.over_now = None;
+        self.renewed.clear();
         self.changed.clear();
         self.reloading = self.reload.is_some();
         self.record.begin(self.reports.len());
@@ -224,7 +231,9 @@ impl Model {
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };
-        if matches!(end, RunEnd::Asked(_)) {
+        if !matches!(end, RunEnd::Asked(_)) {
+            self.renewed.push((instance.process.clone(), now));
+        } else {
             self.notes.expect(Some(instance), "stopped");
         }
         let settled = matches!(end, RunEnd::Asked(_)) || changed || facts.renew || !facts.up;
@@ -432,13 +441,17 @@ impl Model {
     }
 
     /// Reads the views of what changed.
-    pub(super) fn refresh_views(&mut self, machine: &mut Machine) {
+    pub(super) fn refresh_views(&mut self, machine: &mut Machine, now: Mono) {
         self.dirty = machine.take_dirty();
         for id in &self.dirty {
             match (machine.view(id), self.instances.get_mut(id)) {
                 (Some(view), Some(facts)) => {
                     if view.state != State::Waiting {
                         facts.told.clear();
+                    }
+                    if let Some(run) = &mut facts.run {
+                        let due = facts.up && view.sub_state == "held";
+                        run.due_since = due.then(|| run.due_since.unwrap_or(now));
                     }
                     facts.completed = view.state == State::Completed;
                     facts.view = view;

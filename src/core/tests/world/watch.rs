@@ -31,6 +31,9 @@ impl Model {
             Effect::Signal { instance, run, .. } => {
                 let live = self.live(instance, *run)?;
                 hold!(live.spawned.is_some() && live.exit.is_none(), "a signal to nobody");
+                let asked = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
+                hold!(asked && !self.signaled, "{instance} gets a signal that nobody asked for");
+                self.signaled = true;
                 Ok(())
             }
             Effect::Probe { instance, run, probe, check, spec } => {
@@ -499,6 +502,13 @@ impl Model {
             StopReason::Shutdown => self.ending,
         };
         hold!(ok, "{id} is stopped for a reason that is not so: {why}");
+        let again = matches!(
+            why,
+            StopReason::Restart | StopReason::Changed | StopReason::DependencyRestarted(_)
+        );
+        if again {
+            self.renewed.push((id.process.clone(), run.due_since.unwrap_or(now)));
+        }
         if let Some(facts) = self.instances.get_mut(id)
             && let Some(run) = &mut facts.run
         {

@@ -1,0 +1,90 @@
+//! What is written down for the next daemon, and what was taken over from the last.
+
+use super::Driver;
+use super::handle::now;
+use crate::core::event::{Effect, Event};
+use crate::core::snapshot::Restored;
+use crate::store::Store;
+use crate::store::runs::stored_name;
+use tracing::Level;
+
+/// What a driver begins with: where states are kept, and those that were found there.
+pub struct Keeping {
+    /// Where they are kept.
+    pub store: Store,
+    /// What was found.
+    pub restored: Restored,
+    /// What is to be said of it.
+    pub remarks: Vec<String>,
+}
+
+impl Driver {
+    /// Has the service manager hold what tells how a run ends, for when this daemon cannot see it.
+    pub(super) fn store_pidfd(&self, event: &Event) {
+        match event {
+            Event::Spawned { instance, run, .. } => {
+                if let Some(pidfd) = self.backend.pidfd(instance, *run) {
+                    self.notifier.store(stored_name(instance, *run), pidfd);
+                }
+            }
+            Event::Exited { instance, run, .. } => {
+                self.notifier.take_back(stored_name(instance, *run));
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes on with what was found of a daemon before.
+    pub(super) fn take_over(&mut self) {
+        for remark in std::mem::take(&mut self.keeping.remarks) {
+            self.remark(Level::WARN, "not-kept", remark);
+        }
+        let restored = std::mem::take(&mut self.keeping.restored);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.machine.restore(restored, now(), &mut effects);
+        self.keep_and_carry_out(effects);
+        self.publish();
+    }
+
+    /// Writes down first: who is killed in between has decided something and not done it, and never
+    /// done something that nobody knows of.
+    pub(super) fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
+        // First: by the settings it is told whether it was an operator who stopped something.
+        let store = &mut self.keeping.store;
+        store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        for id in self.machine.take_unsaved() {
+            store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
+        store.flush_stops();
+        self.tell_trouble();
+        self.carry_out(effects);
+    }
+
+    /// Writes what could not be written before.
+    pub(super) fn keep_again(&mut self) {
+        let store = &mut self.keeping.store;
+        let unwritten = store.retry();
+        store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        for id in unwritten {
+            store.save(&id, self.machine.snapshot(&id).as_ref());
+        }
+        self.tell_trouble();
+    }
+
+    /// Says when states cannot be kept, and when they are kept again: each once.
+    fn tell_trouble(&mut self) {
+        let trouble = self.keeping.store.trouble();
+        if trouble.is_some() == self.is_unkept {
+            return;
+        }
+        self.is_unkept = trouble.is_some();
+        match trouble {
+            Some(why) => self.remark(
+                Level::ERROR,
+                "not-kept",
+                format!("the state cannot be kept ({why}); supervising goes on from memory"),
+            ),
+            None => self.remark(Level::INFO, "kept-again", "the state is kept again".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The daemon as the first process of a container: of a pid namespace of its own, with what such a
+//! place gives it and what it does not.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod container;
+mod first;
+mod places;
+#[allow(dead_code)]
+#[path = "../daemon/support.rs"]
+mod support;

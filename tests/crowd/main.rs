@@ -1,0 +1,11 @@
+//! Many at once: requests, commands, crashes and clients, against the real daemon.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod clients;
+mod commands;
+mod outside;
+mod reloads;
+mod storms;
+#[allow(dead_code)]
+#[path = "../daemon/support.rs"]
+mod support;
