@@ -45,8 +45,9 @@ deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
 
-measure: setup-test ## what starting a process costs, beside a bare posix_spawn
+measure: setup-test ## what starting a process costs, beside a bare posix_spawn; answers in a storm
 	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure
+	$(CARGO) nextest run --locked --release --test crowd --run-ignored only --no-capture measure
 
 fmt: ## formats
 	$(CARGO) fmt --all
