@@ -67,6 +67,7 @@ async fn a_service_manager_that_does_not_read_holds_nothing_up() {
     let socket = dir.path().join("deaf");
     let _deaf = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
     let daemon = Daemon::prepare(|_| {}).told(&socket, ONE);
+    daemon.until_running(&["a@0"]).await;
     // Each changes the line of the status.
     for _ in 0..300 {
         let client = daemon.client().await;
