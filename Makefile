@@ -53,8 +53,9 @@ soak: setup-test ## random edits, commands and deaths, watched from outside (an 
 bench: setup ## what supervision costs, beside what it must cost (and others: PROVOST_BENCH_PEERS=1)
 	$(CARGO) bench --locked --bench supervision
 
-measure: setup-test ## what starting a process costs, beside a bare posix_spawn
+measure: setup-test ## what starting a process costs, beside a bare posix_spawn; answers in a storm
 	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure
+	$(CARGO) nextest run --locked --release --test crowd --run-ignored only --no-capture measure
 
 fmt: ## formats
 	$(CARGO) fmt --all

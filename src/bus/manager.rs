@@ -11,9 +11,9 @@ use super::{Context, ReplyDue, holding, job_number, paths, plain, text};
 use crate::core::ids::{InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
-    Accepted, LogRequest, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, now,
+    Accepted, LogRequest, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, Usage,
+    now,
 };
-use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use zbus::message::Header;
@@ -24,9 +24,6 @@ type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
 type Job = ResponseDispatchNotifier<OwnedObjectPath>;
 type Statuses = ResponseDispatchNotifier<BTreeMap<String, Dict>>;
 type Given = HashMap<String, OwnedVariant>;
-
-/// How many instances are asked for their usage at once.
-const USAGE_AT_ONCE: usize = 16;
 
 /// The largest file that is read through a descriptor: the limit of a configuration file.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
@@ -92,23 +89,19 @@ impl ManagerObject {
         Ok(due.with(path))
     }
 
-    async fn status_of(&self, view: Arc<InstanceView>, clock: &Clock) -> (String, Dict) {
-        let usage = match view.pid {
-            Some(_) => self.0.handle().usage(view.id.clone()).await,
-            None => Default::default(),
-        };
-        let mut dict = values::all(values::PROCESS, &*view, clock);
+    fn status_of(view: &InstanceView, usage: Usage, clock: &Clock) -> (String, Dict) {
+        let mut dict = values::all(values::PROCESS, view, clock);
         dict.insert("MemoryCurrent", usage.memory.unwrap_or(UNKNOWN).into());
         dict.insert("CPUUsageNSec", usage.cpu.unwrap_or(UNKNOWN).into());
         dict.insert("TasksCurrent", usage.tasks.unwrap_or(UNKNOWN).into());
         dict.insert("ControlGroup", usage.control_group.unwrap_or_default().into());
         dict.insert("Reason", view.reason(now()).into());
-        dict.insert("History", replies::history(&view, clock).into());
+        dict.insert("History", replies::history(view, clock).into());
         let tags: Vec<String> = view.spec.tags.iter().map(ToString::to_string).collect();
         dict.insert("Tags", tags.into());
         let name = view.spec.name.as_deref().unwrap_or_default().to_owned();
         dict.insert("DisplayName", name.into());
-        dict.insert("LogKind", values::log_kind(&view).into());
+        dict.insert("LogKind", values::log_kind(view).into());
         (view.id.to_string(), dict)
     }
 
@@ -262,11 +255,10 @@ impl ManagerObject {
             ids.iter().filter_map(|id| published.instance(id)).collect()
         };
         let clock = Clock::now();
-        let found = stream::iter(views)
-            .map(|view| self.status_of(view, &clock))
-            .buffered(USAGE_AT_ONCE)
-            .collect()
-            .await;
+        let ids = views.iter().map(|view| view.id.clone()).collect();
+        let usages = self.0.handle().usages(ids).await;
+        let both = views.iter().zip(usages);
+        let found = both.map(|(view, usage)| Self::status_of(view, usage, &clock)).collect();
         Ok(holding(turn, found))
     }
 

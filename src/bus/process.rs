@@ -66,7 +66,10 @@ impl ProcessObject {
     /// would be thousands of questions.
     async fn usage(&self, header: Option<&Header<'_>>) -> Usage {
         match header {
-            Some(_) => self.context.handle().usage(self.id.clone()).await,
+            Some(_) => {
+                let mut used = self.context.handle().usages(vec![self.id.clone()]).await;
+                used.pop().unwrap_or_default()
+            }
             None => Usage::default(),
         }
     }

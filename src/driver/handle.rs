@@ -387,6 +387,17 @@ pub struct Usage {
     pub control_group: Option<String>,
 }
 
+fn used(backend: &dyn Backend, id: &InstanceId, run: Option<Run>) -> Usage {
+    let Some(run) = run else { return Usage::default() };
+    let used = backend.usage(id, run).unwrap_or_default();
+    Usage {
+        memory: used.memory,
+        cpu: used.cpu,
+        tasks: used.tasks,
+        control_group: backend.control_group(id, run),
+    }
+}
+
 /// A way to ask the driver and to read what it published. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
@@ -542,22 +553,22 @@ impl Handle {
         self.ask(|reply| Command::OpenLog { name, request, reply }).await
     }
 
-    /// What an instance uses at the moment; nothing where it does not run.
-    pub async fn usage(&self, instance: InstanceId) -> Usage {
-        let view = self.published.instance(&instance);
-        let Some(run) = view.and_then(|view| view.run) else { return Usage::default() };
+    /// What instances use at the moment, each in the place of its id; nothing where one does not run.
+    pub async fn usages(&self, instances: Vec<InstanceId>) -> Vec<Usage> {
+        let run = |id: InstanceId| {
+            let run = self.published.instance(&id).and_then(|view| view.run);
+            (id, run)
+        };
+        let runs: Vec<_> = instances.into_iter().map(run).collect();
+        let count = runs.len();
+        if runs.iter().all(|(_, run)| run.is_none()) {
+            return vec![Usage::default(); count];
+        }
         let backend = self.backend.clone();
         let _turn = self.counting.lock().await;
-        let count = move || {
-            let used = backend.usage(&instance, run).unwrap_or_default();
-            Usage {
-                memory: used.memory,
-                cpu: used.cpu,
-                tasks: used.tasks,
-                control_group: backend.control_group(&instance, run),
-            }
-        };
-        tokio::task::spawn_blocking(count).await.unwrap_or_default()
+        let used = move || runs.iter().map(|(id, run)| used(&*backend, id, *run)).collect();
+        // In one thread at once: going there and back for each would take more than the counting.
+        tokio::task::spawn_blocking(used).await.unwrap_or_else(|_| vec![Usage::default(); count])
     }
 
     /// A descriptor for the main process of an instance.

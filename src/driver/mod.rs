@@ -50,7 +50,7 @@ const MAILBOX: usize = 256;
 /// How many turns a subscriber may lag behind before it has to compare everything.
 const TURNS: usize = 1024;
 /// How many facts are taken in before others get their turn.
-const FACTS_AT_ONCE: usize = 256;
+const FACTS_AT_ONCE: usize = 32;
 /// How many ends of jobs are kept for a caller who asks late.
 const ENDS_KEPT: usize = 1024;
 
@@ -173,6 +173,9 @@ impl Driver {
                 Some(command) = self.commands.recv() => self.take_command(command),
             }
             self.publish();
+            // Whoever only wants to know something needs many turns of the runtime for it, and where
+            // hundreds of processes crash there is always one more fact.
+            tokio::task::yield_now().await;
             if let Some(code) = self.finished {
                 if self.options.ends_by_itself {
                     // Who begins a foreground again wants all of it again.
