@@ -72,7 +72,7 @@ impl<'a> Image<'a> {
         let daemon = match self.which {
             Which::Provostd => {
                 "\"$PROVOSTD\" --user --bus none --config \"$DIR/processes.yaml\" \
-                 --socket \"$DIR/run/private\""
+                 --socket \"$DIR/run/private\" --state \"$DIR/kept\""
             }
             Which::Up => "\"$PROVOST\" --socket \"$DIR/run/private\" up",
         };
