@@ -76,8 +76,8 @@ async fn one_writable_directory_is_enough() {
         assert!(client.stop(&["one".into()], |_| {}).await.unwrap()[0].is_success());
         if which == Which::Provostd {
             // What operators wanted is kept in the state directory, which is not writable here.
-            container.logged("Read-only file system", 1);
-            assert!(container.log().contains("state"), "{}", container.log());
+            container.logged("what operators stop is not kept", 1);
+            assert!(container.log().contains("Read-only file system"), "{}", container.log());
         }
         // The file is written outside, where it can be, and seen inside.
         container.save(
