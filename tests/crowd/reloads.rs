@@ -5,7 +5,7 @@ use crate::support::{DEADLINE, Daemon, pids};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use provost::client::{Client, ReloadOptions};
+use provost::client::{Client, ClientError, ReloadOptions};
 use std::cell::Cell;
 use tokio::sync::oneshot;
 use zbus::MessageStream;
@@ -30,7 +30,14 @@ async fn ask(daemon: &Daemon, client: &Client, next: &Cell<u64>) {
     if saved.is_multiple_of(20) {
         daemon.signal(Signal::SIGHUP);
     }
-    let summary = client.reload(&ReloadOptions::default()).await.unwrap();
+    let summary = loop {
+        match client.reload(&ReloadOptions::default()).await {
+            Ok(summary) => break summary,
+            // Somebody else saved while it was read, and again: nothing was taken, and it is said.
+            Err(ClientError::ConfigInvalid(text)) if text.contains("error[changing]") => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    };
     let words = ["applied", "unchanged", "superseded"];
     assert!(words.contains(&summary.result.as_str()), "{summary:?}");
     let active = client.status(&["a".to_owned()]).await.unwrap().remove(0);
