@@ -32,7 +32,7 @@ test: check ## everything that must hold
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 	$(MAKE) schedules
-	$(MAKE) soak PROVOST_SOAK_SECONDS=60
+	PROVOST_SOAK_SEED=$${PROVOST_SOAK_SEED:-8} $(MAKE) soak PROVOST_SOAK_SECONDS=60
 
 schedules: ## random fault schedules and killed supervisors of the core, in release mode
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \

@@ -19,7 +19,10 @@ impl Machine {
     /// What has to be kept of an instance; None when there is no such instance (any more).
     #[must_use]
     pub fn snapshot(&self, id: &InstanceId) -> Option<InstanceSnapshot> {
-        self.instances.get(id).map(InstanceSnapshot::of)
+        let mut snapshot = self.instances.get(id).map(InstanceSnapshot::of)?;
+        // An end of everything is a stop, and an exception holds until the next one.
+        snapshot.once &= !self.ending;
+        Some(snapshot)
     }
 
     /// Takes the set of instances whose snapshot may have changed since the last call (those that
