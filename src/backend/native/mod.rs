@@ -26,6 +26,7 @@ pub mod ring;
 pub mod run;
 pub mod sink;
 pub mod tree;
+mod walk;
 
 use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
