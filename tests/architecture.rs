@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["core", "sys"]),
     ("driver", &["core", "config", "backend", "probe", "notify", "store"]),
     ("backend", &["core", "config", "driver", "journal", "store", "sys"]),
-    ("store", &["core"]),
+    ("store", &["core", "sys"]),
     ("probe", &["core", "driver", "backend"]),
     ("notify", &["core", "driver"]),
     ("journal", &["core", "driver", "sys"]),

@@ -1,6 +1,7 @@
 //! A daemon of one's own in a directory of one's own.
 
 use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
+use provost::sys::stat::Stat;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -511,4 +512,14 @@ pub fn describe(status: ExitStatus) -> String {
 /// PIDs by instance, of those that run.
 pub fn pids(status: &Status) -> BTreeMap<String, u32> {
     status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?))).collect()
+}
+
+/// When a process was started, in ticks; 0 where there is none.
+pub fn start_of(pid: u32) -> u64 {
+    Stat::of(pid).map_or(0, |stat| stat.start)
+}
+
+/// Which processes they are, by instance: a pid alone comes again.
+pub fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
+    pids(status).into_iter().map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
 }

@@ -1,24 +1,13 @@
 //! The daemon is killed, and another one begins in its place.
 
 use crate::support::{
-    DEADLINE, Daemon, Prepared, Store, pids, processes_with, wait_for, wait_readable,
+    DEADLINE, Daemon, Prepared, Store, identities, pids, processes_with, wait_for, wait_readable,
 };
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
-
-/// When a process was started: with its pid it says which process it is.
-fn start_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_whitespace().nth(19).map_or(0, |field| field.parse().unwrap())
-}
-
-fn identities(daemon_pids: &BTreeMap<String, u32>) -> BTreeMap<String, (u32, u64)> {
-    daemon_pids.iter().map(|(name, pid)| (name.clone(), (*pid, start_of(*pid)))).collect()
-}
 
 /// A process of somebody, killed and waited for.
 fn kill(pid: u32, signal: Signal) {
@@ -53,7 +42,7 @@ async fn running(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
                 && all["crash@0"].state == "backoff"
         })
         .await;
-    identities(&pids(&status))
+    identities(&status)
 }
 
 #[tokio::test]

@@ -278,13 +278,6 @@ pub fn hunt(tree: TreeId) -> io::Result<()> {
     Ok(())
 }
 
-/// A number that hardly comes twice.
-#[must_use]
-pub fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
-}
-
 /// Nothing panics while it holds one of these, and each change is one insertion or removal.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

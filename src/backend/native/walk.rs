@@ -2,12 +2,13 @@
 //! whose it is.
 
 use super::reaper::{self, Moment};
+use crate::sys::stat::Stat;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-/// One process, as it was seen in `/proc/PID/stat` (proc_pid_stat(5)).
+/// One process, as it was seen in `/proc`; what is of [`Stat`] has the same name there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its process id.
@@ -160,34 +161,10 @@ pub fn read(pid: u32) -> Option<Process> {
 
 fn read_process(pid: u32, buffer: &mut Vec<u8>) -> Option<Process> {
     read_into(&format!("/proc/{pid}/stat"), buffer)?;
-    parse_stat(pid, std::str::from_utf8(after_name(buffer)?).ok()?)
-}
-
-/// What follows the name, which may itself contain anything.
-fn after_name(stat: &[u8]) -> Option<&[u8]> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 1..)
-}
-
-fn parse_stat(pid: u32, rest: &str) -> Option<Process> {
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let small = |index: usize| fields.get(index)?.parse::<u32>().ok();
-    let threads = number(17)?;
-    // A process whose first thread has ended lives on in the others.
-    let ended = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
-    Some(Process {
-        pid,
-        parent: small(1)?,
-        // Kernel threads and processes of other namespaces have -1 or 0.
-        session: small(3).unwrap_or(0),
-        start: number(19)?,
-        ended,
-        threads,
-        ticks: number(11)? + number(12)?,
-        pages: number(21)?,
-        mark: None,
-    })
+    let stat = Stat::parse(buffer)?;
+    let Stat { parent, session, start, threads, ticks, pages, .. } = stat;
+    let ended = stat.has_ended();
+    Some(Process { pid, parent, session, start, ended, threads, ticks, pages, mark: None })
 }
 
 /// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
@@ -210,27 +187,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_line_is_read_whatever_the_name_is() {
-        let line = b"42 (a) R 1 (b) S 7 42 40 0 -1 4194560 1 0 0 0 3 4 0 0 20 0 2 0 99 1000 17 0";
-        let rest = std::str::from_utf8(after_name(line).unwrap()).unwrap();
-        let process = parse_stat(42, rest).unwrap();
-        assert_eq!((process.parent, process.session, process.start), (7, 40, 99));
-        assert_eq!((process.ticks, process.threads, process.pages), (7, 2, 17));
-        assert!(!process.ended);
-    }
-
-    #[test]
-    fn a_zombie_with_live_threads_has_not_ended() {
-        let stat = |threads| format!(" Z 7 42 40 0 -1 0 1 0 0 0 3 4 0 0 20 0 {threads} 0 99 0 0 0");
-        assert!(!parse_stat(42, &stat(2)).unwrap().ended);
-        assert!(parse_stat(42, &stat(1)).unwrap().ended);
-    }
-
-    #[test]
     fn descendants_come_after_their_parents() {
         let process = |pid: u32, parent: u32| {
-            let stat = format!(" S {parent} 0 0 0 -1 0 1 0 0 0 3 4 0 0 20 0 1 0 99 0 0 0");
-            parse_stat(pid, &stat).unwrap()
+            let own = read(std::process::id()).unwrap();
+            Process { pid, parent, ..own }
         };
         let all = [process(9, 5), process(5, 8), process(7, 2)];
         let found = descendants(8, &all.into_iter().map(|p| (p.pid, p)).collect());

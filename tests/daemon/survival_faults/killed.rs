@@ -1,7 +1,7 @@
 //! The daemon is killed at a system call that was drawn: in its start, and in a reload.
 
-use super::{Draw, can, ends_within, entry, exactly, identities, marker, pidfd, was_doubled};
-use crate::support::Daemon;
+use super::{Draw, can, ends_within, entry, exactly, marker, pidfd, was_doubled};
+use crate::support::{Daemon, identities};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

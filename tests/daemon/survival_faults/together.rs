@@ -1,7 +1,7 @@
 //! Two daemons in one place; and what processes leave behind.
 
-use super::{ends_within, exactly, identities, marker, pidfd, until, was_doubled};
-use crate::support::{Daemon, processes_with};
+use super::{ends_within, exactly, marker, pidfd, until, was_doubled};
+use crate::support::{Daemon, identities, processes_with};
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
