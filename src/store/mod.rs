@@ -169,10 +169,9 @@ impl Store {
         let result = match snapshot {
             None => {
                 self.written.remove(id);
-                // The run went before its instance.
-                self.runs.forget(id);
-                let _ = fs::remove_file(directory.join(format!("{id}{}", runs::RUN)));
-                gone(fs::remove_file(&path))
+                // The run went before its instance. Both are tried, whatever becomes of the first.
+                let forgotten = self.runs.forget(id);
+                gone(fs::remove_file(&path)).and(forgotten)
             }
             Some(snapshot) => {
                 let text = file::encode(Kind::State, &State { instance: id, state: snapshot });
