@@ -5,6 +5,7 @@ use crate::backend::native::console::ConsoleOptions;
 use crate::backend::native::{NativeBackend, NativeOptions, sink};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
+use crate::core::ids::{InstanceId, Run};
 use crate::core::snapshot::Restored;
 use crate::driver::handle::{Handle, ReloadOptions, Trigger};
 use crate::driver::{self, Driver, Keeping};
@@ -15,8 +16,9 @@ use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
 use crate::sys::listen;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -126,15 +128,20 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
     let Found { mut restored, remarks } = found;
-    let stored = listen::inherited().into_iter();
-    let stored = stored.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    let notifier = Notifier::from_environment();
+    let (names, stored) = stored_pidfds(listen::inherited());
     restored.there = backend.recover(kept_runs(&restored), stored).await;
+    for name in names {
+        // What goes on is taken back when it ends.
+        if stored_run(&name).is_none_or(|run| !restored.there.contains(&run)) {
+            notifier.take_back(name);
+        }
+    }
     let keeping = Keeping { store, restored, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
-    let notifier = Notifier::from_environment();
     let (driver, handle) = Driver::new(driver, keeping, backend, prober, facts, notifier);
     listen(&options, sockets, &handle, log).await?;
     let hurry = Arc::new(Notify::new());
@@ -146,6 +153,16 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         () = hurry.notified() => {}
     }
     Ok(code)
+}
+
+/// What the service manager had stored: the name of each, and those that stand for runs.
+fn stored_pidfds(
+    inherited: Vec<(String, OwnedFd)>,
+) -> (BTreeSet<String>, HashMap<(InstanceId, Run), OwnedFd>) {
+    let names = inherited.iter().map(|(name, _)| name.clone()).collect();
+    let pidfds = inherited.into_iter();
+    let pidfds = pidfds.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    (names, pidfds)
 }
 
 /// The runs that may still be there.

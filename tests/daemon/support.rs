@@ -398,12 +398,15 @@ fn service_manager(socket: &Path) -> Receiver<String> {
 pub struct Store {
     pub socket: PathBuf,
     stored: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
+    removed: Arc<Mutex<Vec<String>>>,
 }
 
 impl Store {
     pub fn new(socket: PathBuf) -> Store {
         let stored = Arc::<Mutex<BTreeMap<String, OwnedFd>>>::default();
+        let removed = Arc::<Mutex<Vec<String>>>::default();
         let (socket_fd, all) = (UnixDatagram::bind(&socket).unwrap(), stored.clone());
+        let all_removed = removed.clone();
         std::thread::spawn(move || {
             use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
             let mut space = [std::mem::MaybeUninit::uninit(); 256];
@@ -420,6 +423,7 @@ impl Store {
                 let mut all = all.lock().unwrap();
                 if lines.contains(&"FDSTOREREMOVE=1") {
                     all.remove(name);
+                    all_removed.lock().unwrap().push(name.to_owned());
                     continue;
                 }
                 assert!(lines.contains(&"FDSTORE=1") && lines.contains(&"FDPOLL=0"), "{text}");
@@ -430,7 +434,29 @@ impl Store {
                 }
             }
         });
-        Store { socket, stored }
+        Store { socket, stored, removed }
+    }
+
+    /// Has something stored that no daemon sent.
+    pub fn put(&self, name: &str, fd: OwnedFd) {
+        self.stored.lock().unwrap().insert(name.to_owned(), fd);
+    }
+
+    /// For which process each stands that it holds; None where that has ended.
+    pub fn pids(&self) -> Vec<(String, Option<u32>)> {
+        use std::os::fd::AsRawFd;
+        let pid = |fd: &OwnedFd| {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+            info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+        };
+        self.stored().iter().map(|(name, fd)| (name.clone(), pid(fd))).collect()
+    }
+
+    /// What it was told to remove, and how often.
+    pub fn removed(&self) -> Vec<String> {
+        let mut removed = self.removed.lock().unwrap().clone();
+        removed.sort();
+        removed
     }
 
     pub fn stored(&self) -> Vec<(String, OwnedFd)> {

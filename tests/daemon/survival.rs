@@ -165,6 +165,59 @@ async fn an_end_that_nobody_saw_is_told_by_what_the_service_manager_stored() {
     }
     assert_eq!(status["b@0"].pid, Some(before["b@0"]));
     manager.holds(&["run-b@0-2"]);
+    assert_eq!(manager.removed(), ["run-a@0-1"]);
+}
+
+#[tokio::test]
+async fn what_is_stored_and_of_no_run_is_taken_back_and_the_rest_when_it_ends() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let file = "processes: { a: { shell: exec sleep 88601 }, b: { shell: exec sleep 88602 } }";
+    let daemon = prepared.told(&manager.socket, file);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let names = ["run-a@0-1", "run-b@0-2"];
+    manager.holds(&names);
+    let mut daemon = daemon.killed();
+    // Of a run that was over, of an instance that nobody knows, of no run at all.
+    let others = ["other", "run-a@0-99", "run-ghost@0-1", "run-nonsense"];
+    for name in others {
+        manager.put(name, fs::File::open("/dev/null").unwrap().into());
+    }
+    // Nothing is known of this one any more.
+    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let mut daemon = Prepared { dir }.handed(&manager);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    manager.holds(&["run-a@0-3", "run-b@0-2"]);
+    let mut gone: Vec<&str> = others.into_iter().chain(["run-a@0-1"]).collect();
+    gone.sort();
+    assert_eq!(manager.removed(), gone);
+    assert!(daemon.stop().success());
+    gone.extend(["run-a@0-3", "run-b@0-2"]);
+    gone.sort();
+    manager.holds(&[]);
+    assert_eq!(manager.removed(), gone);
+}
+
+#[tokio::test]
+async fn a_name_that_comes_again_stands_for_the_new_run() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let daemon = prepared.told(&manager.socket, "processes: { a: { shell: exec sleep 88701 } }");
+    daemon.until_running(&["a@0"]).await;
+    manager.holds(&["run-a@0-1"]);
+    let mut daemon = daemon.killed();
+    // The next one counts its runs from the beginning.
+    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let daemon = Prepared { dir }.handed(&manager);
+    let new = pids(&daemon.until_running(&["a@0"]).await)["a@0"];
+    let deadline = Instant::now() + DEADLINE;
+    while manager.pids() != [("run-a@0-1".to_owned(), Some(new))] {
+        assert!(Instant::now() < deadline, "never {new}: {:?}", manager.pids());
+        std::thread::yield_now();
+    }
+    assert_eq!(manager.removed(), ["run-a@0-1"]);
 }
 
 /// Linux 6.15 and newer tell how a process ended that is no child.
