@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     // Before anything is read or written: there may be another daemon in the same place.
     let _place = options.runtime.as_deref().map(store::lock::take).transpose();
     let _place = _place.map_err(|taken| taken.to_string())?;
-    let sockets = bind(&options).await?;
+    let sockets = bind(&options)?;
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
     let backend = NativeBackend::new(
@@ -176,30 +176,16 @@ fn kept_runs(restored: &Restored) -> Vec<Kept> {
 
 /// Takes the private sockets. Nothing but another daemon in the same place is a reason not to
 /// supervise: where nobody can ask, processes are kept running all the same.
-async fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
+fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
     let mut sockets = Vec::new();
     for path in &options.sockets {
-        match bind_one(path).await {
+        match PrivateSocket::bind(path) {
             Ok(socket) => sockets.push(socket),
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
     }
     Ok(sockets)
-}
-
-/// What a daemon that was killed was just starting has its descriptors until it executes: its socket
-/// answers for that long. Nobody tells when it is over.
-async fn bind_one(path: &Path) -> Result<PrivateSocket, ServeError> {
-    const TRIES: u32 = 50;
-    const PAUSE: Duration = Duration::from_millis(100);
-    for _ in 1..TRIES {
-        match PrivateSocket::bind(path) {
-            Err(ServeError::Taken(_)) => tokio::time::sleep(PAUSE).await,
-            other => return other,
-        }
-    }
-    PrivateSocket::bind(path)
 }
 
 /// Serves the objects on the private sockets and the bus.

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("probe", &["core", "driver", "backend"]),
     ("notify", &["core", "driver"]),
     ("journal", &["core", "driver", "sys"]),
-    ("bus", &["core", "config", "driver"]),
+    ("bus", &["core", "config", "driver", "sys"]),
     ("client", &[]),
     ("cli", &["client", "config", "daemon"]),
     ("sys", &["core"]),
