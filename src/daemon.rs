@@ -127,7 +127,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         },
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, remarks } = found;
+    let Found { mut restored, missing, remarks } = found;
     let notifier = Notifier::from_environment();
     let (names, stored) = stored_pidfds(listen::inherited());
     restored.there = backend.recover(kept_runs(&restored), stored).await;
@@ -137,7 +137,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             notifier.take_back(name);
         }
     }
-    let keeping = Keeping { store, restored, remarks };
+    let keeping = Keeping { store, restored, missing, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };

@@ -274,6 +274,53 @@ async fn a_file_that_is_broken_or_gone_meanwhile_keeps_what_runs() {
 }
 
 #[tokio::test]
+async fn drop_ins_that_are_gone_meanwhile_keep_what_runs() {
+    let daemon = Daemon::prepare(|dir| {
+        fs::create_dir(dir.join("processes.d")).unwrap();
+        let b = "processes: { b: { shell: exec sleep 88802 } }";
+        fs::write(dir.join("processes.d/b.yaml"), b).unwrap();
+    });
+    let mut daemon = daemon.with("processes: { a: { shell: exec sleep 88801 } }");
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    let (here, away) = (daemon.path().join("processes.d"), daemon.path().join("away"));
+    daemon = daemon.killed();
+    fs::rename(&here, &away).unwrap();
+    // It is judged by what is active, also by the one after the next.
+    for _ in 0..2 {
+        daemon = daemon.killed().again();
+        assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "rejected");
+        daemon.logged("processes.d is gone; what its files say stays");
+        assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before);
+    }
+    daemon = daemon.killed();
+    fs::rename(&away, &here).unwrap();
+    daemon = daemon.again();
+    assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+    assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before);
+    // An empty one says that there is no file.
+    daemon = daemon.killed();
+    fs::remove_file(here.join("b.yaml")).unwrap();
+    daemon = daemon.again();
+    let status = daemon.until("b is gone", |all| !all.contains_key("b@0")).await;
+    assert_eq!(status["a@0"].pid, Some(before["a@0"]));
+    daemon = daemon.killed();
+    fs::remove_dir(&here).unwrap();
+    daemon = daemon.again();
+    assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_there_is_not_gone() {
+    let mut daemon = Daemon::prepare(|_| {}).run();
+    for _ in 0..2 {
+        assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+        daemon = daemon.killed_and_again();
+    }
+    daemon.save("processes: { a: { shell: exec sleep 88901 } }");
+    daemon.until_running(&["a@0"]).await;
+}
+
+#[tokio::test]
 async fn killed_again_and_again_while_it_starts() {
     let file: String = (0..20).fold("processes:\n".into(), |text, n| {
         text + &format!("  p{n:02}: {{ shell: 'exec sleep 8840{n:02}' }}\n")

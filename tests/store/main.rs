@@ -227,7 +227,7 @@ fn golden_files_are_written_as_they_were() {
     runs.record(record).unwrap();
     fs::remove_file(place.run().join("whole")).unwrap();
     assert!(store.retry().is_empty());
-    store.save_whole(found.restored.generation, &found.restored.settings);
+    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing);
     for name in ["web@0.state", "web@0.run", "whole"] {
         let written = fs::read_to_string(place.run().join(name)).unwrap();
         assert_eq!(written, fs::read_to_string(golden.join(name)).unwrap(), "{name}");
