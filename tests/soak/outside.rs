@@ -1,9 +1,10 @@
 //! What can be seen from outside: /proc, what fixtures tell of themselves, ports.
 
+use crate::daemon::DEADLINE;
 use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, name};
 use provost::sys::stat::Stat;
 use rustix::process::{Pid, getpriority_process};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -69,8 +70,27 @@ pub fn look(token: &str) -> Found {
 }
 
 /// The dead that a process has not fetched.
-pub fn zombies_of(parent: u32) -> usize {
-    pids().filter_map(stat).filter(|stat| stat.state == b'Z' && stat.parent == parent).count()
+fn zombies_of(parent: u32) -> BTreeSet<Process> {
+    let dead = |pid: i32| {
+        let stat = stat(pid)?;
+        let is_dead = stat.state == b'Z' && stat.parent == parent;
+        is_dead.then_some(Process { pid, started: stat.start })
+    };
+    pids().filter_map(dead).collect()
+}
+
+/// The dead that a process does not fetch, however long one waits. Somebody has always just died
+/// where checks run and processes crash; nobody tells when it is fetched.
+pub fn unfetched_by(parent: u32) -> BTreeSet<Process> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    let end = Instant::now() + DEADLINE;
+    let mut left = zombies_of(parent);
+    while !left.is_empty() && Instant::now() < end {
+        std::thread::sleep(LOOK_AGAIN);
+        let now = zombies_of(parent);
+        left.retain(|one| now.contains(one));
+    }
+    left
 }
 
 /// What a process costs.
