@@ -25,7 +25,7 @@
 //! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
 //! dead that belongs to the tree. Else another census decides.
 
-use super::reaper::Moment;
+use super::reaper::{self, Moment};
 use super::walk::{Snapshot, list, read_mark, take};
 use crate::core::spec::Signal;
 use std::collections::{HashMap, HashSet};
@@ -99,9 +99,9 @@ pub struct Census {
 }
 
 impl Census {
-    /// Registers a tree by the process that was started for it, before that can have been reaped.
-    pub fn claim(&self, tree: TreeId, main: u32) {
-        let start = read(main).map_or(0, |process| process.start);
+    /// Registers a tree by the process that was started for it, and by when that was, before it can
+    /// have been reaped.
+    pub fn claim(&self, tree: TreeId, main: u32, start: u64) {
         lock(&self.trees).insert(tree, Claim { main: Some(main), start, adopted: false });
     }
 
@@ -128,8 +128,24 @@ impl Census {
     /// # Errors
     /// When `/proc` cannot be read.
     pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
+        if self.is_surely_gone(tree) {
+            return Ok(Found { certain: true, ..Found::default() });
+        }
         let shares = self.shares().await?;
         Ok(self.of(tree, &shares))
+    }
+
+    /// Whether no census is needed: all orphans are known to be of other trees, and whatever is left
+    /// of a tree whose main process is gone is an orphan or descends from one.
+    fn is_surely_gone(&self, tree: TreeId) -> bool {
+        let claim = lock(&self.trees).get(&tree).copied().filter(|claim| !claim.adopted);
+        let Some(main) = claim.and_then(|claim| claim.main) else { return false };
+        let Some(orphans) = reaper::orphans_after(main) else { return false };
+        let trees = lock(&self.trees);
+        let is_of_another = |pid: &u32| {
+            mark_of(*pid).is_some_and(|mark| mark != tree.0 && trees.contains_key(&TreeId(mark)))
+        };
+        orphans.iter().all(is_of_another)
     }
 
     /// The same by a census that may be a second old; walks `/proc` here and now if there is none.
@@ -367,7 +383,7 @@ mod tests {
         let census = Census::default();
         // They are no children of the test, so each is asked about and nothing is found.
         for n in 1..=50 {
-            census.claim(TreeId(n), u32::MAX);
+            census.claim(TreeId(n), u32::MAX, 0);
         }
         for n in 1..=50 {
             assert!(census.find_recent(TreeId(n)).unwrap().members.is_empty());
