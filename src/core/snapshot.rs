@@ -196,7 +196,6 @@ impl InstanceSnapshot {
         inst.last_end = self.last_end;
         // A change of the file is worked out again.
         inst.restart_due = self.restart_due.filter(|why| *why != StopReason::Changed);
-        inst.since = self.since;
         (inst, self.phase)
     }
 }

@@ -73,6 +73,7 @@ impl Machine {
             } else {
                 self.revive_rest(&id, &phase, now);
             }
+            // Not since it was found again.
             if let Some(inst) = self.instances.get_mut(&id) {
                 inst.since = since;
             }

@@ -119,6 +119,17 @@ impl Next {
         self.handle(Event::Emptied { instance: id(name), run: Run(run) });
     }
 
+    /// The check that is out is answered.
+    fn probed(&mut self, name: &str, run: u64, outcome: Result<(), &str>) {
+        let probe = self.out.iter().find_map(|effect| match effect {
+            Effect::Probe { probe, .. } => Some(*probe),
+            _ => None,
+        });
+        let (instance, run, probe) = (id(name), Run(run), probe.unwrap());
+        let outcome = outcome.map_err(str::to_owned);
+        self.handle(Event::Probed { instance, run, probe, outcome });
+    }
+
     /// What it does to instances, in words.
     fn done(&self) -> Vec<String> {
         let words = self.out.iter().filter_map(|effect| match effect {
@@ -496,6 +507,21 @@ fn an_exception_does_not_outlive_the_end_of_everything() {
     assert_eq!(next.machine.snapshot(&id("b@0")), None);
 }
 
+/// Counting begins again, so there is nothing in a snapshot that a file would not have.
+#[test]
+fn a_snapshot_is_what_is_written_of_it() {
+    let a = checked(process("a"));
+    let up = RunSnapshot { health: Health::new(true), ..run(5) };
+    let mut next = Next::of(&[("a@0", kept(&a, PhaseSnapshot::Up(up)))], &["a@0"]);
+    next.after(Duration::ZERO);
+    next.probed("a@0", 5, Err("no answer"));
+    let view = next.machine.view(&id("a@0")).unwrap();
+    assert_eq!(view.health_detail.as_deref(), Some("no answer"));
+    let snapshot = next.machine.snapshot(&id("a@0")).unwrap();
+    let text = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(serde_json::from_str::<InstanceSnapshot>(&text).unwrap(), snapshot);
+}
+
 /// What is ended by its check and not to be tried again stays so, also where it is kept by a
 /// machine and not written by hand.
 #[test]
@@ -510,12 +536,7 @@ fn what_gives_up_still_does_after_a_kill() {
     let mut next = Next::of(&[("a@0", kept(&a, PhaseSnapshot::Up(up)))], &["a@0"]);
     next.accept(&[&a]);
     next.after(Duration::ZERO);
-    let probe = next.out.iter().find_map(|effect| match effect {
-        Effect::Probe { probe, .. } => Some(*probe),
-        _ => None,
-    });
-    let (instance, outcome) = (id("a@0"), Err("no answer".to_owned()));
-    next.handle(Event::Probed { instance, run: Run(5), probe: probe.unwrap(), outcome });
+    next.probed("a@0", 5, Err("no answer"));
     assert_eq!(next.done(), ["terminate a@0 5"]);
     let snapshot = next.machine.snapshot(&id("a@0")).unwrap();
     let mut again = Next::of(&[("a@0", snapshot)], &["a@0"]);
