@@ -1,5 +1,8 @@
 //! What the kernel tells of a process in `/proc/PID/stat` (proc_pid_stat(5)).
 
+use std::fs::File;
+use std::io::Read;
+
 /// One line of it, as far as it is used. Everybody may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -25,7 +28,11 @@ impl Stat {
     /// That of a process; None when there is no such process.
     #[must_use]
     pub fn of(pid: u32) -> Option<Stat> {
-        Stat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+        let mut line = Vec::with_capacity(1024);
+        // What has no size is not asked for it: that takes as long as to read it.
+        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        file.take(u64::MAX).read_to_end(&mut line).ok()?;
+        Stat::parse(&line)
     }
 
     /// Understands a line.

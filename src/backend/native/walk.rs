@@ -178,8 +178,8 @@ pub(super) fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
     buffer.clear();
-    // Most are smaller than this. Nothing is asked for the size of what has none: it costs as much
-    // as the reading.
+    // Most are smaller than this. What has no size is not asked for it: that takes as long as to
+    // read it.
     buffer.reserve(2048);
     fs::File::open(path).ok()?.take(u64::MAX).read_to_end(buffer).ok()?;
     Some(())
