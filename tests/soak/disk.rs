@@ -1,7 +1,7 @@
 //! The files on disk: what is written how, and what was written last.
 
+use crate::common::rng::Rng;
 use crate::file::{Files, Ground};
-use crate::rng::Rng;
 use crate::yaml;
 use std::collections::BTreeMap;
 use std::fs;

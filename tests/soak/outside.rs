@@ -1,6 +1,7 @@
 //! What can be seen from outside: /proc, what fixtures tell of themselves, ports.
 
-use crate::daemon::DEADLINE;
+use crate::common::processes::{self, descriptors, memory};
+use crate::common::waiting::DEADLINE;
 use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, name};
 use provost::sys::stat::Stat;
 use rustix::process::{Pid, getpriority_process};
@@ -48,9 +49,7 @@ pub fn process(pid: i32) -> Option<Process> {
 }
 
 fn pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    processes::all().map(|pid| pid as i32)
 }
 
 /// Everything with the token of this soak.
@@ -103,11 +102,8 @@ pub struct Cost {
 
 /// What the daemon costs now.
 pub fn cost(pid: u32) -> Cost {
-    let count = |dir: &str| fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
-    let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = memory.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0");
-    let kib = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-    Cost { kib, files: count("fd"), threads: count("task") }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    Cost { kib: memory(pid, "Pss:"), files: descriptors(pid), threads }
 }
 
 /// What fixtures tell.

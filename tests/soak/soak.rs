@@ -1,6 +1,7 @@
 //! One soak: where it stands, and how each step is judged.
 
-use crate::daemon::{DEADLINE, Daemon, Told};
+use crate::common::waiting::DEADLINE;
+use crate::daemon::{Daemon, Told};
 use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::file::{Files, Ground, Instance, name};
