@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What is between the deciding, the keeping and the doing, and about how often it comes.
 const CALLS: [(&str, u64); 6] = [
-    ("rename", 30),
+    ("rename,renameat2", 30),
     ("write,sendto,sendmsg", 60),
     ("openat", 150),
     ("clone3", 8),
