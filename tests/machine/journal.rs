@@ -46,7 +46,7 @@ pub fn shows_what_happened_and_what_to_do(debian: Debian) {
     // The explanation, with the name filled in.
     let explained = machine.run("journalctl -x PROVOST_PROCESS=broken PROVOST_EVENT=gave-up");
     assert!(explained.contains("Subject: Process broken has failed"), "{explained}");
-    assert!(explained.contains("provost why broken"), "{explained}");
+    assert!(explained.contains("provost logs broken"), "{explained}");
 
     // The command line reads it.
     assert_eq!(

@@ -42,7 +42,6 @@ exec systemd-nspawn --quiet --directory=/run/machine/root --boot --register=no -
 
 /// A machine; it ends when this is dropped.
 pub struct Machine {
-    pub debian: Debian,
     name: String,
     package: PathBuf,
     holder: Child,
@@ -76,8 +75,7 @@ impl Machine {
         let name = format!("provost-test-{}-{number}", std::process::id());
         let cgroup = groups.join(&name);
         fs::create_dir(&cgroup).unwrap();
-        let mut machine =
-            Machine { debian, name, package, holder, cgroup, nspawn: None, leader: 0 };
+        let mut machine = Machine { name, package, holder, cgroup, nspawn: None, leader: 0 };
         machine.boot();
         Some(machine)
     }
@@ -231,8 +229,15 @@ impl Machine {
         let all = self.status().into_iter();
         let pids =
             all.filter_map(|(id, one)| Some((id, one["pid"].as_u64().filter(|pid| *pid > 0)?)));
-        let begun = |pid| format!("sed 's/.*) //' /proc/{pid}/stat | cut -d' ' -f20");
-        pids.map(|(id, pid)| (id, (pid, self.run(&begun(pid))))).collect()
+        let pids: Vec<(String, u64)> = pids.collect();
+        let list: Vec<String> = pids.iter().map(|(_, pid)| pid.to_string()).collect();
+        // One that has just ended has none.
+        let begun = self.run(&format!(
+            "for pid in {}; do sed 's/.*) //' /proc/$pid/stat 2>/dev/null | cut -d' ' -f20 || echo; done",
+            list.join(" ")
+        ));
+        let begun = begun.lines().map(str::to_owned);
+        pids.into_iter().zip(begun).map(|((id, pid), begun)| (id, (pid, begun))).collect()
     }
 
     /// The log of a machine, which may be off.

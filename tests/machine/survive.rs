@@ -24,7 +24,7 @@ pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian) {
         );
         daemon = machine.until(&wait).trim().parse().unwrap();
         assert_eq!(machine.running(), before, "{how}");
-        let copies = machine.run("ps -C sleep -o pid= | wc -l");
+        let copies = machine.run("pgrep -xc sleep || true");
         assert_eq!(copies.trim(), "3", "{how}: {copies}");
     };
 
@@ -56,5 +56,5 @@ pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian) {
     assert_eq!(status["tree@0"]["state"], "down", "{status:?}");
     // After all of it, a stop is a stop.
     machine.run("systemctl stop provostd");
-    assert_eq!(machine.run("ps -C sleep -o pid= | wc -l").trim(), "0");
+    assert_eq!(machine.run("pgrep -xc sleep || true").trim(), "0");
 }

@@ -7,10 +7,10 @@ use crate::machine::Machine;
 const GRAPH: &str = r#"
 processes:
   db:
-    shell: 'echo db up >>/tmp/order; trap "echo db down >>/tmp/order; exit" TERM; while :; do sleep 0.05; done'
+    shell: 'trap "echo db >>/tmp/order; exit" TERM; echo up >>/tmp/up; while :; do sleep 0.05; done'
     user: root
   api:
-    shell: 'echo api up >>/tmp/order; trap "sleep 0.3; echo api down >>/tmp/order; exit" TERM; while :; do sleep 0.05; done'
+    shell: 'trap "sleep 0.3; echo api >>/tmp/order; exit" TERM; echo up >>/tmp/up; while :; do sleep 0.05; done'
     user: root
     dependsOn: [db]
 "#;
@@ -19,6 +19,7 @@ pub fn starts_reloads_and_stops(debian: Debian) {
     let Some(machine) = Machine::installed(debian) else { return };
     machine.processes(GRAPH);
     machine.up("db api");
+    machine.until("test $(wc -l </tmp/up) = 2");
     let status = machine.run("systemctl status provostd --no-pager");
     assert!(status.contains("Status: \"2 of 2 running; generation 2\""), "{status}");
     let before = machine.running();
@@ -49,7 +50,7 @@ pub fn starts_reloads_and_stops(debian: Debian) {
 
     // Stopping goes by the graph, and is over when everything is gone.
     machine.run("systemctl stop provostd");
-    assert_eq!(machine.run("cat /tmp/order"), "db up\napi up\napi down\ndb down\n");
+    assert_eq!(machine.run("cat /tmp/order"), "api\ndb\n");
     let left = machine.code("cat /sys/fs/cgroup/system.slice/provostd.service/cgroup.procs");
     assert_ne!(left.0, 0, "{left:?}");
     machine.run("systemctl start provostd");

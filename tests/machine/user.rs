@@ -5,7 +5,11 @@ use crate::machine::Machine;
 
 pub fn a_user_has_their_own(debian: Debian) {
     let Some(machine) = Machine::installed(debian) else { return };
-    machine.run("loginctl enable-linger alice");
+    // What `loginctl enable-linger` does; that wants to be asked from within a session or a service.
+    machine.run(
+        "mkdir -p /var/lib/systemd/linger; touch /var/lib/systemd/linger/alice; \
+         systemctl start user@$(id -u alice)",
+    );
     let alice = |line: &str| {
         format!(
             "cd /home/alice; runuser -u alice -- env XDG_RUNTIME_DIR=/run/user/$(id -u alice) \
