@@ -80,9 +80,11 @@ impl Machine {
         Some(machine)
     }
 
-    /// One that is up and has the package.
+    /// One that is up and has the package, whose processes are children of the daemon.
     pub fn installed(debian: Debian) -> Option<Machine> {
         let machine = Machine::booted(debian)?;
+        machine.run("mkdir /etc/provost");
+        machine.save("/etc/provost/provost.yaml", "processManagement: { backend: native }\n");
         machine.run("dpkg --install /package/provost.deb");
         Some(machine)
     }

@@ -1,5 +1,6 @@
 //! The package, built from this tree as the README says, but not optimised.
 
+use crate::cannot;
 use crate::image::{digest, kept};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +23,7 @@ mount -t overlay overlay -o "lowerdir=${tree%/*},upperdir=$PWD/upper,workdir=$PW
 mount --bind target "$tree/target"
 (
     cd "$tree"
-    export DEB_BUILD_OPTIONS=noopt DPKG_DEB_COMPRESSOR_TYPE=none
+    export DEB_BUILD_OPTIONS=noopt DPKG_DEB_COMPRESSOR_TYPE=gzip DPKG_DEB_COMPRESSOR_LEVEL=1
     dpkg-buildpackage -us -uc -b -d
 )
 mv "${tree%/*}"/provost_*.deb out/provost.deb
@@ -67,6 +68,19 @@ pub fn package() -> Option<PathBuf> {
         assert!(built.success(), "{built}\n{}", fs::read_to_string(log).unwrap());
         Some(())
     })
+}
+
+#[test]
+fn lintian_finds_no_error() {
+    let Some(package) = package() else { return };
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--fail-on", "error", "--allow-root"]).arg(package.join("provost.deb"));
+    let found = match lintian.output() {
+        Ok(found) => found,
+        Err(error) => return cannot(&format!("no lintian: {error}")).unwrap_or_default(),
+    };
+    let said = String::from_utf8_lossy(&found.stdout);
+    assert!(found.status.success(), "{said}\n{}", String::from_utf8_lossy(&found.stderr));
 }
 
 /// The contents of a file, or of all files below a directory.
