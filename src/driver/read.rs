@@ -86,16 +86,24 @@ impl Standing {
         Examined { loaded, plan, diagnostics, is_refused, timings }
     }
 
-    /// A file that was never there is no error; one that is gone keeps what runs.
+    /// A file that was never there is no error; one that is gone keeps what runs. Where nothing is
+    /// to be kept it makes no difference, and a daemon that was restarted could not tell the two
+    /// apart.
     fn find_gone(&self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) {
         let now = Missing::of(loaded);
-        let gone = now.processes && !self.missing.processes;
+        let none = Config::default();
+        let active = self.config.as_deref().unwrap_or(&none);
+        let keeps = !active.processes.is_empty();
+        let gone = now.processes && !self.missing.processes && keeps;
         for problem in diagnostics.iter_mut().filter(|_| gone) {
             if problem.code == "missing-file" {
                 problem.severity = Severity::Error;
             }
         }
-        if now.main && !self.missing.main && !gone && loaded.config.is_some() {
+        let is_same = |config: &Arc<Config>| config.settings == active.settings;
+        let is_known = self.daemon.is_some() || !loaded.config.as_ref().is_some_and(is_same);
+        if now.main && !self.missing.main && !gone && loaded.config.is_some() && (keeps || is_known)
+        {
             let main = &self.location.main;
             let place = Place::whole(Arc::new(main.clone()));
             let message = format!("{} is gone; its settings stay in force", main.display());
