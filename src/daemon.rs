@@ -6,14 +6,14 @@ use crate::backend::native::{NativeBackend, NativeOptions, sink};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
 use crate::core::snapshot::Restored;
-use crate::driver::handle::{Handle, ReloadOptions, Trigger};
+use crate::driver::handle::{Handle, ReloadOptions, Trigger, Turn};
 use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
-use crate::sys::listen;
+use crate::sys::{listen, memory};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 pub use crate::bus::Bus;
 
@@ -143,6 +144,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let hurry = Arc::new(Notify::new());
     let leave = Arc::new(Notify::new());
     let asked = Asked { hurry: hurry.clone(), leave: may_leave.then(|| leave.clone()) };
+    tokio::spawn(give_memory_back(handle.subscribe()));
     tokio::spawn(signals.watch(handle, asked));
     let code = tokio::select! {
         code = driver.run() => code,
@@ -224,6 +226,20 @@ async fn listen(
         },
         Ok(()) = is_serving.changed() => Ok(()),
         () = tokio::time::sleep(BUS_PATIENCE) => Ok(()),
+    }
+}
+
+/// After each reload: reading a file takes many times of what is kept of it.
+async fn give_memory_back(mut turns: broadcast::Receiver<Arc<Turn>>) {
+    loop {
+        match turns.recv().await {
+            Ok(turn) if turn.reloads.is_empty() => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => {
+                // It locks what all need for their memory, but only where it is looking.
+                let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            }
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 
@@ -342,12 +358,9 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process had it ignore a signal (proc(5), `SigIgn`).
+/// Whether whoever started this process had it ignore a signal.
 fn is_ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (kind.as_raw_value() - 1)) != 0
+    crate::sys::signal::ignored().unwrap_or(0) & (1 << (kind.as_raw_value() - 1)) != 0
 }
 
 /// What comes of it is in the log.
