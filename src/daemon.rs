@@ -5,6 +5,7 @@ use crate::backend::native::console::ConsoleOptions;
 use crate::backend::native::{NativeBackend, NativeOptions, sink};
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode};
+use crate::core::ids::{InstanceId, Run};
 use crate::core::snapshot::Restored;
 use crate::driver::handle::{Handle, ReloadOptions, Trigger, Turn};
 use crate::driver::{self, Driver, Keeping};
@@ -15,10 +16,11 @@ use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
 use crate::sys::{listen, memory};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +110,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     // Before anything is read or written: there may be another daemon in the same place.
     let _place = options.runtime.as_deref().map(store::lock::take).transpose();
     let _place = _place.map_err(|taken| taken.to_string())?;
-    let sockets = bind(&options).await?;
+    let sockets = bind(&options)?;
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
     let backend = NativeBackend::new(
@@ -126,16 +128,21 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         },
     )
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, remarks } = found;
-    let stored = listen::inherited().into_iter();
-    let stored = stored.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    let Found { mut restored, missing, remarks } = found;
+    let notifier = Notifier::from_environment();
+    let (names, stored) = stored_pidfds(listen::inherited());
     restored.there = backend.recover(kept_runs(&restored), stored).await;
-    let keeping = Keeping { store, restored, remarks };
+    for name in names {
+        // What goes on is taken back when it ends.
+        if stored_run(&name).is_none_or(|run| !restored.there.contains(&run)) {
+            notifier.take_back(name);
+        }
+    }
+    let keeping = Keeping { store, restored, missing, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
-    let notifier = Notifier::from_environment();
     let unsent = notifier.unsent();
     // Who is started by nobody is followed by nobody.
     let may_leave = notifier.is_heard() && !options.foreground;
@@ -163,6 +170,16 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     Ok(code)
 }
 
+/// What the service manager had stored: the name of each, and those that stand for runs.
+fn stored_pidfds(
+    inherited: Vec<(String, OwnedFd)>,
+) -> (BTreeSet<String>, HashMap<(InstanceId, Run), OwnedFd>) {
+    let names = inherited.iter().map(|(name, _)| name.clone()).collect();
+    let pidfds = inherited.into_iter();
+    let pidfds = pidfds.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    (names, pidfds)
+}
+
 /// The runs that may still be there.
 fn kept_runs(restored: &Restored) -> Vec<Kept> {
     let runs = restored.instances.iter().filter_map(|(id, kept)| {
@@ -174,30 +191,16 @@ fn kept_runs(restored: &Restored) -> Vec<Kept> {
 
 /// Takes the private sockets. Nothing but another daemon in the same place is a reason not to
 /// supervise: where nobody can ask, processes are kept running all the same.
-async fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
+fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
     let mut sockets = Vec::new();
     for path in &options.sockets {
-        match bind_one(path).await {
+        match PrivateSocket::bind(path) {
             Ok(socket) => sockets.push(socket),
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
     }
     Ok(sockets)
-}
-
-/// What a daemon that was killed was just starting has its descriptors until it executes: its socket
-/// answers for that long. Nobody tells when it is over.
-async fn bind_one(path: &Path) -> Result<PrivateSocket, ServeError> {
-    const TRIES: u32 = 50;
-    const PAUSE: Duration = Duration::from_millis(100);
-    for _ in 1..TRIES {
-        match PrivateSocket::bind(path) {
-            Err(ServeError::Taken(_)) => tokio::time::sleep(PAUSE).await,
-            other => return other,
-        }
-    }
-    PrivateSocket::bind(path)
 }
 
 /// Serves the objects on the private sockets and the bus.

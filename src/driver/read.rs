@@ -7,8 +7,9 @@ use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources,
 use crate::core::ids::ProcessId;
 use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
+use crate::store::Missing;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,23 +26,17 @@ pub(super) struct Standing {
 }
 
 /// Which files are missing that could be there, and where others are.
-#[derive(Clone, Default)]
-pub(super) struct Missing {
-    main: bool,
-    processes: bool,
-    /// The drop-in directory, where files were read from it.
-    drop_ins: Option<PathBuf>,
+pub(super) fn missing(loaded: &Loaded) -> Missing {
+    let mut files = loaded.sources.files.iter();
+    let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
+    let mut files = loaded.sources.files.iter();
+    let has_drop_ins = files.any(|file| file.kind == SourceKind::DropIn);
+    let drop_ins = has_drop_ins.then(|| text(&loaded.sources.drop_ins));
+    Missing { main, processes: loaded.missing, drop_ins }
 }
 
-impl Missing {
-    pub(super) fn of(loaded: &Loaded) -> Missing {
-        let mut files = loaded.sources.files.iter();
-        let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
-        let mut files = loaded.sources.files.iter();
-        let has_drop_ins = files.any(|file| file.kind == SourceKind::DropIn);
-        let drop_ins = has_drop_ins.then(|| loaded.sources.drop_ins.clone());
-        Missing { main, processes: loaded.missing, drop_ins }
-    }
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// A configuration that was read and judged.
@@ -86,31 +81,23 @@ impl Standing {
         Examined { loaded, plan, diagnostics, is_refused, timings }
     }
 
-    /// A file that was never there is no error; one that is gone keeps what runs. Where nothing is
-    /// to be kept it makes no difference, and a daemon that was restarted could not tell the two
-    /// apart.
+    /// A file that was never there is no error; one that is gone keeps what runs.
     fn find_gone(&self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) {
-        let now = Missing::of(loaded);
-        let none = Config::default();
-        let active = self.config.as_deref().unwrap_or(&none);
-        let keeps = !active.processes.is_empty();
-        let gone = now.processes && !self.missing.processes && keeps;
+        let now = missing(loaded);
+        let gone = now.processes && !self.missing.processes;
         for problem in diagnostics.iter_mut().filter(|_| gone) {
             if problem.code == "missing-file" {
                 problem.severity = Severity::Error;
             }
         }
-        let is_same = |config: &Arc<Config>| config.settings == active.settings;
-        let is_known = self.daemon.is_some() || !loaded.config.as_ref().is_some_and(is_same);
-        if now.main && !self.missing.main && !gone && loaded.config.is_some() && (keeps || is_known)
-        {
+        if now.main && !self.missing.main && !gone && loaded.config.is_some() {
             let main = &self.location.main;
             let place = Place::whole(Arc::new(main.clone()));
             let message = format!("{} is gone; its settings stay in force", main.display());
             diagnostics.push(Diagnostic::error("missing-file", place, message));
         }
         let Sources { drop_ins, has_drop_ins, .. } = &loaded.sources;
-        if self.missing.drop_ins.as_ref() == Some(drop_ins) && !has_drop_ins && !gone {
+        if self.missing.drop_ins == Some(text(drop_ins)) && !has_drop_ins && !gone {
             let place = Place::whole(Arc::new(drop_ins.clone()));
             let message = format!("{} is gone; what its files say stays", drop_ins.display());
             let problem = Diagnostic::error("missing-file", place, message);
