@@ -46,14 +46,6 @@ async fn running(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
 }
 
 #[tokio::test]
-async fn a_file_that_was_never_there_is_no_error_after_a_restart_either() {
-    let mut daemon = Daemon::prepare(|_| {}).run().killed_and_again();
-    let manager = daemon.client().await.manager().await.unwrap();
-    assert!(manager.valid, "{manager:?}\n{}", daemon.log());
-    assert!(daemon.stop().success());
-}
-
-#[tokio::test]
 async fn everything_goes_on_as_it_was() {
     let daemon = Daemon::start(FILE);
     daemon.client().await.stop(&["off".into()], |_| {}).await.unwrap();
