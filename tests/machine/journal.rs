@@ -5,7 +5,7 @@ use crate::machine::Machine;
 
 const THREE: &str = r#"
 processes:
-  web: { shell: 'echo one; echo two >&2; exec sleep infinity' }
+  web: { shell: 'trap "echo sentinel" USR1; echo one; echo two >&2; while :; do sleep 0.1; done' }
   brief: { shell: 'echo last words', restartPolicy: { condition: "no" } }
   broken: { shell: 'echo why; exit 3', restartPolicy: { condition: "no" } }
 "#;
@@ -53,7 +53,11 @@ pub fn shows_what_happened_and_what_to_do(debian: Debian) {
         machine.run("provost --system logs brief 2>/dev/null | sed 's/.*: //'"),
         "last words\n"
     );
-    let followed = "timeout 20 provost --system logs web -f 2>/dev/null | grep -m1 'sentinel' & sleep 0.1; wait";
-    machine.processes(&THREE.replace("echo one", "sleep 0.3; echo sentinel"));
-    assert!(machine.run(followed).contains("sentinel"));
+    // And follows it.
+    let followed = machine.run(
+        "coproc timeout 20 provost --system logs web -f 2>/dev/null; \
+         read -r _ <&${COPROC[0]}; provost --system signal USR1 web >/dev/null; \
+         grep -m1 sentinel <&${COPROC[0]}; kill $COPROC_PID",
+    );
+    assert!(followed.contains("sentinel"), "{followed}");
 }
