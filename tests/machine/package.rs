@@ -36,8 +36,12 @@ rmdir "$scratch"
 const PARTS: [&str; 8] =
     ["debian", "systemd", "dbus", "packaging", "docs", "README.md", "Cargo.toml", "Cargo.lock"];
 
-/// A directory with the package as `provost.deb`.
+/// A directory with the package as `provost.deb`: the one that is given, such as a release, or one of
+/// this tree.
 pub fn package() -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os("PROVOST_TEST_PACKAGE") {
+        return Some(given.into());
+    }
     let mut parts = vec![BUILD.to_owned()];
     for program in [
         env!("CARGO_BIN_EXE_provost"),
