@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod container;
+mod example;
 mod first;
 mod places;
 #[allow(dead_code)]

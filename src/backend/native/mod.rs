@@ -67,7 +67,7 @@ pub struct NativeOptions {
     pub environment: Arc<BTreeMap<String, String>>,
     /// The user of processes that name none, in [`Mode::System`].
     pub default_user: Arc<str>,
-    /// The name of this daemon, in control groups and units: it tells two daemons apart.
+    /// The name of this daemon, in control groups: it tells two daemons apart.
     pub name: String,
     /// The socket of the journal, [`crate::journal::stream::socket`]; None in the foreground.
     pub journal: Option<PathBuf>,
@@ -92,7 +92,6 @@ struct Inner {
     mode: Mode,
     environment: Arc<BTreeMap<String, String>>,
     default_user: Arc<str>,
-    name: String,
     journal: Option<PathBuf>,
     log_program: PathBuf,
     caller: UserRecord,
@@ -144,7 +143,6 @@ impl NativeBackend {
             console: Arc::new(Console::new(options.console)),
             environment: options.environment,
             default_user: options.default_user,
-            name: options.name,
             journal: options.journal,
             log_program: options.log_program,
             shown: Mutex::default(),
