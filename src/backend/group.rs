@@ -7,10 +7,21 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-type Listeners = Arc<Mutex<HashMap<WatchDescriptor, Arc<Notify>>>>;
+type Listeners = Arc<Mutex<Known>>;
+
+/// Who wants to know what.
+#[derive(Default)]
+struct Known {
+    /// By the watch on `cgroup.events`.
+    changes: HashMap<WatchDescriptor, Arc<Notify>>,
+    /// By the directory of the group.
+    removals: HashMap<PathBuf, Arc<Notify>>,
+    /// What the watches on directories above groups are on.
+    above: HashMap<WatchDescriptor, PathBuf>,
+}
 
 /// Hears from the kernel when groups become empty.
 pub struct GroupEvents {
@@ -55,12 +66,25 @@ impl GroupEvents {
         let mut watches = self.watches.clone();
         let watch = watches.add(path.join("cgroup.events"), WatchMask::MODIFY)?;
         let changed = Arc::new(Notify::new());
-        let listener = changed.clone();
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(watch.clone(), listener);
+        lock(&self.listeners).changes.insert(watch.clone(), changed.clone());
         Ok(Watched { path, changed, watch, watches, listeners: self.listeners.clone() })
+    }
+
+    /// The same for a group that somebody else may remove at any moment. Word that it became empty
+    /// is lost when it is gone before the kernel comes to tell; that it is gone is told by the
+    /// directory above.
+    ///
+    /// # Errors
+    /// As [`GroupEvents::watch`].
+    pub fn watch_foreign(&self, path: PathBuf) -> io::Result<Watched> {
+        if let Some(parent) = path.parent() {
+            let above = self.watches.clone().add(parent, WatchMask::DELETE)?;
+            lock(&self.listeners).above.insert(above, parent.to_owned());
+        }
+        let watched = self.watch(path)?;
+        let removed = watched.changed.clone();
+        lock(&self.listeners).removals.insert(watched.path.clone(), removed);
+        Ok(watched)
     }
 }
 
@@ -116,7 +140,13 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.watch);
+        let mut known = lock(&self.listeners);
+        known.changes.remove(&self.watch);
+        // The next one in the same place may be watched already.
+        if known.removals.get(&self.path).is_some_and(|own| Arc::ptr_eq(own, &self.changed)) {
+            known.removals.remove(&self.path);
+        }
+        drop(known);
         // Gone already when the group is.
         let _ = self.watches.remove(self.watch.clone());
     }
@@ -126,14 +156,25 @@ async fn listen(inotify: Inotify, listeners: Listeners) {
     let Ok(mut events) = inotify.into_event_stream(vec![0; 4096]) else { return };
     while let Some(event) = events.next().await {
         let Ok(event) = event else { continue };
-        let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&listeners);
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             // Any of them may have changed.
-            listeners.values().for_each(|listener| listener.notify_one());
-        } else if let Some(listener) = listeners.get(&event.wd) {
+            known.changes.values().for_each(|listener| listener.notify_one());
+        } else if let Some(listener) = known.changes.get(&event.wd) {
+            listener.notify_one();
+        } else if event.mask.contains(EventMask::IGNORED) {
+            known.above.remove(&event.wd);
+        } else if let (Some(above), Some(name)) = (known.above.get(&event.wd), &event.name)
+            && let Some(listener) = known.removals.get(&above.join(name))
+        {
             listener.notify_one();
         }
     }
+}
+
+/// Nothing panics while it holds this.
+fn lock(listeners: &Listeners) -> MutexGuard<'_, Known> {
+    listeners.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The groups below a group.

@@ -225,6 +225,11 @@ pub async fn end_all(environment: &BTreeMap<String, String>, name: &str, token: 
     let given = environment.get(cgroup::VARIABLE).map(String::as_str);
     let groups = Cgroups::find_left(given, name);
     let mut left = groups.map(|groups| in_groups(&groups, &BTreeSet::new())).unwrap_or_default();
-    left.extend(Marks::new(token).map(|marks| marked(&census, marks, &BTreeSet::new())).into_iter().flatten());
+    left.extend(
+        Marks::new(token)
+            .map(|marks| marked(&census, marks, &BTreeSet::new()))
+            .into_iter()
+            .flatten(),
+    );
     join_all(left.iter().map(end_stray)).await;
 }

@@ -140,8 +140,7 @@ async fn live_on(
         let _ = inner.facts.send(event);
     };
     let failed = found.state == "failed" && !found.has_job;
-    let mut placed =
-        Placed { unit, watch, main: found.main, pid_file: None, logged: None, gate };
+    let mut placed = Placed { unit, watch, main: found.main, pid_file: None, logged: None, gate };
     // It may have been killed between asking for the start and hearing of it.
     let executed = match found.has_job {
         true => placed.wait_until_started(inner, run, &mut orders).await,

@@ -112,8 +112,7 @@ async fn begin(
         return Err(failure(SpawnStage::Exec, first, text));
     }
     let unit = inner.names.of_command(instance, random());
-    let environment =
-        inner.write_environment(&unit, &variables).map_err(|io| output_error(&io))?;
+    let environment = inner.write_environment(&unit, &variables).map_err(|io| output_error(&io))?;
     let (read, write) = pipe()?;
     let cwd = exec.cwd.render(instance.index);
     let program = Program {

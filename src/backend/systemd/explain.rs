@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_step_and_the_reason_are_told() {
-        let text = |executable: &str, status| attempt(executable).explain(&exited(status)).to_string();
+        let text =
+            |executable: &str, status| attempt(executable).explain(&exited(status)).to_string();
         assert_eq!(text("sh", 200), "changing directory to /nowhere: No such file or directory");
         let missing = "executing no-such (searched in /usr/bin:/bin): No such file or directory";
         assert_eq!(text("no-such", 203), missing);

@@ -63,9 +63,8 @@ pub(super) async fn connect(
         Route::File => {
             let (path, identity) = (path().unwrap_or_default(), identity.clone());
             let open = move || open_to_write(&identity, &path, umask);
-            let broken = |error: tokio::task::JoinError| {
-                failure(SpawnStage::LogFile, "", error.to_string())
-            };
+            let broken =
+                |error: tokio::task::JoinError| failure(SpawnStage::LogFile, "", error.to_string());
             let file = tokio::task::spawn_blocking(open).await.map_err(broken)??;
             Ok(only(Output::Held(file.into())))
         }
@@ -321,4 +320,3 @@ pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), SpawnError> {
 pub(super) fn output_error(error: &io::Error) -> SpawnError {
     failure(SpawnStage::Output, "", reason(error))
 }
-

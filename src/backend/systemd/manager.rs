@@ -6,6 +6,7 @@
 //! closes, a new connection is made, and everybody who watches a unit is told to look at it again,
 //! because what happened meanwhile was told to nobody.
 
+use super::socket;
 use super::unit::{Properties, SERVICE, object_path, run_of};
 use crate::core::ids::Run;
 use futures_util::StreamExt;
@@ -349,7 +350,8 @@ impl Manager {
             let value = values.get(name).and_then(|value| value.try_clone().ok());
             value.and_then(|value| String::try_from(value).ok()).unwrap_or_default()
         };
-        if text(&whole, "LoadState") != "loaded" {
+        // One that can no longer be loaded still has its processes.
+        if text(&whole, "LoadState") == "not-found" && text(&whole, "ActiveState") == "inactive" {
             return Ok(None);
         }
         let fields = service.remove("LogExtraFields");
@@ -416,8 +418,9 @@ impl Manager {
             }
             Err(zbus::Error::InputOutput(_)) => {
                 // Whoever tries again must not find the same one.
-                let is_other =
-                    |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &link));
+                let is_other = |now: &Option<Arc<Link>>| {
+                    now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &link))
+                };
                 let _ = links.wait_for(is_other).await;
                 Err(CallError::Lost)
             }
@@ -541,11 +544,7 @@ async fn keep(manager: Weak<Manager>, mut stream: MessageStream) {
 /// A connection on which everything about units is told.
 async fn connect(way: &Way) -> zbus::Result<(Link, MessageStream)> {
     let connection = match way {
-        Way::Socket(path) => {
-            let stream = std::os::unix::net::UnixStream::connect(path)?;
-            stream.set_nonblocking(true)?;
-            Builder::unix_stream(stream).p2p().build().await?
-        }
+        Way::Socket(path) => Builder::socket(socket::connect(path).await?).p2p().build().await?,
         Way::SystemBus => Builder::system().build().await?,
         Way::UserBus => Builder::session().build().await?,
     };
@@ -572,7 +571,9 @@ async fn listen(connection: &Connection) -> zbus::Result<OwnedUniqueName> {
             "type='signal',sender='{NAME}',interface='{PROPERTIES}',member='PropertiesChanged',\
              path_namespace='/org/freedesktop/systemd1/unit',arg0='{SERVICE}'"
         ),
-        format!("type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{NAME}'"),
+        format!(
+            "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{NAME}'"
+        ),
     ];
     for rule in &rules {
         bus.add_match_rule(rule.as_str().try_into()?).await?;

@@ -10,6 +10,7 @@
 //! | `explain` | why a start failed |
 //! | `command` | commands beside a run, such as exec checks |
 //! | `log` | where output goes |
+//! | `socket` | the stream of systemd's private socket |
 //! | `passing` | units of programs of ours |
 //!
 //! systemd decides nothing: a unit is not restarted, has no limit of starts, and remains after the
@@ -24,6 +25,7 @@ pub mod manager;
 mod passing;
 mod pid_file;
 mod run;
+mod socket;
 pub mod status;
 pub mod unit;
 
@@ -33,6 +35,7 @@ use self::manager::{Manager, Way};
 use self::run::{Gate, Handle, Order};
 use self::unit::Names;
 use super::group::GroupEvents;
+use super::native::census::{self, Process};
 use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
@@ -138,8 +141,7 @@ impl SystemdBackend {
         let environments = options.runtime.join("environment");
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments);
         made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", environments.display())))?;
-        let identities =
-            Identities::new(options.mode, options.default_user, &options.environment);
+        let identities = Identities::new(options.mode, options.default_user, &options.environment);
         let inner = Inner {
             facts,
             environment: options.environment,
@@ -262,11 +264,17 @@ impl Backend for SystemdBackend {
     fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {
         let group = self.handle(instance, run)?.group()?;
         let cpu = group.number("cpu.stat", Some("usage_usec "));
+        let (memory, tasks) =
+            (group.number("memory.current", None), group.number("pids.current", None));
+        // Where there is no controller, what can be counted is.
+        let counted =
+            || -> Vec<Process> { group.pids().into_iter().filter_map(census::read).collect() };
+        let counted = if memory.is_none() || tasks.is_none() { counted() } else { Vec::new() };
+        let page = rustix::param::page_size() as u64;
         Some(Usage {
-            memory: group.number("memory.current", None),
+            memory: memory.or_else(|| Some(counted.iter().map(|one| one.pages * page).sum())),
             cpu: cpu.map(|micros| micros * 1000),
-            // Where there is no controller, what can be counted is.
-            tasks: group.number("pids.current", None).or_else(|| Some(group.pids().len() as u64)),
+            tasks: tasks.or_else(|| Some(counted.iter().map(|one| one.threads).sum())),
         })
     }
 

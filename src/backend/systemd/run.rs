@@ -274,9 +274,9 @@ async fn start(
         let main = placed.main.clone();
         let explained = tokio::task::spawn_blocking(move || attempt.explain(&main)).await;
         placed.unload(manager).await;
-        return Err(explained.unwrap_or_else(|error| {
-            failure(SpawnStage::Fork, "", error.to_string())
-        }));
+        return Err(
+            explained.unwrap_or_else(|error| failure(SpawnStage::Fork, "", error.to_string()))
+        );
     }
     if let Outcome::Stopped = outcome {
         placed.unload(manager).await;
@@ -442,7 +442,6 @@ impl Placed {
 
     /// Gets hold of the main process and of the control group.
     pub(super) async fn look_into(&mut self, inner: &Inner, handle: &Handle, pid: u32) {
-        *self.gate = Some(pid);
         let group = loop {
             match inner.manager.get::<String>(&self.unit, SERVICE, "ControlGroup").await {
                 Ok(group) => break group,
@@ -454,7 +453,7 @@ impl Placed {
         // A unit that has ended and has nothing in it has no group any more.
         let Some(directory) = directory_of(&group).filter(|_| !group.is_empty()) else { return };
         let watched = loop {
-            match inner.groups.watch(directory.clone()) {
+            match inner.groups.watch_foreign(directory.clone()) {
                 Ok(watched) => break watched,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return,
                 Err(error) => {
@@ -471,8 +470,7 @@ impl Placed {
         // The number may be another's by now; whoever is in the group is of this run.
         let main = crate::sys::signal::open(pid).ok().flatten();
         let main = main.filter(|_| watched.pids().contains(&pid)).map(Arc::new);
-        *lock(&handle.seen) =
-            Seen { main, group: Some(Arc::new(Group { name: group, watched })) };
+        *lock(&handle.seen) = Seen { main, group: Some(Arc::new(Group { name: group, watched })) };
     }
 
     async fn ask_stop(&self, manager: &Manager) -> Option<String> {
@@ -504,6 +502,7 @@ impl Placed {
     /// Waits until the unit is unloaded. While the machine goes down that is not before the daemon
     /// has ended.
     async fn unloaded(&mut self, manager: &Manager, job: Option<String>) {
+        *self.gate = self.main.pid.or(*self.gate);
         while let Some(job) = &job {
             match self.watch.next().await {
                 UnitEvent::JobRemoved { job: of, .. } if of == *job => break,

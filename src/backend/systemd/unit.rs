@@ -130,11 +130,11 @@ impl Program<'_> {
     /// The properties that say what runs. Nothing of the environment is among them: any user can
     /// read properties.
     pub fn properties<F: AsFd>(&self, output: &Output<F>) -> std::io::Result<Properties> {
-        let words: Vec<String> = self.argv.iter().map(|word| word.value().to_owned()).collect();
-        let no_expansion = vec!["no-env-expand".to_owned()];
-        let command = vec![(self.executable(), words, no_expansion)];
+        let words: Vec<String> = self.argv.iter().map(|word| unexpanded(word.value())).collect();
+        let ignores_failure = false;
+        let command = vec![(self.executable(), words, ignores_failure)];
         let mut all: Properties = vec![
-            ("ExecStartEx", command.into()),
+            ("ExecStart", command.into()),
             ("WorkingDirectory", self.cwd.to_owned().into()),
             ("UMask", self.umask.into()),
             // systemd ignores it for what it starts, unless told otherwise.
@@ -201,6 +201,13 @@ impl Program<'_> {
     }
 }
 
+/// An argument in which systemd expands no variable. `ExecStartEx` has a flag for that, but systemd
+/// 252 writes it into the file of the unit under a name that it does not know when it reads the file
+/// again, at the next daemon-reload, and then refuses the unit.
+fn unexpanded(word: &str) -> String {
+    word.replace('$', "$$")
+}
+
 /// What a unit of an instance has besides what runs in it.
 pub struct Life<'a> {
     /// Of which instance.
@@ -222,7 +229,7 @@ impl Life<'_> {
         let instance = self.instance;
         let fields = [
             format!("PROVOST_PROCESS={}", instance.process),
-            format!("PROVOST_INSTANCE={instance}"),
+            format!("PROVOST_INSTANCE={}", instance.index),
             format!("{RUN_FIELD}{}", self.run),
         ];
         let mut all = common(self.description, self.daemon);
@@ -413,8 +420,7 @@ mod tests {
         assert_eq!(text("Group"), "\"8\"");
         assert_eq!(text("Nice"), "-5");
         assert!(text("UMask").contains("23"), "{}", text("UMask"));
-        assert!(text("ExecStartEx").contains("a $B %n"));
-        assert!(text("ExecStartEx").contains("no-env-expand"));
+        assert!(text("ExecStart").contains("a $$B %n"));
         assert_eq!(text("Environment"), "");
     }
 
