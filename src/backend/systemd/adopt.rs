@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Finds what is there of these runs, and goes on with it; ends what is ours and of none of them.
 pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(InstanceId, Run)> {
     // What another daemon was just handing over: it is gone, and so is who wanted it.
-    for entry in std::fs::read_dir(&inner.environments).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(&inner.handovers).into_iter().flatten().flatten() {
         let _ = std::fs::remove_file(entry.path());
     }
     let mut units = find(&inner.manager, &inner.names).await;

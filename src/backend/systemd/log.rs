@@ -4,9 +4,9 @@
 //! by us, as the user whose they are, and handed over. What rotates them, `provost-log`, is a unit
 //! of its own: it outlives the daemon, and does not belong to the run.
 
-use super::Inner;
 use super::passing::Passing;
 use super::unit::{self, Output, Program};
+use super::{Handover, Inner};
 use crate::backend::LogRequest;
 use crate::backend::native::census::random;
 use crate::backend::native::identity::Identity;
@@ -19,6 +19,7 @@ use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use crate::core::spec::{ExecSpec, Rendered, Text};
 use crate::journal::stream;
+use rustix::fs::CWD;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -39,6 +40,30 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Connected {
     pub output: Output<OwnedFd>,
     pub logged: Option<oneshot::Receiver<()>>,
+    pub pipe: Option<Pipe>,
+}
+
+/// What a run writes to and a program of ours reads from. It has a name, because what systemd is
+/// given as a descriptor it keeps, and then the end of file would not come with the end of the run.
+///
+/// To be kept until the run was started: before, it has no other writer.
+pub(super) struct Pipe {
+    file: Handover,
+    _write: OwnedFd,
+}
+
+impl Pipe {
+    /// A pipe, and its reading end.
+    fn new(inner: &Inner, instance: &InstanceId) -> io::Result<(Pipe, OwnedFd)> {
+        use rustix::fs::{FileType, Mode, OFlags, fcntl_setfl, mknodat, open};
+        let file = inner.handover(&format!("{instance}.log"));
+        mknodat(CWD, &file.0, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let read = open(&file.0, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        fcntl_setfl(&read, OFlags::empty())?;
+        let write = open(&file.0, flags | OFlags::WRONLY, Mode::empty())?;
+        Ok((Pipe { file, _write: write }, read))
+    }
 }
 
 /// Opens what a run writes to.
@@ -52,7 +77,7 @@ pub(super) async fn connect(
     identity: &Identity,
     umask: u32,
 ) -> Result<Connected, SpawnError> {
-    let only = |output| Connected { output, logged: None };
+    let only = |output| Connected { output, logged: None, pipe: None };
     let path = || exec.log_file.as_ref().map(|path| path.rendered(instance.index));
     match Route::of(exec, true) {
         Route::Null => Ok(only(Output::Null)),
@@ -85,8 +110,10 @@ pub(super) async fn connect(
                 rotation,
                 copy,
             };
-            let (write, done) = start_writing(inner, writing).await?;
-            Ok(Connected { output: Output::Held(write), logged: Some(done) })
+            let (pipe, read) = Pipe::new(inner, instance).map_err(|io| output_error(&io))?;
+            let logged = Some(start_writing(inner, writing, read).await?);
+            let output = Output::File(pipe.file.0.clone());
+            Ok(Connected { output, logged, pipe: Some(pipe) })
         }
     }
 }
@@ -161,13 +188,12 @@ struct Writer {
     reports: Reports,
 }
 
-/// Starts to write a log. Comes back with what the process gets, and with what comes when the last
-/// line was written.
+/// Starts to write a log. What is returned comes when the last line was written.
 async fn start_writing(
     inner: &Arc<Inner>,
     writing: Writing,
-) -> Result<(OwnedFd, oneshot::Receiver<()>), SpawnError> {
-    let (read, write) = pipe()?;
+    read: OwnedFd,
+) -> Result<oneshot::Receiver<()>, SpawnError> {
     let writer = start_writer(inner, &writing, &read).await?;
     let (sender, done) = oneshot::channel();
     let inner = inner.clone();
@@ -178,7 +204,7 @@ async fn start_writing(
         // Nobody may wait.
         let _ = sender.send(());
     });
-    Ok((write, done))
+    Ok(done)
 }
 
 /// Sees to it that somebody writes until the end of file. We hold the reading end too, so that

@@ -69,7 +69,7 @@ pub struct SystemdOptions {
     pub names: Names,
     /// The program that writes log files, [`super::native::sink::program`].
     pub log_program: PathBuf,
-    /// Where environments are kept while processes are started; this daemon's alone.
+    /// Where environments are while processes are started; this daemon's alone.
     pub runtime: PathBuf,
     /// In the marks of processes that a daemon with the native backend has started here.
     pub token: u32,
@@ -91,8 +91,8 @@ struct Inner {
     manager: Arc<Manager>,
     groups: GroupEvents,
     log_program: PathBuf,
-    /// Where environments are.
-    environments: PathBuf,
+    /// Where files are that systemd is to find.
+    handovers: PathBuf,
     token: u32,
     runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
     /// One run of an instance after the other.
@@ -138,9 +138,9 @@ impl SystemdBackend {
                 "there is no cgroup version 2 hierarchy here, by which systemd knows its units",
             ));
         }
-        let environments = options.runtime.join("environment");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&environments);
-        made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", environments.display())))?;
+        let handovers = options.runtime.join("handover");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&handovers);
+        made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", handovers.display())))?;
         let identities = Identities::new(options.mode, options.default_user, &options.environment);
         let inner = Inner {
             facts,
@@ -152,7 +152,7 @@ impl SystemdBackend {
             manager: Manager::start(way).await?,
             groups: GroupEvents::new()?,
             log_program: options.log_program,
-            environments,
+            handovers,
             token: options.token,
             runs: Mutex::default(),
             gates: Mutex::default(),
@@ -188,21 +188,27 @@ impl Inner {
         &self,
         unit: &str,
         variables: &BTreeMap<String, String>,
-    ) -> io::Result<EnvironmentFile> {
-        let file = EnvironmentFile(self.environments.join(unit));
-        // One that another daemon has left.
-        let _ = fs::remove_file(&file.0);
+    ) -> io::Result<Handover> {
+        let file = self.handover(unit);
         let mut options = fs::OpenOptions::new();
         let mut open = options.write(true).create_new(true).mode(0o600).open(&file.0)?;
         io::Write::write_all(&mut open, unit::environment_file(variables).as_bytes())?;
         Ok(file)
     }
+
+    /// A place for a file that systemd is to find.
+    fn handover(&self, name: &str) -> Handover {
+        let file = Handover(self.handovers.join(name));
+        // One that another daemon has left.
+        let _ = fs::remove_file(&file.0);
+        file
+    }
 }
 
-/// An environment on its way to systemd, which reads it when it starts the process.
-struct EnvironmentFile(PathBuf);
+/// A file on its way to systemd, which opens it when it starts the process.
+struct Handover(PathBuf);
 
-impl Drop for EnvironmentFile {
+impl Drop for Handover {
     fn drop(&mut self) {
         // What is left is removed by the next daemon.
         let _ = fs::remove_file(&self.0);

@@ -4,12 +4,12 @@
 //! for a run is done to the unit of the next one.
 
 use super::explain::Attempt;
-use super::log::{self, Connected};
+use super::log::{self, Connected, Pipe};
 use super::manager::{CallError, MainChange, Manager, Observed, UnitEvent, Watch};
 use super::pid_file::PidFile;
 use super::status::{OF_SYSTEMD, exit_status};
 use super::unit::{Life, Program, Properties, SERVICE};
-use super::{EnvironmentFile, Inner, bad_variable, lock};
+use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::native::cgroup::directory_of;
 use crate::backend::native::launch::{failure, reason};
@@ -169,7 +169,8 @@ fn stopped_before() -> SpawnError {
 struct Prepared {
     attempt: Attempt,
     properties: Properties,
-    environment: EnvironmentFile,
+    /// Not needed any more once the process was started.
+    handovers: (Handover, Option<Pipe>),
     pid_file: Option<Rendered>,
     logged: Option<oneshot::Receiver<()>>,
     gate: OwnedMutexGuard<Option<u32>>,
@@ -186,7 +187,7 @@ async fn prepare(
     let gate = inner.gate(instance).lock_owned().await;
     let identity = inner.identities.find(exec).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
-    let Connected { output, logged } =
+    let Connected { output, logged, pipe } =
         log::connect(inner, instance, exec, &identity, umask).await?;
     let variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
@@ -238,7 +239,8 @@ async fn prepare(
         max_files: exec.max_files,
     };
     let pid_file = exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
-    Ok(Prepared { attempt, properties, environment, pid_file, logged, gate })
+    let handovers = (environment, pipe);
+    Ok(Prepared { attempt, properties, handovers, pid_file, logged, gate })
 }
 
 /// Starts the unit. Comes back with it and its main process, or when nothing is left of it.
@@ -249,7 +251,7 @@ async fn start(
     prepared: Prepared,
     orders: &mut Orders,
 ) -> Result<(Placed, u32), SpawnError> {
-    let Prepared { attempt, properties, environment, pid_file, logged, gate } = prepared;
+    let Prepared { attempt, properties, handovers, pid_file, logged, gate } = prepared;
     let unit = attempt.unit.clone();
     let manager = &inner.manager;
     let mut placed = Placed {
@@ -269,7 +271,7 @@ async fn start(
     drop(properties);
     let outcome = placed.wait_for_start(manager, job, orders, handle.run).await;
     drop(slot);
-    drop(environment);
+    drop(handovers);
     if let Outcome::Failed = outcome {
         let main = placed.main.clone();
         let explained = tokio::task::spawn_blocking(move || attempt.explain(&main)).await;

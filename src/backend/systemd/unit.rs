@@ -8,7 +8,7 @@ use crate::backend::native::identity::Identity;
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{Rendered, Signal};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zbus::{Fd, Variant};
 
@@ -100,8 +100,10 @@ pub enum Output<F> {
     Null,
     /// To the journal, by systemd.
     Journal,
-    /// Output and error to this.
+    /// Output and error to this. systemd keeps it too, until the unit is unloaded.
     Held(F),
+    /// Output and error to this file, which the process alone holds.
+    File(PathBuf),
     /// One for each.
     Three([F; 3]),
 }
@@ -168,6 +170,11 @@ impl Program<'_> {
             Output::Journal => {
                 all.push(("StandardOutput", "journal".into()));
                 all.push(("StandardError", "journal".into()));
+            }
+            Output::File(path) => {
+                let path = path.to_string_lossy().into_owned();
+                all.push(("StandardOutputFileToAppend", path.clone().into()));
+                all.push(("StandardErrorFileToAppend", path.into()));
             }
             Output::Held(one) => {
                 all.push(("StandardOutputFileDescriptor", fd(one)?));
