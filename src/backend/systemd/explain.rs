@@ -43,8 +43,8 @@ impl Attempt {
                 let (subject, reason) = self.exec_reason();
                 failure(stage, &subject, reason)
             }
-            SpawnStage::Identity | SpawnStage::Credentials => {
-                let text = format!("systemd could not become the user (step {word})");
+            SpawnStage::Credentials => {
+                let text = format!("systemd was refused it (step {word})");
                 failure(stage, &self.identity.record.name, text)
             }
             SpawnStage::Limits => {
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(text("/no/such", 203), "executing /no/such: No such file or directory");
         assert_eq!(text("/etc/passwd", 203), "executing /etc/passwd: Permission denied");
         assert!(text("sh", 205).starts_with("setting resource limits files: 5: "));
-        assert!(text("sh", 217).starts_with("looking up the user me: "));
+        assert!(text("sh", 217).starts_with("changing to the user me: "));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn exit_status(code: i32, status: i32) -> Option<ExitStatus> {
 /// that is none of those.
 #[must_use]
 pub fn failed_step(status: i32) -> Option<(SpawnStage, &'static str)> {
-    use SpawnStage::{Cgroup, Credentials, Cwd, Exec, Fork, Identity, Limits, Nice, Output};
+    use SpawnStage::{Cgroup, Credentials, Cwd, Exec, Fork, Limits, Nice, Output};
     Some(match status {
         200 => (Cwd, "CHDIR"),
         201 => (Nice, "NICE"),
@@ -53,8 +53,8 @@ pub fn failed_step(status: i32) -> Option<(SpawnStage, &'static str)> {
         213 => (Credentials, "SECUREBITS"),
         214 => (Nice, "SETSCHEDULER"),
         215 => (Nice, "CPUAFFINITY"),
-        216 => (Identity, "GROUP"),
-        217 => (Identity, "USER"),
+        216 => (Credentials, "GROUP"),
+        217 => (Credentials, "USER"),
         218 => (Credentials, "CAPABILITIES"),
         219 => (Cgroup, "CGROUP"),
         220 => (Fork, "SETSID"),
@@ -104,7 +104,7 @@ mod tests {
     fn a_code_of_systemd_names_the_step() {
         assert_eq!(failed_step(200), Some((SpawnStage::Cwd, "CHDIR")));
         assert_eq!(failed_step(203), Some((SpawnStage::Exec, "EXEC")));
-        assert_eq!(failed_step(217), Some((SpawnStage::Identity, "USER")));
+        assert_eq!(failed_step(217), Some((SpawnStage::Credentials, "USER")));
         assert_eq!((failed_step(1), failed_step(199), failed_step(255)), (None, None, None));
         for code in 0..=255 {
             assert!(failed_step(code).is_none() || OF_SYSTEMD.contains(&code), "{code}");
