@@ -321,12 +321,9 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process had it ignore a signal (proc(5), `SigIgn`).
+/// Whether whoever started this process had it ignore a signal.
 fn is_ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (kind.as_raw_value() - 1)) != 0
+    crate::sys::signal::ignored().unwrap_or(0) & (1 << (kind.as_raw_value() - 1)) != 0
 }
 
 /// What comes of it is in the log.

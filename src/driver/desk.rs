@@ -20,6 +20,7 @@ use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::{ReloadReport, ReloadResult};
+use crate::sys::memory;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -443,6 +444,7 @@ impl Driver {
             let _ = waiter.send(outcome.clone());
         }
         self.turn.reloads.push(outcome);
+        tokio::task::spawn_blocking(memory::give_back);
     }
 
     /// Works out what a reload would do; nothing is changed.

@@ -167,7 +167,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(fact) = self.facts.recv() => self.take_facts(fact),
-                () = until(deadline) => self.time_out(),
+                () = until(deadline) => self.hand_on(),
                 () = sleep_until(unwritten) => self.keep_again(),
                 Some(work) = self.desk.done() => self.take_work(work),
                 Some(command) = self.commands.recv() => self.take_command(command),
@@ -187,26 +187,35 @@ impl Driver {
     }
 
     fn take_facts(&mut self, first: Event) {
-        self.feed(first);
+        self.take_in(first);
         for _ in 1..FACTS_AT_ONCE {
             match self.facts.try_recv() {
-                Ok(fact) => self.feed(fact),
+                Ok(fact) => self.take_in(fact),
                 Err(_) => break,
             }
         }
-    }
-
-    fn time_out(&mut self) {
-        let mut effects = std::mem::take(&mut self.effects);
-        self.machine.handle_timeout(now(), &mut effects);
-        self.keep_and_carry_out(effects);
+        self.hand_on();
     }
 
     /// Gives the machine one event, and hands its effects on.
     fn feed(&mut self, event: Event) {
+        self.take_in(event);
+        self.hand_on();
+    }
+
+    fn take_in(&mut self, event: Event) {
         self.store_pidfd(&event);
-        let mut effects = std::mem::take(&mut self.effects);
-        self.machine.handle(event, now(), &mut effects);
+        self.machine.handle(event, now(), &mut self.effects);
+    }
+
+    /// Hands on what came of all that was taken in, and of what is due by now: a run that ended and
+    /// is to be replaced at once is written down once.
+    fn hand_on(&mut self) {
+        let now = now();
+        if self.machine.poll_timeout().is_some_and(|at| at <= now) {
+            self.machine.handle_timeout(now, &mut self.effects);
+        }
+        let effects = std::mem::take(&mut self.effects);
         self.keep_and_carry_out(effects);
     }
 
@@ -403,6 +412,8 @@ async fn sleep_until(at: Option<std::time::Instant>) {
 /// Waits for a point of the machine's time; for ever when there is none.
 async fn until(deadline: Option<crate::core::time::Mono>) {
     match deadline {
+        // The runtime's clock would go on to the next millisecond.
+        Some(at) if at <= now() => {}
         Some(at) => tokio::time::sleep(at.since(now())).await,
         None => std::future::pending().await,
     }

@@ -4,7 +4,6 @@
 //! reads may have stopped. Supervising must not wait for that, so writing is done by a thread of its
 //! own. What finds no room is lost, and that is said where it is missing.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::Level;
@@ -33,22 +32,35 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
-    changed: Condvar,
+    /// For the writer, where it is idle.
+    filled: Condvar,
+    /// For those who wait until all is written.
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Entry>,
+    waiting: Vec<Entry>,
+    /// Of what waits and of what is being written.
     size: usize,
     /// Entries that found no room since the last one that did.
     lost: u64,
-    writing: bool,
+    writer: Writer,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Writer {
+    /// It looks again before it rests.
+    #[default]
+    Busy,
+    /// It has to be woken.
+    Idle,
 }
 
 impl State {
     fn push(&mut self, entry: Entry) {
         self.size += entry.size();
-        self.waiting.push_back(entry);
+        self.waiting.push(entry);
     }
 
     fn tell_lost(&mut self) {
@@ -72,8 +84,10 @@ impl Outbox {
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Nowhere to say that it failed: this is the log.
         let _ = thread.spawn(move || {
+            let mut entries = Vec::new();
             loop {
-                write(&writer.take());
+                writer.take(&mut entries);
+                entries.iter().for_each(&mut write);
             }
         });
         outbox
@@ -88,29 +102,34 @@ impl Outbox {
         }
         state.tell_lost();
         state.push(entry);
-        self.changed.notify_all();
+        // Not for each entry: waking a thread takes longer than all else in here.
+        let is_idle = std::mem::take(&mut state.writer) == Writer::Idle;
+        drop(state);
+        if is_idle {
+            self.filled.notify_one();
+        }
     }
 
     /// Waits until all that was put in is written, but not longer than this.
     pub(super) fn flush(&self, limit: Duration) {
-        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, busy);
+        let busy = |state: &mut State| state.size > 0;
+        let waited = self.written.wait_timeout_while(self.lock(), limit, busy);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn take(&self) -> Entry {
+    /// Waits for entries, and gives all there are in the place of those that were written.
+    fn take(&self, entries: &mut Vec<Entry>) {
         let mut state = self.lock();
-        state.writing = false;
+        state.size -= entries.drain(..).map(|entry| entry.size()).sum::<usize>();
         state.tell_lost();
-        self.changed.notify_all();
-        loop {
-            if let Some(entry) = state.waiting.pop_front() {
-                state.size -= entry.size();
-                state.writing = true;
-                return entry;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if state.size == 0 {
+            self.written.notify_all();
         }
+        while state.waiting.is_empty() {
+            state.writer = Writer::Idle;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(&mut state.waiting, entries);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -84,7 +84,7 @@ fn become_command(instruction: &Instruction, stack: Stack) -> Result<Failure, Fa
     let at = |stage| move |errno| (stage, errno, NO_INDEX);
     fcntl(SOCKET_FD as usize, F_SETFD, FD_CLOEXEC).map_err(at(Stage::Session))?;
     sys(nr::SETSID, [0; 5]).map_err(at(Stage::Session))?;
-    reset_signals();
+    reset_signals(instruction.ignored);
     for limit in instruction.limits.iter() {
         let pair = [limit.soft, limit.hard];
         sys(nr::SETRLIMIT, [limit.resource as usize, pair.as_ptr() as usize, 0, 0, 0])
@@ -136,12 +136,13 @@ fn read_all(mut buffer: &mut [u8]) -> Result<(), Failure> {
 }
 
 /// All dispositions to their default and nothing blocked: an ignored signal would stay ignored in
-/// the command, and the daemon had all blocked when it made this process.
-fn reset_signals() {
+/// the command, what was handled is not any more since this program was executed, and the daemon had
+/// all blocked when it made this process.
+fn reset_signals(ignored: u64) {
     // The kernel's own struct sigaction: handler SIG_DFL, flags, restorer, mask, all zero.
     let default = [0_usize; 4];
-    for signal in 1..=64 {
-        // KILL and STOP refuse, and need it least.
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+        // It can only fail for signals that cannot be ignored.
         let _ = sys(nr::RT_SIGACTION, [signal, default.as_ptr() as usize, 0, 8, 0]);
     }
     const SIG_SETMASK: usize = 2;

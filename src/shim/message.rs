@@ -150,6 +150,8 @@ impl<'a> Paths<'a> {
 /// are not in it: the shim was executed with those of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction<'a> {
+    /// The signals that are ignored and shall not be: bit 0 is signal 1.
+    pub ignored: u64,
     /// File mode creation mask.
     pub umask: u32,
     /// Scheduling priority; None leaves it.
@@ -174,6 +176,7 @@ impl<'a> Instruction<'a> {
     pub fn decode(bytes: &'a [u8]) -> Option<Instruction<'a>> {
         let mut reader = Reader(bytes);
         Some(Instruction {
+            ignored: reader.u64()?,
             umask: reader.u32()?,
             nice: match reader.u32()? {
                 0 => None,
@@ -231,6 +234,8 @@ impl<'a> Reader<'a> {
 #[allow(dead_code, reason = "the daemon's side")]
 pub struct Draft<'a> {
     /// See [`Instruction`].
+    pub ignored: u64,
+    /// See [`Instruction`].
     pub umask: u32,
     /// See [`Instruction`].
     pub nice: Option<i32>,
@@ -252,6 +257,7 @@ pub struct Draft<'a> {
 impl Draft<'_> {
     /// Appends the instruction without its leading length to `out`.
     pub fn encode(&self, out: &mut impl Extend<u8>) {
+        out.extend(self.ignored.to_le_bytes());
         put_u32(out, self.umask);
         match self.nice {
             None => put_u32(out, 0),
@@ -306,6 +312,7 @@ mod tests {
     fn full() -> Vec<u8> {
         let mut bytes = Vec::new();
         Draft {
+            ignored: 1 << 63 | 1 << 12,
             umask: 0o027,
             nice: Some(-5),
             credentials: Some((1000, 100, &[4, 27])),
@@ -323,7 +330,7 @@ mod tests {
     fn an_instruction_is_read_as_it_was_written() {
         let bytes = full();
         let read = Instruction::decode(&bytes).unwrap();
-        assert_eq!(read.umask, 0o027);
+        assert_eq!((read.ignored, read.umask), (1 << 63 | 1 << 12, 0o027));
         assert_eq!(read.nice, Some(-5));
         let credentials = read.credentials.unwrap();
         assert_eq!((credentials.uid, credentials.gid), (1000, 100));

@@ -86,7 +86,10 @@ pub fn start(program: &Program<'_>) -> Result<Started, StartError> {
     };
     let slots = kept.insert(slots);
     let sources = std::iter::once(program.file).chain(program.fds.iter().map(|(from, _)| *from));
-    let numbers = slots.fill(sources).map_err(StartError::Clone)?;
+    let numbers = slots.fill(sources).map_err(|error| {
+        slots.clear();
+        StartError::Clone(error)
+    })?;
     let started = start_with(program, &numbers, slots.are_shared.then_some(slots.end));
     slots.clear();
     match started {
@@ -113,6 +116,8 @@ struct Slots {
     filler: OwnedFd,
     /// All of them are below this.
     end: RawFd,
+    /// So many of them are in use.
+    used: usize,
     /// Whether the child may begin with our table.
     are_shared: bool,
 }
@@ -126,30 +131,37 @@ impl Slots {
         let slot = |_| lift(filler.as_fd());
         let numbers: Vec<OwnedFd> = (0..Slots::COUNT).map(slot).collect::<io::Result<_>>()?;
         let end = numbers.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(FIRST_FREE_FD) + 1;
-        Ok(Slots { numbers, filler, end, are_shared: true })
+        Ok(Slots { numbers, filler, end, used: 0, are_shared: true })
     }
 
-    /// Puts copies of descriptors into the slots, and says into which.
+    /// Puts copies of descriptors into the slots, but for those that the child finds where they
+    /// are, and says where each is.
     fn fill<'a>(
         &mut self,
         sources: impl Iterator<Item = BorrowedFd<'a>>,
     ) -> io::Result<Vec<RawFd>> {
-        let mut used = Vec::with_capacity(Slots::COUNT);
+        let mut numbers = Vec::with_capacity(Slots::COUNT);
         for source in sources {
+            if (FIRST_FREE_FD..self.end).contains(&source.as_raw_fd()) {
+                numbers.push(source.as_raw_fd());
+                continue;
+            }
             let too_many = || io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors");
-            let slot = self.numbers.get_mut(used.len()).ok_or_else(too_many)?;
+            let slot = self.numbers.get_mut(self.used).ok_or_else(too_many)?;
+            self.used += 1;
             rustix::io::dup3(source, slot, rustix::io::DupFlags::CLOEXEC)?;
-            used.push(slot.as_raw_fd());
+            numbers.push(slot.as_raw_fd());
         }
-        Ok(used)
+        Ok(numbers)
     }
 
     /// Lets go of what was in them: the end of a pipe must not stay open here.
     fn clear(&mut self) {
-        for slot in &mut self.numbers {
+        for slot in &mut self.numbers[..self.used] {
             // It was open a moment ago, and so was the filler.
             let _ = rustix::io::dup3(&self.filler, slot, rustix::io::DupFlags::CLOEXEC);
         }
+        self.used = 0;
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! What `rustix` and `nix` offer is used from there; here is what they do not have.
 
+pub mod children;
 pub mod clone;
 pub mod listen;
+pub mod memory;
 pub mod mounts;
 pub mod pidfd;
 pub mod reap;

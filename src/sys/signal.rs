@@ -31,6 +31,18 @@ pub fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// The signals that this process ignores (proc_pid_status(5), `SigIgn`); bit 0 is signal 1. A
+/// program it executes ignores them too.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn ignored() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/self/status: no SigIgn"))
+}
+
 /// A descriptor for the process that has this number now. None when nobody has it, and for numbers
 /// that stand for more than one process or for the first.
 ///

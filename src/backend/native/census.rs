@@ -131,9 +131,9 @@ pub struct Census {
 }
 
 impl Census {
-    /// Registers a tree by the process that was started for it, before that can have been reaped.
-    pub fn claim(&self, tree: TreeId, main: u32) {
-        let start = read(main).map_or(0, |process| process.start);
+    /// Registers a tree by the process that was started for it, and by when that was, before it can
+    /// have been reaped.
+    pub fn claim(&self, tree: TreeId, main: u32, start: u64) {
         lock(&self.trees).insert(tree, Claim { main: Some(main), start, adopted: false });
     }
 
@@ -160,8 +160,24 @@ impl Census {
     /// # Errors
     /// When `/proc` cannot be read.
     pub async fn find(&self, tree: TreeId) -> io::Result<Found> {
+        if self.is_surely_gone(tree) {
+            return Ok(Found { certain: true, ..Found::default() });
+        }
         let shares = self.shares().await?;
         Ok(self.of(tree, &shares))
+    }
+
+    /// Whether no census is needed: all orphans are known to be of other trees, and whatever is left
+    /// of a tree whose main process is gone is an orphan or descends from one.
+    fn is_surely_gone(&self, tree: TreeId) -> bool {
+        let claim = lock(&self.trees).get(&tree).copied().filter(|claim| !claim.adopted);
+        let Some(main) = claim.and_then(|claim| claim.main) else { return false };
+        let Some(orphans) = reaper::orphans_after(main) else { return false };
+        let trees = lock(&self.trees);
+        let is_of_another = |pid: &u32| {
+            mark_of(*pid).is_some_and(|mark| mark != tree.0 && trees.contains_key(&TreeId(mark)))
+        };
+        orphans.iter().all(is_of_another)
     }
 
     /// The same by a census that may be a second old; walks `/proc` here and now if there is none.
@@ -471,7 +487,10 @@ fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
 
 fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
     buffer.clear();
-    fs::File::open(path).ok()?.read_to_end(buffer).ok()?;
+    // Most are smaller than this. Nothing is asked for the size of what has none: it costs as much
+    // as the reading.
+    buffer.reserve(2048);
+    fs::File::open(path).ok()?.take(u64::MAX).read_to_end(buffer).ok()?;
     Some(())
 }
 
@@ -587,7 +606,7 @@ mod tests {
         let census = Census::default();
         // They are no children of the test, so each is asked about and nothing is found.
         for n in 1..=50 {
-            census.claim(TreeId(n), u32::MAX);
+            census.claim(TreeId(n), u32::MAX, 0);
         }
         for n in 1..=50 {
             assert!(census.find_recent(TreeId(n)).unwrap().members.is_empty());

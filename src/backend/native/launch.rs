@@ -4,6 +4,7 @@
 //! [`Waiting::go`] lets it become the command. When this process dies in between, the shim sees the
 //! end of its socket and ends.
 
+use super::census;
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
 use crate::core::event::{SpawnError, SpawnStage};
@@ -60,6 +61,8 @@ pub struct Launcher {
     null: OwnedFd,
     /// The hard limit of open files, of the daemon and so of its children.
     files: u64,
+    /// The signals that the daemon ignores: it was started so, or does so itself.
+    ignored: u64,
     /// The daemon is more, or less, likely to be killed for want of memory than its children are.
     oom_adjusted: bool,
 }
@@ -74,6 +77,8 @@ pub struct Waiting {
     pub exit: Exit,
     /// Whether it is in the control group already.
     pub in_cgroup: bool,
+    /// When it was started, in ticks since boot; 0 where that cannot be read.
+    pub start: u64,
     socket: UnixStream,
 }
 
@@ -95,7 +100,8 @@ impl Launcher {
         let _ = setrlimit(Resource::Nofile, limit);
         let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let oom_adjusted = !matches!(own.trim(), "" | "0");
-        Ok(Launcher { shim, null: null.into(), files, oom_adjusted })
+        let ignored = crate::sys::signal::ignored()?;
+        Ok(Launcher { shim, null: null.into(), files, ignored, oom_adjusted })
     }
 
     /// Standard input of everything, and the output of what shall have none.
@@ -163,6 +169,8 @@ impl Launcher {
             pidfd: Arc::new(started.pidfd),
             exit,
             in_cgroup: started.in_cgroup,
+            // It cannot have been reaped: whoever reaps is not running now.
+            start: census::read(started.pid).map_or(0, |process| process.start),
             socket,
         })
     }
@@ -190,6 +198,7 @@ impl Launcher {
 
         let mut bytes = vec![0; 4];
         Draft {
+            ignored: self.ignored,
             umask: recipe.umask,
             nice: recipe.nice.map(i32::from),
             credentials: credentials.map(|user| (user.uid, user.gid, user.groups.as_slice())),

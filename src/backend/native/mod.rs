@@ -54,7 +54,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What the backend has to know about the daemon.
 pub struct NativeOptions {
@@ -82,6 +82,7 @@ pub struct NativeOptions {
 /// It takes the statuses of all children of this process: nothing else may wait for a child.
 pub struct NativeBackend {
     inner: Arc<Inner>,
+    starts: mpsc::UnboundedSender<(Arc<Handle>, Arc<ProcessSpec>)>,
 }
 
 struct Inner {
@@ -143,11 +144,26 @@ impl NativeBackend {
             pumps: watch::Sender::new(0),
             _reaper: Reaper::new()?,
         };
-        Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
+        let inner = Arc::new(inner);
+        let (starts, asked) = mpsc::unbounded_channel();
+        tokio::spawn(start_in_turn(inner.clone(), asked));
+        Ok(Arc::new(NativeBackend { inner, starts }))
     }
 
     fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
         lock(&self.inner.runs).get(&(instance.clone(), run)).cloned()
+    }
+}
+
+/// Begins one run after the other, with everything else in between: to start a process takes longer
+/// than to answer somebody, and where ten thousand begin at once nobody shall wait for them all.
+async fn start_in_turn(
+    inner: Arc<Inner>,
+    mut asked: mpsc::UnboundedReceiver<(Arc<Handle>, Arc<ProcessSpec>)>,
+) {
+    while let Some((handle, spec)) = asked.recv().await {
+        tokio::spawn(run::live(inner.clone(), handle, spec));
+        tokio::task::yield_now().await;
     }
 }
 
@@ -215,7 +231,7 @@ impl Inner {
             Tree::Marked(..) => None,
         };
         let waiting = self.launcher.begin(recipe, output, group.map(|group| group.directory()))?;
-        tree.set_main(waiting.pid);
+        tree.set_main(waiting.pid, waiting.start);
         if let Some(group) = group
             && !waiting.in_cgroup
         {
@@ -227,12 +243,19 @@ impl Inner {
 
     /// Writes down by what the processes of a run are found again. A run that cannot be written
     /// down runs all the same: its mark or control group still tells whose it is.
-    fn keep(&self, instance: &InstanceId, run: Run, pid: u32, mark: Option<u64>, tree: &Tree) {
+    fn keep(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        waiting: &Waiting,
+        mark: Option<u64>,
+        tree: &Tree,
+    ) {
         let record = RunRecord {
             instance: instance.clone(),
             run,
-            pid,
-            start: census::read(pid).map_or(0, |process| process.start),
+            pid: waiting.pid,
+            start: waiting.start,
             mark,
             group: tree.group_name().map(str::to_owned),
         };
@@ -315,7 +338,8 @@ impl Backend for NativeBackend {
     fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
         let handle = Arc::new(Handle::new(instance.clone(), run));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
-        tokio::spawn(run::live(self.inner.clone(), handle, spec.clone()));
+        // The receiver lives as long as the runtime.
+        let _ = self.starts.send((handle, spec.clone()));
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

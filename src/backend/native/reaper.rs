@@ -5,11 +5,12 @@
 //! child has ended. For the same reason nothing else here may wait for a child.
 
 use crate::core::event::ExitStatus;
+use crate::sys::children::Children;
 use crate::sys::clone::{Program, StartError, Started, start};
 use crate::sys::reap::reap;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -19,9 +20,19 @@ use tokio::sync::oneshot;
 struct Table {
     waiting: HashMap<u32, oneshot::Sender<ExitStatus>>,
     orphans: u64,
+    /// How many were reaped in all.
+    reaped: u64,
+    /// None where the kernel does not list them.
+    children: Option<Children>,
+    /// The orphans there were, when so many had been reaped.
+    listed: Option<(u64, Arc<[u32]>)>,
 }
 
-static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(|| {
+    // Where there is no list, others find out what is left in another way.
+    let children = Children::open().ok();
+    Mutex::new(Table { children, ..Table::default() })
+});
 
 /// Comes once, when the process has ended and was reaped.
 pub type Exit = oneshot::Receiver<ExitStatus>;
@@ -84,11 +95,37 @@ pub fn moment() -> Moment {
     Moment { registered: table.waiting.keys().copied().collect(), orphans: table.orphans }
 }
 
+/// The orphans that are children of this process, dead or alive, at a moment after `main` was
+/// reaped; None while it is not, or where they are not known.
+///
+/// Whatever is left of the tree of `main` descends from one of them: when a process ends, its
+/// children get their new parent before anybody can reap it. That is also why a list serves for as
+/// long as nothing else is reaped.
+#[must_use]
+pub fn orphans_after(main: u32) -> Option<Arc<[u32]>> {
+    let mut table = table();
+    if table.waiting.contains_key(&main) {
+        return None;
+    }
+    if let Some((reaped, orphans)) = &table.listed
+        && *reaped == table.reaped
+    {
+        return Some(orphans.clone());
+    }
+    // Nothing is reaped meanwhile, which is what makes the list whole: the table is held.
+    let mut orphans = table.children.as_ref()?.list().ok()?;
+    orphans.retain(|pid| !table.waiting.contains_key(pid));
+    let orphans: Arc<[u32]> = orphans.into();
+    table.listed = Some((table.reaped, orphans.clone()));
+    Some(orphans)
+}
+
 /// Whether there was one. The table is held from the reaping to the counting, so that nobody sees
 /// the one without the other.
 fn reap_one() -> bool {
     let mut table = table();
     let Some(reaped) = reap() else { return false };
+    table.reaped += 1;
     match table.waiting.remove(&reaped.pid) {
         // Whoever started it may have lost interest.
         Some(sender) => drop(sender.send(reaped.status)),

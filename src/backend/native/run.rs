@@ -207,7 +207,8 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
         lock(&inner.runs).remove(&(instance.clone(), run));
         lock(&handle.state).phase = Phase::Over;
     };
-    let started = match start(&inner, &handle, &spec).await {
+    // Apart: it needs a lot of room for a moment, and the rest is there for as long as the run.
+    let started = match Box::pin(start(&inner, &handle, &spec)).await {
         Ok(started) => started,
         Err(error) => {
             over();
@@ -350,7 +351,7 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
-    inner.keep(instance, handle.run, waiting.pid, recipe.mark, &tree);
+    inner.keep(instance, handle.run, &waiting, recipe.mark, &tree);
     // What of it is ours must not stay open.
     let logged = match output {
         Output::Null | Output::Held(_) => None,

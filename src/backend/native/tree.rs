@@ -55,9 +55,9 @@ impl Tree {
     }
 
     /// Tells the tree its main process, before that can have been reaped.
-    pub fn set_main(&self, pid: u32) {
+    pub fn set_main(&self, pid: u32, start: u64) {
         if let Tree::Marked(id, census) = self {
-            census.claim(*id, pid);
+            census.claim(*id, pid, start);
         }
     }
 
