@@ -136,11 +136,24 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
     let notifier = Notifier::from_environment();
+    let unsent = notifier.unsent();
+    // Who is started by nobody is followed by nobody.
+    let may_leave = notifier.is_heard() && !options.foreground;
     let (driver, handle) = Driver::new(driver, keeping, backend, prober, facts, notifier);
     listen(&options, sockets, &handle, log).await?;
     let hurry = Arc::new(Notify::new());
-    tokio::spawn(signals.watch(handle, hurry.clone()));
-    let code = driver.run().await;
+    let leave = Arc::new(Notify::new());
+    let asked = Asked { hurry: hurry.clone(), leave: may_leave.then(|| leave.clone()) };
+    tokio::spawn(signals.watch(handle, asked));
+    let code = tokio::select! {
+        code = driver.run() => code,
+        () = leave.notified() => {
+            tracing::info!("going to be restarted: the processes are left as they are");
+            // By these the next one knows how a process ended.
+            unsent.flush(LAST_WORDS);
+            return Ok(0);
+        }
+    };
     tokio::select! {
         () = output.drained() => {}
         () = tokio::time::sleep(LAST_OUTPUT) => {}
@@ -273,11 +286,21 @@ fn seed() -> u64 {
     time ^ (u64::from(std::process::id()) << 32)
 }
 
+/// Who is told of what signals ask for.
+struct Asked {
+    /// Nothing is to be waited for any more.
+    hurry: Arc<Notify>,
+    /// The daemon is to end and leave its processes; None where there will be no other one.
+    leave: Option<Arc<Notify>>,
+}
+
 /// What the daemon is told by signals.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// `RestartKillSignal=` of the units (systemd.kill(5)).
+    restart: Signal,
     /// Whether a hangup means that the terminal is gone.
     has_terminal: bool,
 }
@@ -293,23 +316,34 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            restart: signal(SignalKind::user_defined1())?,
             has_terminal,
         })
     }
 
     /// SIGTERM and SIGINT end everything in order, a second one at once; SIGHUP reloads, or ends a
     /// foreground that lost its terminal. Of that the shell tells, and the kernel again: however
-    /// often it comes, it never means to hurry, nor is it the first of two.
-    async fn watch(mut self, handle: Handle, hurry: Arc<Notify>) {
+    /// often it comes, it never means to hurry, nor is it the first of two. SIGUSR1 ends the daemon
+    /// alone, and comes before a restart of its service.
+    async fn watch(mut self, handle: Handle, to_tell: Asked) {
         let mut asked = false;
         loop {
             let asked_to_end = tokio::select! {
                 _ = self.terminate.recv() => true,
                 _ = self.interrupt.recv() => true,
                 _ = self.hangup.recv() => false,
+                _ = self.restart.recv() => {
+                    match &to_tell.leave {
+                        // Everything is being ended already.
+                        Some(_) if asked => {}
+                        Some(leave) => leave.notify_one(),
+                        None => tracing::warn!("SIGUSR1 is for a daemon that is started again"),
+                    }
+                    continue;
+                }
             };
             if asked_to_end && asked {
-                hurry.notify_one();
+                to_tell.hurry.notify_one();
                 handle.kill().await;
             } else if asked_to_end || self.has_terminal {
                 asked |= asked_to_end;

@@ -159,6 +159,11 @@ impl Desk {
         }
     }
 
+    /// Whether nothing is being read, nor handed over, nor applied.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.is_busy() && self.handover.is_none()
+    }
+
     fn is_busy(&self) -> bool {
         self.reading.is_some() || !self.queue.is_empty() || self.applying.is_some()
     }
@@ -208,9 +213,9 @@ impl Driver {
                 self.take_read(*result, waiters);
                 self.has_looked = true;
                 self.read_next();
-                // The first time it is enough that the machine has taken a configuration in; all its
-                // processes need not be up before others may go on.
-                if !self.desk.is_busy() || !self.notifier.is_started() {
+                // It is enough that the machine has taken a configuration in; all its processes need
+                // not be up before others may go on.
+                if !self.notifier.is_started() {
                     self.notifier.ready();
                 }
             }
@@ -415,9 +420,6 @@ impl Driver {
             ReloadResult::Superseded | ReloadResult::Unchanged => {}
         }
         self.conclude(applying, report.result.as_str(), Some(report));
-        if !self.desk.is_busy() && self.desk.handover.is_none() {
-            self.notifier.ready();
-        }
     }
 
     fn conclude(

@@ -4,7 +4,7 @@
 use super::Driver;
 use super::handle::{EventLine, wall};
 use crate::core::event::{Note, What};
-use crate::core::ids::{InstanceId, JobId, Run};
+use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use std::time::SystemTime;
 use tracing::Level;
 
@@ -26,13 +26,14 @@ impl Driver {
             note.instance.as_ref(),
             note.job,
             note.run,
+            self.machine.generation(),
             &message,
         );
     }
 
     /// Something about the whole that is no note of the machine.
     pub(super) fn remark(&mut self, level: Level, kind: &'static str, message: String) {
-        tell(level, kind, None, None, None, &message);
+        tell(level, kind, None, None, None, self.machine.generation(), &message);
         self.keep(EventLine {
             seq: 0,
             at: SystemTime::now(),
@@ -74,6 +75,7 @@ fn tell(
     instance: Option<&InstanceId>,
     job: Option<JobId>,
     run: Option<Run>,
+    generation: Generation,
     message: &str,
 ) {
     macro_rules! event {
@@ -86,12 +88,14 @@ fn tell(
                     PROVOST_INSTANCE = id.index,
                     PROVOST_RUN = run.map(|run| run.0),
                     PROVOST_JOB = job.map(|job| job.0),
+                    PROVOST_GENERATION = generation.0,
                     "{id}: {message}"
                 ),
                 None => tracing::event!(
                     $level,
                     PROVOST_EVENT = kind,
                     PROVOST_JOB = job.map(|job| job.0),
+                    PROVOST_GENERATION = generation.0,
                     "{message}"
                 ),
             }

@@ -169,10 +169,12 @@ impl Driver {
                 Some(fact) = self.facts.recv() => self.take_facts(fact),
                 () = until(deadline) => self.hand_on(),
                 () = sleep_until(unwritten) => self.keep_again(),
+                () = sleep_until(self.notifier.turn_due()) => {}
                 Some(work) = self.desk.done() => self.take_work(work),
                 Some(command) = self.commands.recv() => self.take_command(command),
             }
             self.publish();
+            self.tell_manager();
             // Whoever only wants to know something needs many turns of the runtime for it, and where
             // hundreds of processes crash there is always one more fact.
             tokio::task::yield_now().await;
@@ -184,6 +186,18 @@ impl Driver {
                 return code;
             }
         }
+    }
+
+    /// What the service manager is told after each turn, whatever was in it.
+    fn tell_manager(&mut self) {
+        // However a reload ended: its end is told.
+        if self.notifier.is_started() && self.desk.is_at_rest() {
+            self.notifier.ready();
+        }
+        if let Some(deadline) = self.machine.poll_timeout() {
+            self.notifier.still_stopping(deadline.since(now()));
+        }
+        self.notifier.turned();
     }
 
     fn take_facts(&mut self, first: Event) {

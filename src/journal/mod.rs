@@ -2,9 +2,11 @@
 //!
 //! | part | owns |
 //! |---|---|
+//! | `messages` | the number of each kind of event |
 //! | `outbox` | the queue and the thread that writes, so that a log nobody reads holds nothing up |
 //! | [`stream`] | the journal as the output of a process |
 
+mod messages;
 mod outbox;
 pub mod stream;
 
@@ -22,6 +24,9 @@ use tracing_subscriber::{Layer, reload};
 
 /// What the daemon calls itself in the log.
 pub const IDENTIFIER: &str = "provostd";
+
+/// The field with the kind of an event.
+const KIND: &str = "PROVOST_EVENT";
 
 /// The log of this process.
 #[derive(Clone)]
@@ -95,10 +100,12 @@ fn send_to_journal(entry: &Entry) {
         Level::INFO => Priority::Info,
         _ => Priority::Debug,
     };
-    let identifier = ("SYSLOG_IDENTIFIER", IDENTIFIER);
     let fields = entry.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let kind = fields.clone().find(|(name, _)| *name == KIND);
+    let id = kind.and_then(|(_, kind)| messages::id(kind)).map(|id| ("MESSAGE_ID", id));
+    let own = [("SYSLOG_IDENTIFIER", IDENTIFIER)].into_iter().chain(id);
     // The journal may be gone for a moment; what it misses is in `provost events`.
-    let _ = journal_send(priority, &entry.message, fields.chain([identifier]));
+    let _ = journal_send(priority, &entry.message, fields.chain(own));
 }
 
 /// An entry for people: who speaks, and the message. The fields are for programs and stay out.

@@ -17,6 +17,19 @@ pub fn socket() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+/// The system's unit that we are in, if it is a service. By it the journal files a line whose writer
+/// is gone before it could look at its control group.
+#[must_use]
+pub fn own_unit() -> Option<String> {
+    unit_in(&std::fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+/// The first service in the path of a control group (cgroups(7), `/proc/[pid]/cgroup`).
+fn unit_in(groups: &str) -> Option<String> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    path.split('/').find(|group| group.ends_with(".service")).map(str::to_owned)
+}
+
 /// Opens a stream. Blocks when the journal is busy.
 ///
 /// The header is what systemd writes for its own services (`connect_logger_as` in its
@@ -43,6 +56,14 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn the_unit_is_the_one_that_systemd_made_the_group_for() {
+        let of = |path: &str| unit_in(&format!("4:memory:/x.service\n0::{path}\n"));
+        assert_eq!(of("/system.slice/provostd.service/daemon"), Some("provostd.service".into()));
+        assert_eq!(of("/user.slice/session-1.scope"), None);
+        assert_eq!(unit_in(""), None);
+    }
 
     #[test]
     fn the_header_comes_before_what_is_written() {

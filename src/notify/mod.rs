@@ -2,7 +2,10 @@
 //!
 //! The rules, in one place: nothing is sent where nobody listens; READY=1 comes once when the daemon
 //! can be used, and follows every RELOADING=1; RELOADING=1 carries MONOTONIC_USEC in the same
-//! datagram; nothing but STATUS follows STOPPING=1.
+//! datagram; nothing but STATUS and EXTEND_TIMEOUT_USEC follows STOPPING=1.
+//!
+//! Where a watchdog is set, it is fed after a turn of the driver, at least one per half interval: what
+//! it shall notice is a driver that does not get on.
 //!
 //! A thread of its own does the sending. The socket is a queue in somebody else's hands: whoever
 //! made it may have stopped reading, and supervising must not wait for that.
@@ -17,9 +20,16 @@ use sd_notify::NotifyState;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// More than this is never waiting, unless nobody reads; then the oldest go.
 const WAITING: usize = 64;
+
+/// Between what the driver waits for and the end of the service manager's patience.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// More time is asked for when it is so much more.
+const WORTH_ASKING: Duration = Duration::from_secs(1);
 
 /// Where the daemon is, as the service manager sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +47,49 @@ enum Message {
     /// With CLOCK_MONOTONIC in microseconds.
     Reloading(i128),
     Stopping,
+    /// More time for stopping, from now on.
+    Extend(Duration),
+    Watchdog,
     Status(String),
+}
+
+/// Whoever watches wants to hear from the driver.
+#[derive(Debug)]
+struct Watchdog {
+    /// Half of the interval.
+    every: Duration,
+    next: Instant,
 }
 
 /// Tells the service manager.
 #[derive(Debug)]
 pub struct Notifier {
     phase: Phase,
+    watchdog: Option<Watchdog>,
+    /// Stopping takes no longer than until then, as far as was told.
+    promised: Option<Instant>,
     outbox: Option<Arc<Outbox>>,
+}
+
+/// What is still on its way to the service manager.
+#[derive(Clone, Debug)]
+pub struct Unsent(Option<Arc<Outbox>>);
+
+impl Unsent {
+    /// Waits until all of it is sent, but not longer than this. Blocks.
+    pub fn flush(&self, limit: Duration) {
+        let Some(outbox) = &self.0 else { return };
+        let waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let unsent = |waiting: &mut Waiting| waiting.is_sending || !waiting.is_empty();
+        // What was not sent by then is not worth more.
+        let _ = outbox.changed.wait_timeout_while(waiting, limit, unsent);
+    }
 }
 
 #[derive(Debug, Default)]
 struct Outbox {
     waiting: Mutex<Waiting>,
-    filled: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +98,13 @@ struct Waiting {
     /// What is to be stored under a name, or not any more: one for each name, so that there are
     /// never more of them than names.
     descriptors: BTreeMap<String, Option<OwnedFd>>,
+    is_sending: bool,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.descriptors.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +133,39 @@ impl Notifier {
                 }
             }
         });
-        Notifier { phase: Phase::Starting, outbox }
+        let watchdog = outbox.as_ref().and_then(|_| sd_notify::watchdog_enabled());
+        let watchdog = watchdog.filter(|interval| !interval.is_zero()).map(|interval| {
+            let every = interval / 2;
+            Watchdog { every, next: Instant::now() + every }
+        });
+        Notifier { phase: Phase::Starting, watchdog, promised: None, outbox }
+    }
+
+    /// Whether there is a service manager that is told.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// For waiting until everything was sent.
+    #[must_use]
+    pub fn unsent(&self) -> Unsent {
+        Unsent(self.outbox.clone())
+    }
+
+    /// When the driver has to make a turn at the latest, be it an empty one.
+    #[must_use]
+    pub fn turn_due(&self) -> Option<Instant> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.next)
+    }
+
+    /// The driver has made a turn.
+    pub fn turned(&mut self) {
+        let now = Instant::now();
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.next <= now) {
+            watchdog.next = now + watchdog.every;
+            self.put(Message::Watchdog);
+        }
     }
 
     /// Whether READY=1 was sent.
@@ -123,6 +201,19 @@ impl Notifier {
         }
     }
 
+    /// Stopping goes on, and nothing more is waited for than this.
+    pub fn still_stopping(&mut self, at_most: Duration) {
+        if self.phase != Phase::Stopping {
+            return;
+        }
+        let extension = at_most.saturating_add(MARGIN);
+        let Some(until) = Instant::now().checked_add(extension) else { return };
+        if self.promised.is_none_or(|promised| until > promised + WORTH_ASKING) {
+            self.promised = Some(until);
+            self.put(Message::Extend(extension));
+        }
+    }
+
     /// Has a descriptor stored until it is taken back, whatever becomes of what it stands for. The
     /// name has no colon and no control character.
     pub fn store(&self, name: String, descriptor: OwnedFd) {
@@ -138,7 +229,7 @@ impl Notifier {
         let Some(outbox) = &self.outbox else { return };
         let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.descriptors.insert(name, descriptor);
-        outbox.filled.notify_one();
+        outbox.changed.notify_all();
     }
 
     /// One line for people.
@@ -150,15 +241,16 @@ impl Notifier {
         let Some(outbox) = &self.outbox else { return };
         let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = &mut waiting.messages;
-        if matches!(message, Message::Status(_)) {
-            // Only the newest line is worth reading.
-            messages.retain(|waiting| !matches!(waiting, Message::Status(_)));
+        // Only the newest of these is worth reading.
+        if matches!(message, Message::Status(_) | Message::Extend(_) | Message::Watchdog) {
+            let kind = std::mem::discriminant(&message);
+            messages.retain(|waiting| std::mem::discriminant(waiting) != kind);
         }
         if messages.len() == WAITING {
             messages.pop_front();
         }
         messages.push_back(message);
-        outbox.filled.notify_one();
+        outbox.changed.notify_all();
     }
 }
 
@@ -180,15 +272,17 @@ impl Outbox {
             if let Err(error) = sent {
                 tracing::debug!("the service manager was not told: {error}");
             }
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_sending = false;
+            self.changed.notify_all();
         }
     }
 
     /// Waits for it.
     fn next(&self) -> Next {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let empty = |all: &mut Waiting| all.messages.is_empty() && all.descriptors.is_empty();
-        let waited = self.filled.wait_while(waiting, empty);
+        let waited = self.changed.wait_while(waiting, |waiting| waiting.is_empty());
         let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
+        waiting.is_sending = true;
         match (waiting.messages.pop_front(), waiting.descriptors.pop_first()) {
             (Some(message), descriptor) => {
                 waiting.descriptors.extend(descriptor);
@@ -218,12 +312,18 @@ fn send_descriptor(name: &str, descriptor: Option<&OwnedFd>, socket: Socket) -> 
 
 impl Message {
     fn send(&self, socket: Socket) -> Result<(), String> {
+        let extend = match self {
+            Message::Extend(time) => format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()),
+            _ => String::new(),
+        };
         let states = match self {
             Message::Ready => vec![NotifyState::Ready],
             Message::Reloading(now) => {
                 vec![NotifyState::Reloading, NotifyState::MonotonicUsec(*now)]
             }
             Message::Stopping => vec![NotifyState::Stopping],
+            Message::Extend(_) => vec![NotifyState::Custom(&extend)],
+            Message::Watchdog => vec![NotifyState::Watchdog],
             Message::Status(line) => vec![NotifyState::Status(line)],
         };
         match socket {

@@ -21,6 +21,53 @@ async fn a_reload_is_told_with_its_time_and_followed_by_ready() {
 }
 
 #[tokio::test]
+async fn a_watchdog_is_fed_though_nothing_happens() {
+    let env = [("WATCHDOG_USEC", "200000")];
+    let file = |dir: &std::path::Path| std::fs::write(dir.join("processes.yaml"), ONE).unwrap();
+    let daemon = Daemon::prepare(file).run_under(&[], &env);
+    daemon.until_running(&["a@0"]).await;
+    let begin = std::time::Instant::now();
+    (0..5).for_each(|_| drop(daemon.notified("WATCHDOG=1")));
+    // One per half interval, and no more; what waited already counts for two.
+    assert!(begin.elapsed() >= std::time::Duration::from_millis(300), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_stop_that_gets_on_asks_for_its_time() {
+    let slow = |time: &str| {
+        format!(
+            "{{ shell: 'trap \"\" TERM; echo up >@DIR@/up; while :; do sleep 0.1; done', stop: {{ timeout: {time} }} }}"
+        )
+    };
+    let yaml = format!(
+        "processes: {{ a: {}, b: {{ shell: exec sleep 1000, dependsOn: [a], stop: {{ timeout: 600s }} }} }}",
+        slow("1s")
+    );
+    let mut daemon = Daemon::start(&yaml);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    crate::support::wait_for(&daemon.path().join("up"));
+    daemon.signal(Signal::SIGTERM);
+    daemon.notified("STOPPING=1");
+    let extended = daemon.notified("EXTEND_TIMEOUT_USEC=");
+    let time = extended.split('=').nth(1).unwrap().trim().parse::<u64>().unwrap();
+    assert!(time > 600_000_000 && time < 660_000_000, "{extended}");
+    assert!(daemon.ended().success());
+}
+
+#[tokio::test]
+async fn before_a_restart_processes_are_left_and_the_next_daemon_has_them() {
+    let daemon = Daemon::start(
+        "processes: { a: { shell: exec sleep 1000 }, b: { shell: exec sleep 1000, dependsOn: [a] } }",
+    );
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    daemon.signal(Signal::SIGUSR1);
+    let mut daemon = daemon;
+    assert!(daemon.ended().success(), "{}", daemon.log());
+    let daemon = daemon.again();
+    assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before);
+}
+
+#[tokio::test]
 async fn the_status_line_is_for_people() {
     let daemon = Daemon::start(
         "processes: { a: { shell: exec sleep 1000 }, b: { shell: 'exit 3', restartPolicy: { condition: no } } }",

@@ -65,7 +65,7 @@ pub struct NativeOptions {
     pub environment: Arc<BTreeMap<String, String>>,
     /// The user of processes that name none, in [`Mode::System`].
     pub default_user: Arc<str>,
-    /// The name of this daemon, in control groups and units: it tells two daemons apart.
+    /// The name of this daemon, in control groups: it tells two daemons apart.
     pub name: String,
     /// The socket of the journal, [`crate::journal::stream::socket`]; None in the foreground.
     pub journal: Option<PathBuf>,
@@ -89,7 +89,6 @@ struct Inner {
     facts: Facts,
     environment: Arc<BTreeMap<String, String>>,
     identities: Identities,
-    name: String,
     journal: Option<PathBuf>,
     log_program: PathBuf,
     launcher: Launcher,
@@ -135,7 +134,6 @@ impl NativeBackend {
             cgroups: Cgroups::find(given, &options.name)?,
             console: Arc::new(Console::new(options.console)),
             environment: options.environment,
-            name: options.name,
             journal: options.journal,
             log_program: options.log_program,
             shown: Mutex::default(),

@@ -154,7 +154,7 @@ async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd
     let identifier = instance.process.to_string();
     // The journal lets only root say which unit it is.
     let root = rustix::process::geteuid().is_root();
-    let unit = root.then(|| format!("{}-{instance}.service", inner.name));
+    let unit = root.then(stream::own_unit).flatten();
     let open = move || {
         stream::open(&socket, &identifier, unit.as_deref())
             .map_err(|io| error(format!("{}: {}", socket.display(), reason(&io))))

@@ -1,0 +1,74 @@
+//! The numbers by which the journal knows what kind of thing an entry tells of. `journalctl -x` finds
+//! the explanation in the catalog by them; a kind keeps its number for good.
+
+/// Each kind of event with its number (systemd.journal-fields(7), `MESSAGE_ID=`).
+const IDS: &[(&str, &str)] = &[
+    ("starting", "10448c705c95458089e8fdc5b3d9f251"),
+    ("started", "594d6fa2566e453cb1f51d74e423a204"),
+    ("ready", "4a3f3863f934408f99f337807f534388"),
+    ("spawn-failed", "ab09262413f3471da1d4be2cb9c8d24e"),
+    ("start-timed-out", "4ea43b6972e5498ab06188fe05936a94"),
+    ("exited", "05bff83808f44745b6f2c39fcfebb0fb"),
+    ("stopping", "3b3d4cd7556e411ab2427e5a0c10baf0"),
+    ("killing", "2fe05f13d85445579684630cf055f36b"),
+    ("stopped", "eff5b864eb084a18834b67e9dcff1452"),
+    ("backing-off", "666d02c46a45402d96b4db3d9a14f287"),
+    ("gave-up", "a8713fcda47e4918b1bd6b37b974bcf1"),
+    ("completed", "86a84cc75dce4c59bfb58c8fa2485f29"),
+    ("check-failed", "86a15334f0104662a5cae823da94648f"),
+    ("healthy", "196c6436e2f44d6bbd0d1657a904ff87"),
+    ("unhealthy", "5e42a87da4e44c659dd02bea9c3a3e6b"),
+    ("waiting", "1ce78056117c414b855dd2a6a34cf62c"),
+    ("reload-started", "ba333da76d4e442895d89133e4f6f9d5"),
+    ("reload-finished", "680ee79250d5442d8ba901ee05e45b55"),
+    ("took-over", "b80ee915e6fe4ceea3290ec5af2c4d28"),
+    ("kept", "e1103e04a479493589f283aa425bdf7a"),
+    ("shutting-down", "b437f009249443798f5cc27eb2b74cb7"),
+    ("still-there", "a64c538e40274b6e9e53e9b96d0e1a2c"),
+    ("config-rejected", "903e9d9255c34344a93a97aae3e34d29"),
+    ("config-valid", "02d672766eab4bb2bf053432aa816509"),
+    ("config-warning", "ede3a9737d7f4be692dc77d32b7d6ee5"),
+    ("not-watching", "84a534e23927494a95262eedb74c0176"),
+    ("not-kept", "6f4c6e6cee04464b9fe00feae83db028"),
+    ("kept-again", "c85de204ecb2499e830884fe9b59b288"),
+];
+
+/// The number of a kind of event.
+pub(super) fn id(kind: &str) -> Option<&'static str> {
+    IDS.iter().find(|(known, _)| *known == kind).map(|(_, id)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+    #[test]
+    fn each_kind_has_a_number_and_an_explanation() {
+        let notes = std::fs::read_to_string(format!("{ROOT}/src/core/note.rs")).unwrap();
+        let kinds = notes.split("fn kind").nth(1).unwrap();
+        let kinds = kinds.lines().skip(1).take_while(|line| !line.starts_with('}'));
+        let kinds = kinds.filter(|line| line.contains("=>"));
+        let kinds: BTreeSet<&str> = kinds.filter_map(|line| line.split('"').nth(1)).collect();
+        assert!(kinds.contains("still-there"), "{kinds:?}");
+        for kind in kinds {
+            assert!(id(kind).is_some(), "{kind} has no number");
+        }
+        // What the driver itself remarks.
+        for file in ["desk", "keep"] {
+            let source = std::fs::read_to_string(format!("{ROOT}/src/driver/{file}.rs")).unwrap();
+            for call in source.split("self.remark(").skip(1) {
+                let kind = call.split('"').nth(1).unwrap();
+                assert!(id(kind).is_some(), "{kind} has no number");
+            }
+        }
+        let catalog = std::fs::read_to_string(format!("{ROOT}/systemd/provost.catalog")).unwrap();
+        let explained: BTreeSet<&str> =
+            catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        let numbered: BTreeSet<&str> = IDS.iter().map(|(_, id)| *id).collect();
+        assert_eq!(numbered.len(), IDS.len());
+        assert_eq!(explained, numbered);
+    }
+}

@@ -1,0 +1,59 @@
+//! What the journal has, and how it is found there.
+
+use crate::image::Debian;
+use crate::machine::Machine;
+
+const THREE: &str = r#"
+processes:
+  web: { shell: 'echo one; echo two >&2; exec sleep infinity' }
+  brief: { shell: 'echo last words', restartPolicy: { condition: "no" } }
+  broken: { shell: 'echo why; exit 3', restartPolicy: { condition: "no" } }
+"#;
+
+pub fn shows_what_happened_and_what_to_do(debian: Debian) {
+    let Some(machine) = Machine::installed(debian) else { return };
+    machine.processes(THREE);
+    machine.up("web");
+    machine.until("provost --system wait brief --for completed --timeout 20s");
+    machine.until("provost --system wait broken --for failed --timeout 20s");
+    let has = |line: &str, text: &str| {
+        let line = format!("journalctl --sync; {line} | grep -F -- {text:?}");
+        machine.until(&line)
+    };
+    // Under the unit: what the daemon says, and what its processes write, the last words of a short
+    // life among it.
+    for text in ["broken@0: exited with code 3", "one", "two", "last words", "why"] {
+        has("journalctl -u provostd", text);
+    }
+    // By the fields of the daemon's entries.
+    has("journalctl PROVOST_PROCESS=web", "web@0: started as pid");
+    let entries = machine.run("journalctl PROVOST_PROCESS=web --output cat");
+    assert!(entries.lines().all(|line| line.contains("web@0")), "{entries}");
+    let exit = has("journalctl PROVOST_PROCESS=broken PROVOST_EVENT=exited -o verbose", "");
+    for field in [
+        "MESSAGE_ID=",
+        "PROVOST_INSTANCE=0",
+        "PROVOST_GENERATION=2",
+        "PRIORITY=4",
+        "_SYSTEMD_UNIT=provostd.service",
+        "SYSLOG_IDENTIFIER=provostd",
+    ] {
+        assert!(exit.contains(field), "{field}: {exit}");
+    }
+    machine.run("provost --system restart web");
+    has("journalctl PROVOST_PROCESS=web PROVOST_EVENT=stopping -o verbose", "PROVOST_JOB=");
+
+    // The explanation, with the name filled in.
+    let explained = machine.run("journalctl -x PROVOST_PROCESS=broken PROVOST_EVENT=gave-up");
+    assert!(explained.contains("Subject: Process broken has failed"), "{explained}");
+    assert!(explained.contains("provost logs broken"), "{explained}");
+
+    // The command line reads it.
+    assert_eq!(
+        machine.run("provost --system logs brief 2>/dev/null | sed 's/.*: //'"),
+        "last words\n"
+    );
+    let followed = "timeout 20 provost --system logs web -f 2>/dev/null | grep -m1 'sentinel' & sleep 0.1; wait";
+    machine.processes(&THREE.replace("echo one", "sleep 0.3; echo sentinel"));
+    assert!(machine.run(followed).contains("sentinel"));
+}
