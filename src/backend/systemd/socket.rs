@@ -213,8 +213,8 @@ mod tests {
     fn from(sender: &str) -> Vec<u8> {
         // Of the same length, so that the other name can be put in its place.
         let unique = format!(":{}", &sender[1..]);
-        let message = Message::signal("/a/b", "c.d", "E").unwrap();
-        let message = message.sender(unique.as_str()).unwrap().build(&("x", 5_u32)).unwrap();
+        let message = Message::signal("/a/b", "c.d", "E");
+        let message = message.sender(unique.as_str()).build(&("x", 5_u32)).unwrap();
         let mut bytes = message.data().to_vec();
         let at = bytes.windows(unique.len()).position(|part| part == unique.as_bytes()).unwrap();
         bytes[at..at + sender.len()].copy_from_slice(sender.as_bytes());
