@@ -128,8 +128,10 @@ pub(super) async fn live(
     mut orders: Orders,
 ) {
     let prepared = tokio::select! {
-        prepared = prepare(&inner, &handle, &spec) => prepared,
+        // Whoever has asked already comes first.
+        biased;
         () = stopped(&mut orders) => Err(stopped_before()),
+        prepared = prepare(&inner, &handle, &spec) => prepared,
     };
     let placed = match prepared {
         Ok(prepared) => start(&inner, &handle, &spec, prepared, &mut orders).await,
@@ -263,8 +265,9 @@ async fn start(
         gate,
     };
     let slot = tokio::select! {
-        slot = manager.job_slot() => slot,
+        biased;
         () = stopped(orders) => return Err(stopped_before()),
+        slot = manager.job_slot() => slot,
     };
     let job = placed.ask(manager, handle.run, &properties).await?;
     // What of the output is ours must not stay open.
