@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules mutants soak bench deny measure setup setup-test fmt clean
+.PHONY: help run build release test check schedules machines package mutants soak bench deny measure setup setup-test fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ test: check ## everything that must hold
 schedules: ## random fault schedules and killed supervisors of the core, in release mode
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
 		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
+
+machines: setup-test ## only what runs on real systems: Debian 12 and 13 with the package
+	$(CARGO) nextest run --locked --test machine
+
+package: setup ## the Debian package, beside this directory
+	dpkg-buildpackage -us -uc -b -d
 
 mutants: ## mutation testing of the core (long)
 	command -v cargo-mutants >/dev/null || $(CARGO) install --locked cargo-mutants

@@ -5,18 +5,20 @@ use crate::backend::choice::{self, BackendOptions};
 use crate::backend::systemd::unit::Names;
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode, backend_choice};
+use crate::core::ids::{InstanceId, Run};
 use crate::core::snapshot::Restored;
-use crate::driver::handle::{Handle, ReloadOptions, Trigger};
+use crate::driver::handle::{Handle, ReloadOptions, Trigger, Turn};
 use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
-use crate::sys::listen;
+use crate::sys::{listen, memory};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 pub use crate::bus::Bus;
 
@@ -107,7 +110,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     // Before anything is read or written: there may be another daemon in the same place.
     let _place = options.runtime.as_deref().map(store::lock::take).transpose();
     let _place = _place.map_err(|taken| taken.to_string())?;
-    let sockets = bind(&options).await?;
+    let sockets = bind(&options)?;
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
     let backend = choice::choose(
@@ -126,16 +129,21 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, remarks } = found;
-    let stored = listen::inherited().into_iter();
-    let stored = stored.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    let Found { mut restored, missing, remarks } = found;
+    let notifier = Notifier::from_environment();
+    let (names, stored) = stored_pidfds(listen::inherited());
     restored.there = backend.recover(kept_runs(&restored), stored).await;
-    let keeping = Keeping { store, restored, remarks };
+    for name in names {
+        // What goes on is taken back when it ends.
+        if stored_run(&name).is_none_or(|run| !restored.there.contains(&run)) {
+            notifier.take_back(name);
+        }
+    }
+    let keeping = Keeping { store, restored, missing, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
-    let notifier = Notifier::from_environment();
     let unsent = notifier.unsent();
     // Who is started by nobody is followed by nobody.
     let may_leave = notifier.is_heard() && !options.foreground;
@@ -144,6 +152,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let hurry = Arc::new(Notify::new());
     let leave = Arc::new(Notify::new());
     let asked = Asked { hurry: hurry.clone(), leave: may_leave.then(|| leave.clone()) };
+    tokio::spawn(give_memory_back(handle.subscribe()));
     tokio::spawn(signals.watch(handle, asked));
     let code = tokio::select! {
         code = driver.run() => code,
@@ -162,6 +171,16 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     Ok(code)
 }
 
+/// What the service manager had stored: the name of each, and those that stand for runs.
+fn stored_pidfds(
+    inherited: Vec<(String, OwnedFd)>,
+) -> (BTreeSet<String>, HashMap<(InstanceId, Run), OwnedFd>) {
+    let names = inherited.iter().map(|(name, _)| name.clone()).collect();
+    let pidfds = inherited.into_iter();
+    let pidfds = pidfds.filter_map(|(name, pidfd)| Some((stored_run(&name)?, pidfd))).collect();
+    (names, pidfds)
+}
+
 /// The runs that may still be there.
 fn kept_runs(restored: &Restored) -> Vec<Kept> {
     let runs = restored.instances.iter().filter_map(|(id, kept)| {
@@ -173,30 +192,16 @@ fn kept_runs(restored: &Restored) -> Vec<Kept> {
 
 /// Takes the private sockets. Nothing but another daemon in the same place is a reason not to
 /// supervise: where nobody can ask, processes are kept running all the same.
-async fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
+fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
     let mut sockets = Vec::new();
     for path in &options.sockets {
-        match bind_one(path).await {
+        match PrivateSocket::bind(path) {
             Ok(socket) => sockets.push(socket),
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
     }
     Ok(sockets)
-}
-
-/// What a daemon that was killed was just starting has its descriptors until it executes: its socket
-/// answers for that long. Nobody tells when it is over.
-async fn bind_one(path: &Path) -> Result<PrivateSocket, ServeError> {
-    const TRIES: u32 = 50;
-    const PAUSE: Duration = Duration::from_millis(100);
-    for _ in 1..TRIES {
-        match PrivateSocket::bind(path) {
-            Err(ServeError::Taken(_)) => tokio::time::sleep(PAUSE).await,
-            other => return other,
-        }
-    }
-    PrivateSocket::bind(path)
 }
 
 /// Serves the objects on the private sockets and the bus.
@@ -225,6 +230,20 @@ async fn listen(
         },
         Ok(()) = is_serving.changed() => Ok(()),
         () = tokio::time::sleep(BUS_PATIENCE) => Ok(()),
+    }
+}
+
+/// After each reload: reading a file takes many times of what is kept of it.
+async fn give_memory_back(mut turns: broadcast::Receiver<Arc<Turn>>) {
+    loop {
+        match turns.recv().await {
+            Ok(turn) if turn.reloads.is_empty() => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => {
+                // It locks what all need for their memory, but only where it is looking.
+                let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            }
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

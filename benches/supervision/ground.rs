@@ -1,6 +1,7 @@
 //! A daemon of one's own to measure, and the ear for what its children say.
 
 use provost::client::{Client, ProcessStatus, Target};
+use provost::sys::stat::Stat;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -268,10 +269,7 @@ impl Daemon {
             };
             switches += count("voluntary_ctxt_switches:") + count("nonvoluntary_ctxt_switches:");
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
-        (switches, ticks(11) + ticks(12))
+        (switches, Stat::of(self.pid()).unwrap().ticks)
     }
 
     /// Ends it and all it runs; how long that took.

@@ -9,6 +9,7 @@ use super::lazy::lazily;
 use super::serve::{ServeError, serve_fixed, until_lost};
 use super::transport::transport;
 use super::{Context, Service};
+use crate::sys::stat::Stat;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
@@ -47,10 +48,10 @@ pub async fn on_socket(service: Arc<Service>, path: &Path) -> Result<(), ServeEr
 
 impl PrivateSocket {
     /// Makes the socket, mode 0600, and its directory, mode 0700, where that is missing. A socket
-    /// that nobody answers on is replaced.
+    /// that nobody listens on is replaced.
     ///
     /// # Errors
-    /// [`ServeError::Taken`] when somebody answers on it.
+    /// [`ServeError::Taken`] when somebody listens on it.
     pub fn bind(path: &Path) -> Result<PrivateSocket, ServeError> {
         let failed = |source| ServeError::Socket { path: path.display().to_string(), source };
         let path = &std::path::absolute(path).map_err(failed)?;
@@ -63,7 +64,7 @@ impl PrivateSocket {
                 if !is_socket(path).map_err(failed)? {
                     return Err(failed(error));
                 }
-                if UnixStream::connect(path).is_ok() {
+                if is_served(path).map_err(failed)? {
                     return Err(ServeError::Taken(format!("it answers on {}", path.display())));
                 }
                 std::fs::remove_file(path).map_err(failed)?;
@@ -153,6 +154,19 @@ async fn greet(
     let emitter = Emitter::lazy(context.clone(), wanted);
     let builder = Builder::socket(transport).p2p().server(guid);
     Ok((serve_fixed(builder, &context).build().await?, emitter))
+}
+
+/// Whether somebody listens there. That it answers is not enough: what a supervisor that was killed
+/// was just starting has the socket until it executes. A peer is told who called listen(2)
+/// (`SO_PEERCRED` of unix(7)); one outside of this container has the number 0, and may be alive.
+fn is_served(path: &Path) -> io::Result<bool> {
+    let Ok(stream) = UnixStream::connect(path) else { return Ok(false) };
+    stream.set_nonblocking(true)?;
+    let listener = tokio::net::UnixStream::from_std(stream)?.peer_cred()?.pid();
+    Ok(match listener.and_then(|pid| u32::try_from(pid).ok()) {
+        None | Some(0) => true,
+        Some(pid) => Stat::of(pid).is_some_and(|stat| !stat.has_ended()),
+    })
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {

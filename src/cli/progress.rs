@@ -4,6 +4,7 @@
 use super::screen::{Screen, Tone, visible};
 use super::{CliError, human, names::Names, state, table};
 use crate::client::{Client, ClientError, JobOutcome, ProcessStatus};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -12,6 +13,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two pictures of the line on a terminal.
 const FRAME: Duration = Duration::from_millis(120);
+/// Time between two looks at what is awaited, and how many times longer than a look it is at least:
+/// who watches a thousand processes must not keep the supervisor from starting them.
+const REST: Duration = Duration::from_millis(100);
+const SHARE: u32 = 20;
 
 /// What came of work that was waited for.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ pub struct View<'a> {
     pub client: &'a Client,
     /// How processes are called.
     pub names: &'a Names,
-    /// Which of them are of interest: an instance and the jobs that have ended.
-    pub concerns: &'a dyn Fn(&ProcessStatus, &[JobOutcome]) -> bool,
+    /// Which of them are of interest: an instance, and those whose jobs have ended.
+    pub concerns: &'a dyn Fn(&ProcessStatus, &BTreeSet<String>) -> bool,
 }
 
 /// Waits for `work`. Tells of jobs that end with `told`, and of what is awaited once that takes
@@ -55,10 +60,11 @@ pub async fn watch<T>(
     mut told: impl FnMut(&JobOutcome, &mut Screen) -> io::Result<()>,
 ) -> Result<Waited<T>, CliError> {
     let begun = Instant::now();
-    let mut ended: Vec<JobOutcome> = Vec::new();
+    let mut ended = BTreeSet::new();
     let mut line = Line::default();
     let mut awaited: Vec<ProcessStatus> = Vec::new();
     let mut watch = None;
+    let (mut stale, mut next_look) = (true, tokio::time::Instant::now());
     let mut open = true;
     tokio::pin!(work);
     let deadline = tokio::time::sleep(timeout.unwrap_or(Duration::MAX));
@@ -73,8 +79,8 @@ pub async fn watch<T>(
                     line.clear(screen);
                     told(&outcome, screen)?;
                     screen.flush()?;
-                    ended.push(outcome);
-                    awaited.retain(|status| (view.concerns)(status, &ended));
+                    awaited.retain(|status| status.id != outcome.name);
+                    ended.insert(outcome.name);
                 }
                 None => open = false,
             },
@@ -91,17 +97,21 @@ pub async fn watch<T>(
                 let left = all.into_iter().filter(|status| (view.concerns)(status, &ended));
                 return Ok(Waited::OutOfTime(left.collect()));
             }
-            changed = changed(&mut watch), if watch.is_some() => {
+            changed = changed(&mut watch), if watch.is_some() && !stale => {
                 changed?;
+                stale = true;
+            }
+            () = tokio::time::sleep_until(next_look), if watch.is_some() && stale => {
+                let before = tokio::time::Instant::now();
                 awaited = look(&view, &ended).await?;
+                stale = false;
+                next_look = before + REST.max(before.elapsed() * SHARE);
                 line.say(&awaited, view.names, screen);
             }
             // Without a terminal one tick is enough: what comes later comes with a change.
             _ = frame.tick(), if watch.is_none() || screen.err_style.terminal => {
                 if watch.is_none() {
                     watch = Some(view.client.watch().await?);
-                    awaited = look(&view, &ended).await?;
-                    line.say(&awaited, view.names, screen);
                 }
                 line.draw(&awaited, view.names, begun, screen);
             }
@@ -116,7 +126,10 @@ async fn changed(watch: &mut Option<crate::client::Watch>) -> Result<(), ClientE
     }
 }
 
-async fn look(view: &View<'_>, ended: &[JobOutcome]) -> Result<Vec<ProcessStatus>, ClientError> {
+async fn look(
+    view: &View<'_>,
+    ended: &BTreeSet<String>,
+) -> Result<Vec<ProcessStatus>, ClientError> {
     let mut all = view.client.status(&[]).await?;
     all.retain(|status| (view.concerns)(status, ended));
     Ok(all)

@@ -4,7 +4,8 @@ use super::args::Reload as Args;
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
-use crate::client::{Client, ClientError, JobOutcome, ProcessStatus, ReloadOptions, ReloadSummary};
+use crate::client::{Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Has the files read and applied.
@@ -49,7 +50,7 @@ async fn follow(
     screen: &mut Screen,
 ) -> Outcome {
     let names = Names::ask(client).await?;
-    let moving = |status: &ProcessStatus, _: &[JobOutcome]| {
+    let moving = |status: &ProcessStatus, _: &BTreeSet<String>| {
         matches!(status.state.as_str(), "starting" | "stopping") || status.needs_restart
     };
     let view = View { client, names: &names, concerns: &moving };

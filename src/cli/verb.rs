@@ -32,10 +32,10 @@ pub async fn run(
         // Nobody listens any more only when we are gone ourselves.
         let _ = ends.send(outcome.clone());
     });
-    let concerns = |status: &ProcessStatus, ended: &[JobOutcome]| {
+    let concerns = |status: &ProcessStatus, ended: &BTreeSet<String>| {
         let first = verb == Verb::Stop && status.state == "stopping";
         let awaited = asked.contains(&status.id) || first;
-        awaited && !ended.iter().any(|end| end.name == status.id)
+        awaited && !ended.contains(&status.id)
     };
     let view = View { client, names: &names, concerns: &concerns };
     let told = |outcome: &JobOutcome, screen: &mut Screen| {

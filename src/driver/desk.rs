@@ -11,7 +11,7 @@ use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
     Trigger,
 };
-use super::read::{Examined, Missing, Standing, millis};
+use super::read::{Examined, Standing, millis, missing};
 use super::watch::Watch;
 use super::{Asked, Driver};
 use crate::config::diagnostic::Diagnostic;
@@ -20,7 +20,7 @@ use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::{ReloadReport, ReloadResult};
-use crate::sys::memory;
+use crate::store::Missing;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -91,6 +91,8 @@ pub(super) struct Desk {
     applying: Option<Applying>,
     /// What is active, as it was read.
     loaded: Option<Loaded>,
+    /// What was not there of it.
+    pub(super) missing: Missing,
     /// Of what is active.
     digest: String,
     /// How the last one that was handed over ended; None before that.
@@ -106,7 +108,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(location: Location) -> Desk {
+    pub(super) fn new(location: Location, missing: Missing) -> Desk {
         let (sender, receiver) = mpsc::unbounded_channel();
         Desk {
             location,
@@ -120,6 +122,7 @@ impl Desk {
             handover: None,
             applying: None,
             loaded: None,
+            missing,
             digest: String::new(),
             outcome: None,
             refused: None,
@@ -187,7 +190,7 @@ impl Driver {
             location: self.desk.location.clone(),
             config: (self.machine.generation() > Generation(0))
                 .then(|| self.machine.config().clone()),
-            missing: loaded.map(Missing::of).unwrap_or_default(),
+            missing: self.desk.missing.clone(),
             daemon: loaded.map(|loaded| loaded.daemon.clone()),
         }
     }
@@ -294,6 +297,7 @@ impl Driver {
         }
         self.notifier.reloading();
         let generation = Generation(self.machine.generation().0 + 1);
+        self.desk.missing = missing(&loaded);
         self.desk.loaded = Some(loaded);
         self.desk.handover = Some(Handover { waiters, applying, digest });
         let request = self.request(Asked::Config);
@@ -446,7 +450,6 @@ impl Driver {
             let _ = waiter.send(outcome.clone());
         }
         self.turn.reloads.push(outcome);
-        tokio::task::spawn_blocking(memory::give_back);
     }
 
     /// Works out what a reload would do; nothing is changed.

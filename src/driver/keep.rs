@@ -4,8 +4,8 @@ use super::Driver;
 use super::handle::now;
 use crate::core::event::{Effect, Event};
 use crate::core::snapshot::Restored;
-use crate::store::Store;
 use crate::store::runs::stored_name;
+use crate::store::{Missing, Store};
 use tracing::Level;
 
 /// What a driver begins with: where states are kept, and those that were found there.
@@ -14,6 +14,8 @@ pub struct Keeping {
     pub store: Store,
     /// What was found.
     pub restored: Restored,
+    /// What was not there of the files that were active.
+    pub missing: Missing,
     /// What is to be said of it.
     pub remarks: Vec<String>,
 }
@@ -50,8 +52,8 @@ impl Driver {
     /// done something that nobody knows of.
     pub(super) fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
         // First: by the settings it is told whether it was an operator who stopped something.
+        self.save_whole();
         let store = &mut self.keeping.store;
-        store.save_whole(self.machine.generation(), &self.machine.config().settings);
         for id in self.machine.take_unsaved() {
             store.save(&id, self.machine.snapshot(&id).as_ref());
         }
@@ -62,13 +64,17 @@ impl Driver {
 
     /// Writes what could not be written before.
     pub(super) fn keep_again(&mut self) {
-        let store = &mut self.keeping.store;
-        let unwritten = store.retry();
-        store.save_whole(self.machine.generation(), &self.machine.config().settings);
+        let unwritten = self.keeping.store.retry();
+        self.save_whole();
         for id in unwritten {
-            store.save(&id, self.machine.snapshot(&id).as_ref());
+            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
         }
         self.tell_trouble();
+    }
+
+    fn save_whole(&mut self) {
+        let (generation, config) = (self.machine.generation(), self.machine.config());
+        self.keeping.store.save_whole(generation, &config.settings, &self.desk.missing);
     }
 
     /// Says when states cannot be kept, and when they are kept again: each once.

@@ -110,7 +110,7 @@ impl Driver {
     #[must_use]
     pub fn new(
         options: Options,
-        keeping: Keeping,
+        mut keeping: Keeping,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -133,8 +133,8 @@ impl Driver {
         let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
         let driver = Driver {
             machine: Machine::new(options.seed),
+            desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
             keeping,
-            desk: desk::Desk::new(options.location.clone()),
             options,
             backend,
             prober,

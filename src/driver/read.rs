@@ -7,8 +7,9 @@ use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources,
 use crate::core::ids::ProcessId;
 use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
+use crate::store::Missing;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,23 +26,17 @@ pub(super) struct Standing {
 }
 
 /// Which files are missing that could be there, and where others are.
-#[derive(Clone, Default)]
-pub(super) struct Missing {
-    main: bool,
-    processes: bool,
-    /// The drop-in directory, where files were read from it.
-    drop_ins: Option<PathBuf>,
+pub(super) fn missing(loaded: &Loaded) -> Missing {
+    let mut files = loaded.sources.files.iter();
+    let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
+    let mut files = loaded.sources.files.iter();
+    let has_drop_ins = files.any(|file| file.kind == SourceKind::DropIn);
+    let drop_ins = has_drop_ins.then(|| text(&loaded.sources.drop_ins));
+    Missing { main, processes: loaded.missing, drop_ins }
 }
 
-impl Missing {
-    pub(super) fn of(loaded: &Loaded) -> Missing {
-        let mut files = loaded.sources.files.iter();
-        let main = files.any(|file| file.kind == SourceKind::Main && file.content.is_none());
-        let mut files = loaded.sources.files.iter();
-        let has_drop_ins = files.any(|file| file.kind == SourceKind::DropIn);
-        let drop_ins = has_drop_ins.then(|| loaded.sources.drop_ins.clone());
-        Missing { main, processes: loaded.missing, drop_ins }
-    }
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// A configuration that was read and judged.
@@ -88,7 +83,7 @@ impl Standing {
 
     /// A file that was never there is no error; one that is gone keeps what runs.
     fn find_gone(&self, loaded: &Loaded, diagnostics: &mut Vec<Diagnostic>) {
-        let now = Missing::of(loaded);
+        let now = missing(loaded);
         let gone = now.processes && !self.missing.processes;
         for problem in diagnostics.iter_mut().filter(|_| gone) {
             if problem.code == "missing-file" {
@@ -102,7 +97,7 @@ impl Standing {
             diagnostics.push(Diagnostic::error("missing-file", place, message));
         }
         let Sources { drop_ins, has_drop_ins, .. } = &loaded.sources;
-        if self.missing.drop_ins.as_ref() == Some(drop_ins) && !has_drop_ins && !gone {
+        if self.missing.drop_ins == Some(text(drop_ins)) && !has_drop_ins && !gone {
             let place = Place::whole(Arc::new(drop_ins.clone()));
             let message = format!("{} is gone; what its files say stays", drop_ins.display());
             let problem = Diagnostic::error("missing-file", place, message);

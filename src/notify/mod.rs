@@ -95,9 +95,8 @@ struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     messages: VecDeque<Message>,
-    /// What is to be stored under a name, or not any more: one for each name, so that there are
-    /// never more of them than names.
-    descriptors: BTreeMap<String, Option<OwnedFd>>,
+    /// One for each name, so that there are never more of them than names.
+    descriptors: BTreeMap<String, Stored>,
     is_sending: bool,
 }
 
@@ -105,6 +104,14 @@ impl Waiting {
     fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.descriptors.is_empty()
     }
+}
+
+/// What becomes of what is stored under a name. A name may be used again: what was under it goes
+/// first, because the store may hold several under one name.
+#[derive(Debug, Default)]
+struct Stored {
+    is_taken_back: bool,
+    descriptor: Option<OwnedFd>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,18 +224,20 @@ impl Notifier {
     /// Has a descriptor stored until it is taken back, whatever becomes of what it stands for. The
     /// name has no colon and no control character.
     pub fn store(&self, name: String, descriptor: OwnedFd) {
-        self.put_descriptor(name, Some(descriptor));
+        self.put_descriptor(name, |stored| stored.descriptor = Some(descriptor));
     }
 
-    /// Takes a descriptor back.
+    /// Takes back what is stored under a name.
     pub fn take_back(&self, name: String) {
-        self.put_descriptor(name, None);
+        self.put_descriptor(name, |stored| {
+            *stored = Stored { is_taken_back: true, descriptor: None };
+        });
     }
 
-    fn put_descriptor(&self, name: String, descriptor: Option<OwnedFd>) {
+    fn put_descriptor(&self, name: String, change: impl FnOnce(&mut Stored)) {
         let Some(outbox) = &self.outbox else { return };
         let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.descriptors.insert(name, descriptor);
+        change(waiting.descriptors.entry(name).or_default());
         outbox.changed.notify_all();
     }
 
@@ -257,7 +266,7 @@ impl Notifier {
 /// What is sent next.
 enum Next {
     Message(Message),
-    Descriptor(String, Option<OwnedFd>),
+    Descriptor(String, Stored),
 }
 
 impl Outbox {
@@ -265,9 +274,7 @@ impl Outbox {
         loop {
             let sent = match self.next() {
                 Next::Message(message) => message.send(socket),
-                Next::Descriptor(name, descriptor) => {
-                    send_descriptor(&name, descriptor.as_ref(), socket)
-                }
+                Next::Descriptor(name, stored) => stored.send(&name, socket),
             };
             if let Err(error) = sent {
                 tracing::debug!("the service manager was not told: {error}");
@@ -288,26 +295,30 @@ impl Outbox {
                 waiting.descriptors.extend(descriptor);
                 Next::Message(message)
             }
-            (None, Some((name, descriptor))) => Next::Descriptor(name, descriptor),
+            (None, Some((name, stored))) => Next::Descriptor(name, stored),
             // It waits for one of the two.
             (None, None) => Next::Message(Message::Status(String::new())),
         }
     }
 }
 
-fn send_descriptor(name: &str, descriptor: Option<&OwnedFd>, socket: Socket) -> Result<(), String> {
-    let told = match (socket, descriptor) {
-        (Socket::Abstract, _) => return Ok(()),
-        (Socket::Path, None) => {
-            sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
+impl Stored {
+    fn send(&self, name: &str, socket: Socket) -> Result<(), String> {
+        if socket == Socket::Abstract {
+            return Ok(());
         }
-        // Without FDPOLL=0 it would be dropped when the process ends, which is what it is for.
-        (Socket::Path, Some(descriptor)) => sd_notify::notify_with_fds(
-            &[NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")],
-            &[descriptor.as_fd()],
-        ),
-    };
-    told.map_err(|error| error.to_string())
+        let mut told = Ok(());
+        if self.is_taken_back {
+            told = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+        }
+        if let Some(descriptor) = &self.descriptor {
+            // Without FDPOLL=0 it would be dropped when the process ends, which is what it is for.
+            let states =
+                [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
+            told = told.and(sd_notify::notify_with_fds(&states, &[descriptor.as_fd()]));
+        }
+        told.map_err(|error| error.to_string())
+    }
 }
 
 impl Message {

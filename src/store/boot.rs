@@ -4,6 +4,8 @@
 //! The first process of the namespace tells a container from the one before it in the same place.
 
 use super::file::{self, Kind, ReadError};
+use crate::sys::random;
+use crate::sys::stat::Stat;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -58,8 +60,10 @@ impl Boot {
     fn present(directory: Option<&Path>) -> Boot {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino());
-        let mut boot = Boot { id: id.trim().to_owned(), namespace, first: start_of(1), token: 0 };
-        boot.token = directory.and_then(|path| boot.token_of(path).ok()).unwrap_or_else(random);
+        let first = Stat::of(1).map_or(0, |first| first.start);
+        let mut boot = Boot { id: id.trim().to_owned(), namespace, first, token: 0 };
+        let token = directory.and_then(|path| boot.token_of(path).ok());
+        boot.token = token.unwrap_or_else(|| (random() >> 32) as u32);
         boot
     }
 
@@ -77,19 +81,4 @@ impl Boot {
         let digest = digest.finalize();
         Ok(u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]))
     }
-}
-
-/// When a process was started: field 22 of proc_pid_stat(5). 0 where it cannot be told.
-fn start_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program may have anything in it, and ends with the last parenthesis.
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
-}
-
-/// A number that hardly comes twice.
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    u32::try_from(random >> 32).unwrap_or(0)
 }

@@ -44,7 +44,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The version of what is in the files. A change of a field raises it, and adds a case to the
-/// reading of the older ones and a file to `tests/store/golden`.
+/// reading of the older ones and a file to `tests/store/golden`. One that is new, and may be absent,
+/// need not.
 pub const VERSION: u32 = 1;
 
 /// What could not be written is tried again after so long.
@@ -55,6 +56,27 @@ const AGAIN: Duration = Duration::from_secs(5);
 struct Whole {
     generation: Generation,
     settings: Settings,
+    #[serde(default, skip_serializing_if = "Missing::is_nothing")]
+    missing: Missing,
+}
+
+/// Which files of what is active were missing, and where others were: whether one is gone by now is
+/// judged by that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The main file.
+    pub main: bool,
+    /// The file with the processes.
+    pub processes: bool,
+    /// The drop-in directory, where files were read from it. As text: what is no UTF-8 in it is
+    /// replaced.
+    pub drop_ins: Option<String>,
+}
+
+impl Missing {
+    fn is_nothing(&self) -> bool {
+        *self == Missing::default()
+    }
 }
 
 /// The state of an instance, and whose it is.
@@ -84,6 +106,8 @@ pub struct Store {
 pub struct Found {
     /// For the machine, as far as the files tell; what is there is the backend's to say.
     pub restored: Restored,
+    /// What was not there of the files that are active.
+    pub missing: Missing,
     /// For people: what was set aside, what is not kept.
     pub remarks: Vec<String>,
 }
@@ -141,6 +165,7 @@ impl Store {
             Ok(read) => {
                 found.restored.generation = read.generation;
                 found.restored.settings = read.settings.clone();
+                found.missing = read.missing.clone();
                 self.whole = Some(read);
             }
             Err(ReadError::Missing) => {}
@@ -169,10 +194,9 @@ impl Store {
         let result = match snapshot {
             None => {
                 self.written.remove(id);
-                // The run went before its instance.
-                self.runs.forget(id);
-                let _ = fs::remove_file(directory.join(format!("{id}{}", runs::RUN)));
-                gone(fs::remove_file(&path))
+                // The run went before its instance. Both are tried, whatever becomes of the first.
+                let forgotten = self.runs.forget(id);
+                gone(fs::remove_file(&path)).and(forgotten)
             }
             Some(snapshot) => {
                 let text = file::encode(Kind::State, &State { instance: id, state: snapshot });
@@ -198,13 +222,14 @@ impl Store {
     }
 
     /// Keeps what is known of the whole.
-    pub fn save_whole(&mut self, generation: Generation, settings: &Settings) {
-        let is_new = self
-            .whole
-            .as_ref()
-            .is_none_or(|whole| whole.generation != generation || whole.settings != *settings);
+    pub fn save_whole(&mut self, generation: Generation, settings: &Settings, missing: &Missing) {
+        let is_new = self.whole.as_ref().is_none_or(|whole| {
+            whole.generation != generation
+                || whole.settings != *settings
+                || whole.missing != *missing
+        });
         let Some(directory) = self.directory.as_ref().filter(|_| is_new) else { return };
-        let whole = Whole { generation, settings: settings.clone() };
+        let whole = Whole { generation, settings: settings.clone(), missing: missing.clone() };
         match file::write(&directory.join("whole"), &file::encode(Kind::Whole, &whole)) {
             Ok(()) => self.whole = Some(whole),
             Err(error) => self.fail(&error),

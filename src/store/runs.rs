@@ -110,8 +110,10 @@ impl Runs {
     }
 
     /// There is no such instance any more.
-    pub(super) fn forget(&self, instance: &InstanceId) {
+    pub(super) fn forget(&self, instance: &InstanceId) -> io::Result<()> {
         self.lock().records.remove(instance);
+        let Some(directory) = &self.directory else { return Ok(()) };
+        super::gone(std::fs::remove_file(path(directory, instance)))
     }
 
     /// Each change is one insertion or removal.
@@ -144,6 +146,9 @@ impl Runs {
 }
 
 fn write(directory: &Path, record: &RunRecord) -> io::Result<()> {
-    let path = directory.join(format!("{}{RUN}", record.instance));
-    file::write(&path, &file::encode(Kind::Run, record))
+    file::write(&path(directory, &record.instance), &file::encode(Kind::Run, record))
+}
+
+fn path(directory: &Path, instance: &InstanceId) -> PathBuf {
+    directory.join(format!("{instance}{RUN}"))
 }

@@ -1,4 +1,5 @@
-//! Every unsafe block of the daemon, behind functions that are safe to call.
+//! The kernel: every unsafe block of the daemon, behind functions that are safe to call, and what
+//! several parts read of `/proc`.
 //!
 //! What `rustix` and `nix` offer is used from there; here is what they do not have.
 
@@ -10,7 +11,15 @@ pub mod mounts;
 pub mod pidfd;
 pub mod reap;
 pub mod signal;
+pub mod stat;
 pub mod user;
 
 #[path = "../shim/kernel.rs"]
 mod kernel;
+
+/// A number that hardly comes twice. Nothing secret may depend on it.
+#[must_use]
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

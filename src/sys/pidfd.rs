@@ -1,5 +1,6 @@
 //! What a pidfd tells of a process that is not a child.
 
+use super::stat::Stat;
 use crate::core::event::ExitStatus;
 use crate::core::spec::Signal;
 use std::io;
@@ -46,21 +47,15 @@ pub fn exit_status(pidfd: &OwnedFd, pid: u32, start: u64, patience: Duration) ->
     info(pidfd).unwrap_or(ExitStatus::Unknown)
 }
 
-/// The status of a process that nobody has reaped, by field 52 of proc_pid_stat(5). To who may not
-/// look into the process it is shown as 0, so from others than root 0 means nothing.
+/// The status of a process that nobody has reaped. To who may not look into the process it is shown
+/// as 0, so from others than root 0 means nothing.
 fn of_zombie(pid: u32, start: u64) -> Option<ExitStatus> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let root = rustix::process::geteuid().is_root();
-    zombie_status(&stat, start).filter(|status| root || *status != 0).map(decode)
+    zombie_status(&Stat::of(pid)?, start).filter(|status| root || *status != 0).map(decode)
 }
 
-fn zombie_status(stat: &str, start: u64) -> Option<i32> {
-    // The name of the program may have anything in it, and ends with the last parenthesis.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    let started: u64 = fields.nth(18)?.parse().ok()?;
-    let status = fields.nth(29)?.parse().ok()?;
-    (state == "Z" && started == start).then_some(status)
+fn zombie_status(stat: &Stat, start: u64) -> Option<i32> {
+    (stat.state == b'Z' && stat.start == start).then_some(stat.status)
 }
 
 fn info(pidfd: &OwnedFd) -> Option<ExitStatus> {
@@ -91,20 +86,18 @@ mod tests {
     #[test]
     fn a_zombie_tells_its_status() {
         let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
-        let path = format!("/proc/{}/stat", child.id());
         let stat = loop {
-            let stat = std::fs::read_to_string(&path).unwrap();
-            if stat.contains(") Z ") {
+            let stat = Stat::of(child.id()).unwrap();
+            if stat.state == b'Z' {
                 break stat;
             }
             std::thread::yield_now();
         };
-        let start: u64 =
-            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+        let start = stat.start;
         assert_eq!(zombie_status(&stat, start).map(decode), Some(ExitStatus::Code(7)));
         // Another process with the same number says nothing.
         assert_eq!(zombie_status(&stat, start + 1), None);
-        assert_eq!(zombie_status(&stat.replace(") Z ", ") S "), start), None);
+        assert_eq!(zombie_status(&Stat { state: b'S', ..stat }, start), None);
         child.wait().unwrap();
     }
 

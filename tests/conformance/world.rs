@@ -1,6 +1,5 @@
 //! A backend, its events, and places where processes can be heard.
 
-use provost::backend::native::census::random;
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions};
 use provost::backend::systemd::unit::Names;
@@ -11,6 +10,7 @@ use provost::core::event::{Event, ExitStatus, SpawnError};
 use provost::core::ids::{InstanceId, ProcessId, Run};
 use provost::core::spec::{Command, LogTarget, ProcessSpec, Signal, StopSpec, Text};
 use provost::store::runs::Runs;
+use provost::sys::random;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod container;
+mod example;
 mod first;
 mod places;
 #[allow(dead_code)]

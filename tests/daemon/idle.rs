@@ -1,6 +1,7 @@
 //! Idle costs nothing.
 
 use crate::support::{Daemon, wait_for};
+use provost::sys::stat::Stat;
 
 /// How often the daemon was woken up and went to sleep again.
 fn waits(daemon: &Daemon) -> u64 {
@@ -23,13 +24,6 @@ async fn is_left_alone(daemon: &Daemon) {
     assert!(woken < 200, "{woken} times");
 }
 
-/// Processor time of a process, in ticks.
-fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 #[tokio::test]
 async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
     let daemon = Daemon::start(
@@ -44,7 +38,7 @@ async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
     );
     wait_for(&daemon.path().join("screen"));
     wait_for(&daemon.path().join("file"));
-    let before = ticks(daemon.pid());
+    let before = Stat::of(daemon.pid()).unwrap().ticks;
     daemon
         .until("completed", |s| {
             ["screen@0", "file@0"]
@@ -53,7 +47,7 @@ async fn who_closes_its_output_goes_on_and_nobody_runs_in_circles() {
         })
         .await;
     // Two seconds of a circle would be two hundred.
-    let used = ticks(daemon.pid()) - before;
+    let used = Stat::of(daemon.pid()).unwrap().ticks - before;
     assert!(used < 50, "{used} ticks");
     assert_eq!(std::fs::read_to_string(daemon.path().join("log")).unwrap(), "said\n");
 }

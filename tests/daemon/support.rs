@@ -1,6 +1,7 @@
 //! A daemon of one's own in a directory of one's own.
 
 use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
+use provost::sys::stat::Stat;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -397,12 +398,15 @@ fn service_manager(socket: &Path) -> Receiver<String> {
 pub struct Store {
     pub socket: PathBuf,
     stored: Arc<Mutex<BTreeMap<String, OwnedFd>>>,
+    removed: Arc<Mutex<Vec<String>>>,
 }
 
 impl Store {
     pub fn new(socket: PathBuf) -> Store {
         let stored = Arc::<Mutex<BTreeMap<String, OwnedFd>>>::default();
+        let removed = Arc::<Mutex<Vec<String>>>::default();
         let (socket_fd, all) = (UnixDatagram::bind(&socket).unwrap(), stored.clone());
+        let all_removed = removed.clone();
         std::thread::spawn(move || {
             use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
             let mut space = [std::mem::MaybeUninit::uninit(); 256];
@@ -419,6 +423,7 @@ impl Store {
                 let mut all = all.lock().unwrap();
                 if lines.contains(&"FDSTOREREMOVE=1") {
                     all.remove(name);
+                    all_removed.lock().unwrap().push(name.to_owned());
                     continue;
                 }
                 assert!(lines.contains(&"FDSTORE=1") && lines.contains(&"FDPOLL=0"), "{text}");
@@ -429,7 +434,29 @@ impl Store {
                 }
             }
         });
-        Store { socket, stored }
+        Store { socket, stored, removed }
+    }
+
+    /// Has something stored that no daemon sent.
+    pub fn put(&self, name: &str, fd: OwnedFd) {
+        self.stored.lock().unwrap().insert(name.to_owned(), fd);
+    }
+
+    /// For which process each stands that it holds; None where that has ended.
+    pub fn pids(&self) -> Vec<(String, Option<u32>)> {
+        use std::os::fd::AsRawFd;
+        let pid = |fd: &OwnedFd| {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+            info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+        };
+        self.stored().iter().map(|(name, fd)| (name.clone(), pid(fd))).collect()
+    }
+
+    /// What it was told to remove, and how often.
+    pub fn removed(&self) -> Vec<String> {
+        let mut removed = self.removed.lock().unwrap().clone();
+        removed.sort();
+        removed
     }
 
     pub fn stored(&self) -> Vec<(String, OwnedFd)> {
@@ -511,4 +538,14 @@ pub fn describe(status: ExitStatus) -> String {
 /// PIDs by instance, of those that run.
 pub fn pids(status: &Status) -> BTreeMap<String, u32> {
     status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?))).collect()
+}
+
+/// When a process was started, in ticks; 0 where there is none.
+pub fn start_of(pid: u32) -> u64 {
+    Stat::of(pid).map_or(0, |stat| stat.start)
+}
+
+/// Which processes they are, by instance: a pid alone comes again.
+pub fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
+    pids(status).into_iter().map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
 }

@@ -1,24 +1,13 @@
 //! The daemon is killed, and another one begins in its place.
 
 use crate::support::{
-    DEADLINE, Daemon, Prepared, Store, pids, processes_with, wait_for, wait_readable,
+    DEADLINE, Daemon, Prepared, Store, identities, pids, processes_with, wait_for, wait_readable,
 };
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
-
-/// When a process was started: with its pid it says which process it is.
-fn start_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_whitespace().nth(19).map_or(0, |field| field.parse().unwrap())
-}
-
-fn identities(daemon_pids: &BTreeMap<String, u32>) -> BTreeMap<String, (u32, u64)> {
-    daemon_pids.iter().map(|(name, pid)| (name.clone(), (*pid, start_of(*pid)))).collect()
-}
 
 /// A process of somebody, killed and waited for.
 fn kill(pid: u32, signal: Signal) {
@@ -53,7 +42,15 @@ async fn running(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
                 && all["crash@0"].state == "backoff"
         })
         .await;
-    identities(&pids(&status))
+    identities(&status)
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_there_is_no_error_after_a_restart_either() {
+    let mut daemon = Daemon::prepare(|_| {}).run().killed_and_again();
+    let manager = daemon.client().await.manager().await.unwrap();
+    assert!(manager.valid, "{manager:?}\n{}", daemon.log());
+    assert!(daemon.stop().success());
 }
 
 #[tokio::test]
@@ -176,6 +173,59 @@ async fn an_end_that_nobody_saw_is_told_by_what_the_service_manager_stored() {
     }
     assert_eq!(status["b@0"].pid, Some(before["b@0"]));
     manager.holds(&["run-b@0-2"]);
+    assert_eq!(manager.removed(), ["run-a@0-1"]);
+}
+
+#[tokio::test]
+async fn what_is_stored_and_of_no_run_is_taken_back_and_the_rest_when_it_ends() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let file = "processes: { a: { shell: exec sleep 88601 }, b: { shell: exec sleep 88602 } }";
+    let daemon = prepared.told(&manager.socket, file);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let names = ["run-a@0-1", "run-b@0-2"];
+    manager.holds(&names);
+    let mut daemon = daemon.killed();
+    // Of a run that was over, of an instance that nobody knows, of no run at all.
+    let others = ["other", "run-a@0-99", "run-ghost@0-1", "run-nonsense"];
+    for name in others {
+        manager.put(name, fs::File::open("/dev/null").unwrap().into());
+    }
+    // Nothing is known of this one any more.
+    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let mut daemon = Prepared { dir }.handed(&manager);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    manager.holds(&["run-a@0-3", "run-b@0-2"]);
+    let mut gone: Vec<&str> = others.into_iter().chain(["run-a@0-1"]).collect();
+    gone.sort();
+    assert_eq!(manager.removed(), gone);
+    assert!(daemon.stop().success());
+    gone.extend(["run-a@0-3", "run-b@0-2"]);
+    gone.sort();
+    manager.holds(&[]);
+    assert_eq!(manager.removed(), gone);
+}
+
+#[tokio::test]
+async fn a_name_that_comes_again_stands_for_the_new_run() {
+    let prepared = Daemon::prepare(|_| {});
+    let manager = Store::new(prepared.dir.path().join("notify"));
+    let daemon = prepared.told(&manager.socket, "processes: { a: { shell: exec sleep 88701 } }");
+    daemon.until_running(&["a@0"]).await;
+    manager.holds(&["run-a@0-1"]);
+    let mut daemon = daemon.killed();
+    // The next one counts its runs from the beginning.
+    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
+    let daemon = Prepared { dir }.handed(&manager);
+    let new = pids(&daemon.until_running(&["a@0"]).await)["a@0"];
+    let deadline = Instant::now() + DEADLINE;
+    while manager.pids() != [("run-a@0-1".to_owned(), Some(new))] {
+        assert!(Instant::now() < deadline, "never {new}: {:?}", manager.pids());
+        std::thread::yield_now();
+    }
+    assert_eq!(manager.removed(), ["run-a@0-1"]);
 }
 
 /// Linux 6.15 and newer tell how a process ended that is no child.
@@ -229,6 +279,53 @@ async fn a_file_that_is_broken_or_gone_meanwhile_keeps_what_runs() {
     // What it keeps it also keeps up.
     kill(before["a@0"], Signal::SIGKILL);
     daemon.until("a is back", |all| all["a@0"].pid.is_some_and(|pid| pid != before["a@0"])).await;
+}
+
+#[tokio::test]
+async fn drop_ins_that_are_gone_meanwhile_keep_what_runs() {
+    let daemon = Daemon::prepare(|dir| {
+        fs::create_dir(dir.join("processes.d")).unwrap();
+        let b = "processes: { b: { shell: exec sleep 88802 } }";
+        fs::write(dir.join("processes.d/b.yaml"), b).unwrap();
+    });
+    let mut daemon = daemon.with("processes: { a: { shell: exec sleep 88801 } }");
+    let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
+    let (here, away) = (daemon.path().join("processes.d"), daemon.path().join("away"));
+    daemon = daemon.killed();
+    fs::rename(&here, &away).unwrap();
+    // It is judged by what is active, also by the one after the next.
+    for _ in 0..2 {
+        daemon = daemon.killed().again();
+        assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "rejected");
+        daemon.logged("processes.d is gone; what its files say stays");
+        assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before);
+    }
+    daemon = daemon.killed();
+    fs::rename(&away, &here).unwrap();
+    daemon = daemon.again();
+    assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+    assert_eq!(pids(&daemon.until_running(&["a@0", "b@0"]).await), before);
+    // An empty one says that there is no file.
+    daemon = daemon.killed();
+    fs::remove_file(here.join("b.yaml")).unwrap();
+    daemon = daemon.again();
+    let status = daemon.until("b is gone", |all| !all.contains_key("b@0")).await;
+    assert_eq!(status["a@0"].pid, Some(before["a@0"]));
+    daemon = daemon.killed();
+    fs::remove_dir(&here).unwrap();
+    daemon = daemon.again();
+    assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_there_is_not_gone() {
+    let mut daemon = Daemon::prepare(|_| {}).run();
+    for _ in 0..2 {
+        assert_eq!(daemon.client().await.manager().await.unwrap().config_state, "applied");
+        daemon = daemon.killed_and_again();
+    }
+    daemon.save("processes: { a: { shell: exec sleep 88901 } }");
+    daemon.until_running(&["a@0"]).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ processes:
 pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian) {
     let Some(machine) = Machine::installed(debian) else { return };
     machine.processes(THREE);
-    machine.up("web tree");
+    machine.up("'web@*' tree");
     let before = machine.running();
     assert_eq!(before.len(), 3, "{before:?}");
     let mut daemon = machine.daemon();

@@ -5,6 +5,7 @@ use provost::backend::Backend;
 use provost::backend::native::reaper;
 use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::spec::{LogRotation, ProcessSpec, Signal};
+use provost::sys::stat::Stat;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,16 +39,12 @@ fn rotated(world: &World, line: &str, max_size: u64) -> ProcessSpec {
 
 /// What runs of the program that writes logs, below this process.
 fn writers() -> Vec<u32> {
-    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let own = std::process::id().to_string();
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_child = |pid: u32| Stat::of(pid).is_some_and(|stat| stat.parent == std::process::id());
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            let stat = stat(*pid);
-            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            stat.contains("(provost-log) ") && rest.split(' ').nth(1) == Some(&own)
-        })
+        .filter(|pid| is_child(*pid) && name(*pid) == "provost-log\n")
         .collect()
 }
 

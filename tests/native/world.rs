@@ -276,7 +276,7 @@ impl TestCgroup {
             println!("not run: there is no cgroup2 file system");
             return None;
         };
-        let name = format!("provost-test-{:016x}", provost::backend::native::census::random());
+        let name = format!("provost-test-{:016x}", provost::sys::random());
         let path = Path::new(mount).join(name);
         match std::fs::create_dir(&path) {
             Ok(()) => Some(TestCgroup(path)),

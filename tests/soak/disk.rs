@@ -46,6 +46,14 @@ impl Disk {
         self.restore()
     }
 
+    /// Whether what is valid is the same, byte for byte.
+    pub fn says_the_same(&self, other: &Disk) -> bool {
+        let texts = |disk: &Disk| -> Vec<(PathBuf, String)> {
+            disk.good.iter().map(|(path, (_, text))| (path.clone(), text.clone())).collect()
+        };
+        texts(self) == texts(other)
+    }
+
     /// What has to be done so that what is valid is there.
     pub fn restore(&mut self) -> Change {
         let mut change = Change::default();

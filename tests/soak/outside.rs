@@ -1,6 +1,8 @@
 //! What can be seen from outside: /proc, what fixtures tell of themselves, ports.
 
 use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, name};
+use provost::sys::stat::Stat;
+use rustix::process::{Pid, getpriority_process};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -34,16 +36,14 @@ fn words(pid: i32, file: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// The fields of proc_pid_stat(5) after the name: state, ppid, ...
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit(')').next()?.split_whitespace().map(str::to_owned).collect())
+fn stat(pid: i32) -> Option<Stat> {
+    Stat::of(pid.try_into().unwrap())
 }
 
 /// None when there is none, or what is left of it is a zombie.
 pub fn process(pid: i32) -> Option<Process> {
     let stat = stat(pid)?;
-    (stat[0] != "Z").then(|| Process { pid, started: stat[19].parse().unwrap() })
+    (stat.state != b'Z').then_some(Process { pid, started: stat.start })
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -70,8 +70,7 @@ pub fn look(token: &str) -> Found {
 
 /// The dead that a process has not fetched.
 pub fn zombies_of(parent: u32) -> usize {
-    let parent = parent.to_string();
-    pids().filter_map(stat).filter(|stat| stat[0] == "Z" && stat[1] == parent).count()
+    pids().filter_map(stat).filter(|stat| stat.state == b'Z' && stat.parent == parent).count()
 }
 
 /// What a process costs.
@@ -187,7 +186,10 @@ pub fn differences(pid: i32, exec: &Exec, instance: &Instance, root: bool) -> Ve
         compare("uid", field("Uid:"), uid.to_owned());
         compare("gid", field("Gid:"), gid.to_owned());
     }
-    let nice_of = |pid: i32| stat(pid).map_or(String::new(), |stat| stat[16].clone());
+    let nice_of = |pid: i32| {
+        let nice = getpriority_process(Pid::from_raw(pid));
+        nice.map_or(String::new(), |nice| nice.to_string())
+    };
     // That of the daemon is ours.
     let nice = exec.nice.map_or_else(|| nice_of(own), |nice| nice.to_string());
     compare("nice", nice_of(pid), nice);

@@ -227,9 +227,35 @@ fn golden_files_are_written_as_they_were() {
     runs.record(record).unwrap();
     fs::remove_file(place.run().join("whole")).unwrap();
     assert!(store.retry().is_empty());
-    store.save_whole(found.restored.generation, &found.restored.settings);
+    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing);
     for name in ["web@0.state", "web@0.run", "whole"] {
         let written = fs::read_to_string(place.run().join(name)).unwrap();
         assert_eq!(written, fs::read_to_string(golden.join(name)).unwrap(), "{name}");
     }
+}
+
+#[test]
+fn an_instance_that_is_gone_leaves_nothing() {
+    let place = Place::new(1);
+    let (mut store, runs, found) = Store::open(Some(&place.run()), None);
+    let gone = id("web@0");
+    let record = runs.all(&mut Vec::new())[&(gone.clone(), Run(5))].clone();
+    // Nobody can write where a directory is: it waits to be written again.
+    let path = place.run().join("web@0.run");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    runs.record(&record).unwrap_err();
+    store.save(&gone, None);
+    // The record could not be removed, and the state is gone all the same.
+    assert!(store.trouble().is_some() && !place.run().join("web@0.state").exists());
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(store.retry(), BTreeSet::from([gone.clone()]));
+    assert!(!path.exists(), "what is of nobody was written");
+    runs.record(&record).unwrap();
+    store.save(&gone, found.restored.instances.get(&gone));
+    store.save(&gone, None);
+    assert!(!path.exists() && store.trouble().is_none());
+    let (left, _) = place.open();
+    assert_eq!(left.instances.keys().collect::<Vec<_>>(), [&id("web@1")]);
+    assert_eq!(left.records.keys().collect::<Vec<_>>(), [&(id("web@1"), Run(5))]);
 }

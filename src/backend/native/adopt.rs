@@ -18,6 +18,7 @@ use crate::backend::Kept;
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::Signal;
 use crate::store::runs::RunRecord;
+use crate::sys::random;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -120,7 +121,7 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
                 // There are no marks here; all that tells it is that it leads its session.
                 (None, None) => {
                     let leads = || census::read(record.pid).is_some_and(|p| p.session == p.pid);
-                    (TreeId(census::random()), open_if(&record, leads))
+                    (TreeId(random()), open_if(&record, leads))
                 }
                 // That is no record of ours.
                 _ => return None,
@@ -134,7 +135,7 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
 
 /// A tree that has nothing in it.
 fn nothing(inner: &Inner) -> Arc<Tree> {
-    let tree = TreeId(census::random());
+    let tree = TreeId(random());
     inner.census.adopt(tree, None, u64::MAX);
     Arc::new(Tree::Marked(tree, inner.census.clone()))
 }

@@ -25,37 +25,16 @@
 //! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
 //! dead that belongs to the tree. Else another census decides.
 
-use super::reaper::{self, Moment};
+use super::reaper;
+use super::reaper::Moment;
+use super::walk::{Snapshot, list, read_mark, take};
 use crate::core::spec::Signal;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One process, as it was seen in `/proc/PID/stat` (proc_pid_stat(5)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its process id.
-    pub pid: u32,
-    /// Its parent.
-    pub parent: u32,
-    /// Its session.
-    pub session: u32,
-    /// When it was started, in ticks since boot: tells it from a later one with the same number.
-    pub start: u64,
-    /// Nothing of it runs any more.
-    pub ended: bool,
-    /// Its threads.
-    pub threads: u64,
-    /// Processor time, in ticks.
-    pub ticks: u64,
-    /// Resident memory, in pages.
-    pub pages: u64,
-    /// Its mark, where it has one that could be ours.
-    pub mark: Option<u64>,
-}
+pub use super::walk::{Process, mark_of, marked, open, read};
 
 /// A run, as far as the census is concerned. It is also the mark of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,16 +50,6 @@ struct Claim {
     start: u64,
     /// Another daemon started it: it does not descend from this one.
     adopted: bool,
-}
-
-/// All descendants of this process at one moment, and what may belong to adopted trees; parents
-/// before their children.
-#[derive(Debug, Default)]
-struct Snapshot {
-    processes: Vec<Process>,
-    before: Moment,
-    /// Whether an orphan was reaped during it.
-    orphan_reaped: bool,
 }
 
 /// A snapshot, told apart by trees once and for all who ask about it.
@@ -291,67 +260,6 @@ fn attribute(
     owners
 }
 
-/// A descriptor for a process of a census; None when it is gone. The check comes after the opening:
-/// a process that is alive and was opened had its number all the time in between.
-///
-/// # Errors
-/// When it cannot be opened for another reason.
-pub fn open(process: &Process) -> io::Result<Option<OwnedFd>> {
-    let Some(pidfd) = crate::sys::signal::open(process.pid)? else { return Ok(None) };
-    let same = read_process(process.pid, &mut Vec::new())
-        .is_some_and(|now| now.start == process.start && !now.ended);
-    Ok(same.then_some(pidfd))
-}
-
-/// What has a mark that `is_ours`, by mark, with the oldest process that has it.
-#[must_use]
-pub fn marked(is_ours: impl Fn(u64) -> bool) -> BTreeMap<u64, Process> {
-    let mut buffer = Vec::new();
-    let mut found: BTreeMap<u64, Process> = BTreeMap::new();
-    for pid in list().unwrap_or_default() {
-        let Some(mark) = read_mark(pid, &mut buffer).filter(|mark| is_ours(*mark)) else {
-            continue;
-        };
-        let Some(process) = read_process(pid, &mut buffer).filter(|p| !p.ended) else { continue };
-        let oldest = found.entry(mark).or_insert_with(|| process.clone());
-        if process.start < oldest.start {
-            *oldest = process;
-        }
-    }
-    found
-}
-
-/// The mark of a process, where it has one.
-#[must_use]
-pub fn mark_of(pid: u32) -> Option<u64> {
-    read_mark(pid, &mut Vec::new())
-}
-
-/// Walks `/proc`. What was started before `adopted` is of no adopted tree; None: there is none.
-fn take(adopted: Option<u64>) -> io::Result<Snapshot> {
-    let before = reaper::moment();
-    let mut buffer = Vec::new();
-    let mut all = BTreeMap::new();
-    for pid in list()? {
-        all.extend(read_process(pid, &mut buffer).map(|process| (pid, process)));
-    }
-    mend_broken_links(&mut all, &mut buffer);
-    let mut processes = descendants(std::process::id(), &all);
-    if let Some(since) = adopted {
-        let own: HashSet<u32> = processes.iter().map(|process| process.pid).collect();
-        // Threads of the kernel descend from its second process.
-        let is_kernel = |p: &Process| p.pid == 2 || p.parent == 2;
-        let others = descendants(0, &all).into_iter();
-        let others = others.filter(|p| p.start >= since && !own.contains(&p.pid) && !is_kernel(p));
-        processes.extend(others.map(|process| with_proved_session(process, &all)));
-    }
-    for process in &mut processes {
-        process.mark = read_mark(process.pid, &mut buffer);
-    }
-    let orphan_reaped = reaper::moment().orphans != before.orphans;
-    Ok(Snapshot { processes, before, orphan_reaped })
-}
-
 /// Kills what has the mark of a tree, each as soon as it is seen, and then again what is new, until
 /// nothing is. It looks at nothing but the mark, so it is quick enough for a process that forks and
 /// ends over and over. Blocks.
@@ -387,120 +295,6 @@ pub fn hunt(tree: TreeId) -> io::Result<()> {
     Ok(())
 }
 
-fn list() -> io::Result<Vec<u32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    Ok(pids)
-}
-
-/// A process whose parent ended between the reading of the one and of the other has a new parent.
-fn mend_broken_links(all: &mut BTreeMap<u32, Process>, buffer: &mut Vec<u8>) {
-    const ENOUGH: usize = 10;
-    for _ in 0..ENOUGH {
-        let broken = |p: &&Process| p.parent != 0 && !all.contains_key(&p.parent);
-        let lost: Vec<u32> = all.values().filter(broken).map(|p| p.pid).collect();
-        if lost.is_empty() {
-            return;
-        }
-        for pid in lost {
-            match read_process(pid, buffer) {
-                Some(process) => all.insert(pid, process),
-                None => all.remove(&pid),
-            };
-        }
-    }
-}
-
-/// All that descends from `root`, without it, parents first.
-fn descendants(root: u32, all: &BTreeMap<u32, Process>) -> Vec<Process> {
-    let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
-    for process in all.values() {
-        children.entry(process.parent).or_default().push(process);
-    }
-    let mut found = Vec::new();
-    let mut parents = vec![root];
-    while let Some(parent) = parents.pop() {
-        for process in children.remove(&parent).unwrap_or_default() {
-            found.push(process.clone());
-            parents.push(process.pid);
-        }
-    }
-    found
-}
-
-/// A process that does not descend from the daemon. Without its leader the session says nothing: the
-/// number may have been that of a run, and then that of somebody else who is gone as well.
-fn with_proved_session(process: Process, all: &BTreeMap<u32, Process>) -> Process {
-    let session = if all.contains_key(&process.session) { process.session } else { 0 };
-    Process { session, ..process }
-}
-
-/// One process; None when there is no such process.
-#[must_use]
-pub fn read(pid: u32) -> Option<Process> {
-    read_process(pid, &mut Vec::new())
-}
-
-fn read_process(pid: u32, buffer: &mut Vec<u8>) -> Option<Process> {
-    read_into(&format!("/proc/{pid}/stat"), buffer)?;
-    parse_stat(pid, std::str::from_utf8(after_name(buffer)?).ok()?)
-}
-
-/// What follows the name, which may itself contain anything.
-fn after_name(stat: &[u8]) -> Option<&[u8]> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 1..)
-}
-
-fn parse_stat(pid: u32, rest: &str) -> Option<Process> {
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let small = |index: usize| fields.get(index)?.parse::<u32>().ok();
-    let threads = number(17)?;
-    // A process whose first thread has ended lives on in the others.
-    let ended = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
-    Some(Process {
-        pid,
-        parent: small(1)?,
-        // Kernel threads and processes of other namespaces have -1 or 0.
-        session: small(3).unwrap_or(0),
-        start: number(19)?,
-        ended,
-        threads,
-        ticks: number(11)? + number(12)?,
-        pages: number(21)?,
-        mark: None,
-    })
-}
-
-/// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
-/// process's to change. A dead process has it until it is reaped.
-fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
-    read_into(&format!("/proc/{pid}/limits"), buffer)?;
-    let text = std::str::from_utf8(buffer).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Max resident set"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
-    buffer.clear();
-    // Most are smaller than this. Nothing is asked for the size of what has none: it costs as much
-    // as the reading.
-    buffer.reserve(2048);
-    fs::File::open(path).ok()?.take(u64::MAX).read_to_end(buffer).ok()?;
-    Some(())
-}
-
-/// A number that hardly comes twice.
-#[must_use]
-pub fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
-}
-
 /// Nothing panics while it holds one of these, and each change is one insertion or removal.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -509,6 +303,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::native::walk::with_proved_session;
 
     fn process(pid: u32, parent: u32, session: u32, mark: Option<u64>) -> Process {
         Process {
@@ -528,23 +323,6 @@ mod tests {
         let claim =
             |&(id, main, start)| (TreeId(id), Claim { main: Some(main), start, adopted: false });
         claims.iter().map(claim).collect()
-    }
-
-    #[test]
-    fn a_stat_line_is_read_whatever_the_name_is() {
-        let line = b"42 (a) R 1 (b) S 7 42 40 0 -1 4194560 1 0 0 0 3 4 0 0 20 0 2 0 99 1000 17 0";
-        let rest = std::str::from_utf8(after_name(line).unwrap()).unwrap();
-        let process = parse_stat(42, rest).unwrap();
-        assert_eq!((process.parent, process.session, process.start), (7, 40, 99));
-        assert_eq!((process.ticks, process.threads, process.pages), (7, 2, 17));
-        assert!(!process.ended);
-    }
-
-    #[test]
-    fn a_zombie_with_live_threads_has_not_ended() {
-        let stat = |threads| format!(" Z 7 42 40 0 -1 0 1 0 0 0 3 4 0 0 20 0 {threads} 0 99 0 0 0");
-        assert!(!parse_stat(42, &stat(2)).unwrap().ended);
-        assert!(parse_stat(42, &stat(1)).unwrap().ended);
     }
 
     #[test]
@@ -650,12 +428,5 @@ mod tests {
         assert_eq!(found(5), (vec![10, 11], true));
         assert_eq!(found(6), (vec![], false));
         assert_eq!(found(7), (vec![], true));
-    }
-
-    #[test]
-    fn descendants_come_after_their_parents() {
-        let all = [process(9, 5, 0, None), process(5, 8, 0, None), process(7, 2, 0, None)];
-        let found = descendants(8, &all.into_iter().map(|p| (p.pid, p)).collect());
-        assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [5, 9]);
     }
 }

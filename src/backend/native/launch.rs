@@ -4,12 +4,12 @@
 //! [`Waiting::go`] lets it become the command. When this process dies in between, the shim sees the
 //! end of its socket and ends.
 
-use super::census;
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
 use crate::sys::clone::{Program, StartError};
+use crate::sys::stat::Stat;
 use message::{Draft, Limit, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -170,7 +170,7 @@ impl Launcher {
             exit,
             in_cgroup: started.in_cgroup,
             // It cannot have been reaped: whoever reaps is not running now.
-            start: census::read(started.pid).map_or(0, |process| process.start),
+            start: Stat::of(started.pid).map_or(0, |stat| stat.start),
             socket,
         })
     }

@@ -47,7 +47,7 @@ impl Marks {
     /// A mark for a command beside a run.
     #[must_use]
     pub fn of_command(self) -> u64 {
-        self.prefix | COMMANDS | (super::census::random() % COMMANDS)
+        self.prefix | COMMANDS | (crate::sys::random() % COMMANDS)
     }
 
     /// Whether a limit can be a mark at all, of whatever daemon.

@@ -26,6 +26,7 @@ pub mod ring;
 pub mod run;
 pub mod sink;
 pub mod tree;
+mod walk;
 
 pub use self::adopt::end_all;
 
@@ -46,6 +47,7 @@ use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
+use crate::sys::random;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -207,11 +209,11 @@ impl Inner {
             self.marks.map(|marks| run.map_or_else(|| marks.of_command(), |run| marks.of_run(run)));
         let Some(cgroups) = &self.cgroups else {
             recipe.mark = mark;
-            let tree = TreeId(mark.unwrap_or_else(census::random));
+            let tree = TreeId(mark.unwrap_or_else(random));
             return Ok(Tree::Marked(tree, self.census.clone()));
         };
         // Two daemons in a row may have the same number.
-        let name = format!("{label}-{:016x}", census::random());
+        let name = format!("{label}-{:016x}", random());
         let group = cgroups.create(&name);
         group.map(Tree::Cgroup).map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
     }

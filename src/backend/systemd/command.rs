@@ -5,13 +5,14 @@ use super::log::{output_error, pipe};
 use super::passing::Passing;
 use super::unit::{self, Output, Program};
 use super::{Inner, bad_variable, lock};
-use crate::backend::native::census::random;
+
 use crate::backend::native::launch::failure;
 use crate::backend::native::lines::shown;
 use crate::backend::{CommandEnd, CommandFuture};
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use crate::core::spec::{ProcessSpec, Rendered};
+use crate::sys::random;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -8,7 +8,7 @@ use super::passing::Passing;
 use super::unit::{self, Output, Program};
 use super::{Handover, Inner};
 use crate::backend::LogRequest;
-use crate::backend::native::census::random;
+
 use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::lines::shown;
@@ -19,6 +19,7 @@ use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use crate::core::spec::{ExecSpec, Rendered, Text};
 use crate::journal::stream;
+use crate::sys::random;
 use rustix::fs::CWD;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -1,7 +1,7 @@
 //! A file of one of several processes is damaged while no daemon runs.
 
-use super::{Group, can, entry, exactly, identities, is_root, kill, marker, start_of, was_doubled};
-use crate::support::{Daemon, wait_readable};
+use super::{Group, can, entry, exactly, is_root, kill, marker, was_doubled};
+use crate::support::{Daemon, identities, start_of, wait_readable};
 use provost::store::file::{Kind, encode, read, write};
 use provost::store::runs::RunRecord;
 use serde_json::Value;

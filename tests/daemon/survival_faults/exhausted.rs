@@ -3,6 +3,7 @@
 use super::killed::{Tracer, can_trace};
 use super::{exactly, kill, marker, until, was_doubled};
 use crate::support::{Daemon, pids, processes_with};
+use provost::sys::stat::Stat;
 use std::fs;
 use std::process::Command;
 
@@ -21,9 +22,7 @@ fn many(count: usize) -> (String, Vec<String>) {
 
 /// Processor time in ticks: what a busy loop would use all of.
 fn ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let after = stat.rsplit_once(')').unwrap().1;
-    after.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+    Stat::of(pid).unwrap().ticks
 }
 
 /// Changes how many files a daemon may open; more than it was given it can never have.

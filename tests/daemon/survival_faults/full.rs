@@ -1,8 +1,8 @@
 //! There is no room where the daemon keeps what it knows, or the disk fails.
 
-use super::{exactly, identities, is_root, kill, marker, until, was_doubled};
+use super::{exactly, is_root, kill, marker, until, was_doubled};
 use crate::namespace::entered;
-use crate::support::{Daemon, Prepared};
+use crate::support::{Daemon, Prepared, identities};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};

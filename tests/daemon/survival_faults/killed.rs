@@ -1,10 +1,10 @@
 //! The daemon is killed at a system call that was drawn: in its start, and in a reload.
 
-use super::{Draw, can, ends_within, entry, exactly, identities, marker, pidfd, was_doubled};
-use crate::support::Daemon;
+use super::{Draw, can, ends_within, entry, exactly, marker, pidfd, was_doubled};
+use crate::support::{Daemon, identities};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 /// What is between the deciding, the keeping and the doing, and about how often it comes.
@@ -115,26 +115,40 @@ async fn in_its_start() {
 }
 
 /// Has something done to the system calls of a running daemon.
-pub(super) struct Tracer(Child);
+pub(super) struct Tracer {
+    child: Child,
+    /// It tells of each process that comes, and would end if nobody listened.
+    _told: Lines<BufReader<ChildStderr>>,
+}
 
 impl Tracer {
     /// To those of its first thread.
     pub(super) fn of(pid: u32, how: &str) -> Tracer {
+        Tracer::with(pid, &["-e", how])
+    }
+
+    /// To those of all that it starts from now on as well.
+    pub(super) fn following(pid: u32, how: &str) -> Tracer {
+        Tracer::with(pid, &["-f", "-e", how])
+    }
+
+    fn with(pid: u32, options: &[&str]) -> Tracer {
         let mut child = Command::new("strace")
-            .args(["-e", how, "-o", "/dev/null", "-p", &pid.to_string()])
+            .args(options)
+            .args(["-o", "/dev/null", "-p", &pid.to_string()])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
-        Tracer(child)
+        Tracer { child, _told: lines }
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

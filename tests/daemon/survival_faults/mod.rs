@@ -12,23 +12,10 @@ mod together;
 
 use crate::support::{DEADLINE, Daemon, Status, pids};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// When a process was started: with its pid it says which process it is.
-fn start_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_whitespace().nth(19).map_or(0, |field| field.parse().unwrap())
-}
-
-/// Which process it is, by instance.
-fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
-    pids(status).into_iter().map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
-}
 
 fn raw(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()

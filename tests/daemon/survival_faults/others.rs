@@ -1,9 +1,10 @@
 //! While no daemon runs, the number of a process is given to somebody else's: forced by
 //! `ns_last_pid`, in a pid namespace of the test, in which it is the first process.
 
-use super::{exactly, identities, kill, marker, raw, was_doubled};
+use super::{exactly, kill, marker, raw, was_doubled};
 use crate::namespace::entered;
-use crate::support::{DEADLINE, Daemon, processes_with};
+use crate::support::{DEADLINE, Daemon, identities, processes_with};
+use provost::sys::stat::Stat;
 use rustix::process::{WaitOptions, waitpid};
 use std::fs;
 use std::process::{Child, Command};
@@ -96,8 +97,7 @@ async fn a_session_that_another_process_began_is_not_ours() {
         assert!(Instant::now() < deadline, "it is not there");
         std::thread::yield_now();
     };
-    let stat = fs::read_to_string(format!("/proc/{}/stat", foreign[0])).unwrap();
-    assert!(stat.contains(&format!(" {pid} ")), "it is in that session: {stat}");
+    assert_eq!(Stat::of(foreign[0]).unwrap().session, pid);
 
     let mut daemon = daemon.again();
     let status = daemon.until_running(&["a@0", "b@0"]).await;

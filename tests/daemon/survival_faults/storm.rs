@@ -1,9 +1,7 @@
 //! Killed over and over in a storm of reloads.
 
-use super::{
-    Draw, Group, can, ends_within, entry, exactly, identities, marker, pidfd, was_doubled,
-};
-use crate::support::Daemon;
+use super::{Draw, Group, can, ends_within, entry, exactly, marker, pidfd, was_doubled};
+use crate::support::{Daemon, identities};
 use std::fs;
 use std::time::Duration;
 

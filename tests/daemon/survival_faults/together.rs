@@ -1,7 +1,9 @@
 //! Two daemons in one place; and what processes leave behind.
 
-use super::{ends_within, exactly, identities, marker, pidfd, until, was_doubled};
-use crate::support::{Daemon, processes_with};
+use super::killed::{Tracer, can_trace};
+use super::{ends_within, exactly, marker, pidfd, until, was_doubled};
+use crate::support::{Daemon, identities, processes_with, start_of};
+use provost::sys::stat::Stat;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -90,6 +92,42 @@ async fn of_two_that_begin_at_once_one_refuses() {
     }
     assert_eq!(was_doubled(&daemon), None);
     assert!(daemon.stop().success());
+}
+
+/// What it was just starting has its lock until it has descriptors of its own, and its socket until
+/// it executes: both are made to take long.
+#[tokio::test]
+async fn what_a_killed_daemon_was_starting_does_not_keep_the_next_one_out() {
+    if !can_trace() {
+        return;
+    }
+    let marker = marker();
+    for call in ["close_range", "execveat"] {
+        let mut daemon = Daemon::start("processes: {}");
+        let how = format!("inject={call}:delay_enter=2000000");
+        let tracer = Tracer::following(daemon.pid(), &how);
+        daemon.save(&two(&marker));
+        let of_daemon = daemon.pid();
+        let is_child = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.parent == of_daemon);
+        until("one is being started", || all_pids().iter().any(is_child));
+        let child = all_pids().into_iter().find(is_child).unwrap();
+        daemon = daemon.killed();
+        let start = start_of(child);
+        daemon = daemon.again();
+        if call == "execveat" {
+            // It was not waited for.
+            assert!(start != 0 && start_of(child) == start, "{call}: it is gone");
+        }
+        drop(tracer);
+        exactly(&daemon.until_running(&UP).await);
+        assert_eq!(was_doubled(&daemon), None);
+        assert!(daemon.stop().success());
+    }
+}
+
+fn all_pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The main process ends and leaves one that has a session of its own, another parent and the

@@ -1,0 +1,111 @@
+//! What the kernel tells of a process in `/proc/PID/stat` (proc_pid_stat(5)).
+
+use std::fs::File;
+use std::io::Read;
+
+/// One line of it, as far as it is used. Everybody may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// A letter: `Z` is a process that has ended and that nobody has reaped.
+    pub state: u8,
+    /// Its parent; 0 where that is in another pid namespace.
+    pub parent: u32,
+    /// Its session; 0 for threads of the kernel, and where that is of another pid namespace.
+    pub session: u32,
+    /// Processor time, in ticks.
+    pub ticks: u64,
+    /// Its threads.
+    pub threads: u64,
+    /// When it was started, in ticks since boot: tells it from a later one with the same number.
+    pub start: u64,
+    /// Resident memory, in pages.
+    pub pages: u64,
+    /// Its wait status (wait(2)) once it has ended; 0 is shown to who may not look into the process.
+    pub status: i32,
+}
+
+impl Stat {
+    /// That of a process; None when there is no such process.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Stat> {
+        let mut line = Vec::with_capacity(1024);
+        // What has no size is not asked for it: that takes as long as to read it.
+        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+        file.take(u64::MAX).read_to_end(&mut line).ok()?;
+        Stat::parse(&line)
+    }
+
+    /// Understands a line.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Stat> {
+        // The name of the program may have anything in it, and ends with the last parenthesis.
+        let name_ends = line.iter().rposition(|byte| *byte == b')')?;
+        let mut fields = std::str::from_utf8(&line[name_ends + 1..]).ok()?.split_ascii_whitespace();
+        // In the manual the first of these is the third field; `skip` fields lie in between.
+        let mut field = |skip: usize| fields.nth(skip);
+        let state = *field(0)?.as_bytes().first()?;
+        let parent = field(0)?.parse().ok()?;
+        let session = field(1)?.parse().unwrap_or(0);
+        let (user, system): (u64, u64) = (field(7)?.parse().ok()?, field(0)?.parse().ok()?);
+        let threads = field(4)?.parse().ok()?;
+        let start = field(1)?.parse().ok()?;
+        let pages = field(1)?.parse().ok()?;
+        let status = field(27)?.parse().ok()?;
+        let ticks = user + system;
+        Some(Stat { state, parent, session, ticks, threads, start, pages, status })
+    }
+
+    /// Whether nothing of it runs any more. A process whose first thread has ended lives on in the
+    /// others.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each field has the number of its field in the manual, but for the state and the threads.
+    fn line(state: &str, threads: &str) -> Vec<u8> {
+        let mut fields: Vec<String> = (1..=52).map(|number| number.to_string()).collect();
+        fields[1] = "((a) R 1 (b) S 7)".into();
+        fields[2] = state.into();
+        fields[19] = threads.into();
+        fields.join(" ").into_bytes()
+    }
+
+    #[test]
+    fn a_line_is_read_whatever_the_name_is() {
+        let expected = Stat {
+            state: b'S',
+            parent: 4,
+            session: 6,
+            ticks: 14 + 15,
+            threads: 3,
+            start: 22,
+            pages: 24,
+            status: 52,
+        };
+        assert_eq!(Stat::parse(&line("S", "3")), Some(expected));
+        assert_eq!(Stat::parse(b""), None);
+        assert_eq!(Stat::parse(b"1 (sh) S 1 1"), None);
+    }
+
+    #[test]
+    fn a_zombie_with_live_threads_has_not_ended() {
+        let ended = |state, threads| Stat::parse(&line(state, threads)).unwrap().has_ended();
+        assert!(!ended("Z", "2"));
+        assert!(ended("Z", "1"));
+        assert!(!ended("R", "1"));
+    }
+
+    #[test]
+    fn a_process_is_its_parents() {
+        let own = Stat::of(std::process::id()).unwrap();
+        assert_eq!(own.parent, std::os::unix::process::parent_id());
+        assert!(!own.has_ended());
+        assert_eq!(own.start, Stat::of(std::process::id()).unwrap().start);
+    }
+}
