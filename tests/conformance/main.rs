@@ -2,9 +2,11 @@
 //! one on machines of its own with each version that is supported, as the system's and as a user's.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod daemons;
 mod machines;
 mod scenarios;
 mod stages;
+mod supervisor;
 mod world;
 
 #[path = "../machine/image.rs"]
@@ -33,12 +35,16 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// The table.
 macro_rules! scenarios {
-    ($($module:ident::$scenario:ident),+ $(,)?) => {
+    ($($module:ident::$scenario:ident),+; $($daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
             $(#[tokio::test]
             async fn $scenario() {
                 crate::$module::$scenario(crate::world::World::native()).await;
+            })+
+            $(#[tokio::test]
+            async fn $daemon() {
+                crate::daemons::$daemon(crate::supervisor::Supervisor::with("native")).await;
             })+
         }
 
@@ -49,9 +55,14 @@ macro_rules! scenarios {
             async fn $scenario() {
                 crate::$module::$scenario(crate::world::World::systemd().await).await;
             })+
+            $(#[tokio::test]
+            #[ignore = "run in a machine, by another test"]
+            async fn $daemon() {
+                crate::daemons::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
+            })+
         }
 
-        const SCENARIOS: &[&str] = &[$(stringify!($scenario)),+];
+        const SCENARIOS: &[&str] = &[$(stringify!($scenario)),+, $(stringify!($daemon)),+];
     };
 }
 
@@ -80,5 +91,14 @@ scenarios! {
     stages::each_stage_that_fails_is_named,
     stages::a_log_file_is_its_users,
     stages::a_log_file_is_rotated,
-    stages::a_pid_file_is_there_as_long_as_the_run,
+    stages::a_pid_file_is_there_as_long_as_the_run;
+    order_is_that_of_the_graph,
+    a_crashing_process_is_delayed_and_given_up,
+    one_shots_run_once,
+    a_reload_touches_what_changed,
+    health_is_asked_for_and_acted_on,
+    a_killed_daemon_is_followed,
+    what_ends_while_there_is_no_daemon_is_started_again,
+    what_nobody_knows_of_is_ended_before_anything_starts,
+    the_other_backend_leaves_nothing_behind,
 }
