@@ -196,7 +196,8 @@ impl Driver {
     }
 
     fn read_next(&mut self) {
-        if self.desk.reading.is_some() || self.desk.queue.is_empty() {
+        // Who reads what is being edited would answer in the place of who edits it.
+        if self.desk.editing || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
         }
         self.desk.reading = Some(std::mem::take(&mut self.desk.queue));
@@ -229,7 +230,10 @@ impl Driver {
                 self.desk.editing = false;
                 match result {
                     Ok(()) => self.begin_reload(trigger, Some(reply), ReloadOptions::default()),
-                    Err(error) => super::refuse(reply, error),
+                    Err(error) => {
+                        super::refuse(reply, error);
+                        self.read_next();
+                    }
                 }
             }
         }

@@ -24,6 +24,11 @@
 //! the daemon reaps it. So when nothing of a tree was found, it is certain that nothing is there if
 //! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
 //! dead that belongs to the tree. Else another census decides.
+//!
+//! Most runs leave nothing, and for those no walk is needed. When a process ends, its children get a
+//! new parent before anybody can reap it. So once the main process of a run was reaped, whatever is
+//! left of the run is an orphan of the daemon or descends from one, and the kernel lists the children
+//! of a process. Where no orphan is there, or each has the mark of another run, nothing is left.
 
 use super::reaper::{self, Moment};
 use super::walk::{Snapshot, list, read_mark, take};
