@@ -1,10 +1,10 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
 
 use crate::backend::Kept;
-use crate::backend::native::console::ConsoleOptions;
-use crate::backend::native::{NativeBackend, NativeOptions, sink};
+use crate::backend::choice::{self, BackendOptions};
+use crate::backend::systemd::unit::Names;
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
-use crate::config::load::{DaemonSettings, Location, Mode};
+use crate::config::load::{DaemonSettings, Location, Mode, backend_choice};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::snapshot::Restored;
 use crate::driver::handle::{Handle, ReloadOptions, Trigger, Turn};
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,20 +113,21 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let sockets = bind(&options)?;
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
     let (sender, facts) = driver::facts();
-    let backend = NativeBackend::new(
+    let backend = choice::choose(
         sender.clone(),
-        NativeOptions {
+        BackendOptions {
+            choice: backend_choice(&config),
             mode: options.mode,
+            foreground: options.foreground,
             environment: environment.clone(),
             default_user: DaemonSettings::default().default_user,
             name: name_of(&options),
-            // In the foreground what processes write belongs on the terminal.
-            journal: if options.foreground { None } else { journal::stream::socket() },
-            console: ConsoleOptions::stdout(),
+            units: units_of(&options),
             runs,
-            log_program: sink::program(),
+            runtime: options.runtime.clone(),
         },
     )
+    .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
     let Found { mut restored, missing, remarks } = found;
     let notifier = Notifier::from_environment();
@@ -277,13 +278,25 @@ fn name_of(options: &DaemonOptions) -> String {
     };
     // What is in a group of this name and of no known run is ended.
     match &options.runtime {
-        Some(runtime) => {
-            let digest = Sha256::digest(runtime.as_os_str().as_bytes());
-            let number = digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-            format!("{kind}-{number:016x}")
-        }
+        Some(runtime) => format!("{kind}-{:016x}", number_of(runtime)),
         None => format!("{kind}-{}", std::process::id()),
     }
+}
+
+/// The same for units. Those of the standard daemon have short names.
+fn units_of(options: &DaemonOptions) -> Names {
+    let standard = match options.mode {
+        Mode::System => Some(PathBuf::from("/run")),
+        Mode::User => std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+    };
+    let standard = standard.map(|directory| directory.join("provost/state"));
+    let id = options.runtime.as_deref().map_or(0, number_of);
+    Names::new(options.runtime == standard, (id >> 32) as u32)
+}
+
+fn number_of(runtime: &Path) -> u64 {
+    let digest = Sha256::digest(runtime.as_os_str().as_bytes());
+    digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Spreads restarts; nothing secret depends on it.

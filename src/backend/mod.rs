@@ -9,12 +9,17 @@
 //!   for a run that is over (then they do nothing).
 //! - No method blocks: the work is done by tasks.
 
+pub mod choice;
+pub mod group;
 pub mod native;
+pub mod systemd;
 
 use crate::core::event::{Event, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,12 +69,30 @@ pub struct Kept {
 }
 
 /// The future of [`Backend::run_in_context`].
-pub type CommandFuture = std::pin::Pin<Box<dyn Future<Output = CommandEnd> + Send>>;
+pub type CommandFuture = Pin<Box<dyn Future<Output = CommandEnd> + Send>>;
+
+/// The future of [`Backend::recover`].
+pub type RecoverFuture = Pin<Box<dyn Future<Output = BTreeSet<(InstanceId, Run)>> + Send>>;
 
 /// A way to run processes.
 pub trait Backend: Send + Sync {
     /// Its name: `native`, `systemd`.
     fn name(&self) -> &'static str;
+
+    /// Goes on with runs of a daemon that was killed: returns those of which anything is there, or
+    /// of which it can be told how they ended. Their ends are reported as those of any run. What is
+    /// ours and of none of them is ended, before this returns.
+    ///
+    /// `stored` are pidfds of main processes that the service manager has held meanwhile.
+    fn recover(
+        &self,
+        known: Vec<Kept>,
+        stored: HashMap<(InstanceId, Run), OwnedFd>,
+    ) -> RecoverFuture;
+
+    /// Returns when all output of processes that we read is read to its end and shown. A process
+    /// that outlived its run may hold its output open: the caller sets the limit.
+    fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
     /// Starts a run.
     fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>);

@@ -185,9 +185,10 @@ pub static MANAGEMENT: Section = Section {
         ),
         key(
             "backend",
-            Kind::Words { words: &["auto", "native"], later: &["systemd"] },
+            Kind::Words { words: &["auto", "systemd", "native"], later: &[] },
             "auto",
-            "What runs the processes.",
+            "What runs the processes: each in a unit of systemd, or as children of the daemon. A \
+             change needs a restart of the daemon.",
         ),
         key("defaultUser", Kind::Text, "provost", "Runs the processes that name no user."),
         later("rollback", "Whether a change that does not come up is undone."),

@@ -36,6 +36,31 @@ pub struct Location {
     pub environment: Arc<BTreeMap<String, String>>,
 }
 
+/// What runs the processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// systemd where it is the running manager and we may start units, else the daemon itself.
+    #[default]
+    Auto,
+    /// systemd.
+    Systemd,
+    /// The daemon itself.
+    Native,
+}
+
+impl BackendChoice {
+    /// The choice that a word of the file stands for.
+    #[must_use]
+    pub fn of(word: &str) -> Option<BackendChoice> {
+        match word {
+            "auto" => Some(BackendChoice::Auto),
+            "systemd" => Some(BackendChoice::Systemd),
+            "native" => Some(BackendChoice::Native),
+            _ => None,
+        }
+    }
+}
+
 /// Settings that concern the daemon and not the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonSettings {
@@ -47,6 +72,8 @@ pub struct DaemonSettings {
     pub validate: bool,
     /// The user of processes that name none, in [`Mode::System`].
     pub default_user: Arc<str>,
+    /// What runs the processes.
+    pub backend: BackendChoice,
 }
 
 impl Default for DaemonSettings {
@@ -56,6 +83,7 @@ impl Default for DaemonSettings {
             debounce: Duration::from_millis(100),
             validate: true,
             default_user: Arc::from("provost"),
+            backend: BackendChoice::Auto,
         }
     }
 }
@@ -115,6 +143,17 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Where each process is defined, for messages about it later.
     pub places: BTreeMap<ProcessId, Place>,
+}
+
+/// What the main file says of the things a daemon has to know before it reads its configuration:
+/// what runs the processes. Whatever is wrong with the file is said when it is read as a whole.
+#[must_use]
+pub fn backend_choice(main: &Path) -> BackendChoice {
+    let content = super::read::peek(main).unwrap_or_default();
+    let Ok(text) = std::str::from_utf8(&content) else { return BackendChoice::default() };
+    let root = yaml::parse(text).root;
+    let word = root.as_ref().and_then(|root| root.get("processManagement")?.get("backend")?.text());
+    word.and_then(BackendChoice::of).unwrap_or_default()
 }
 
 /// How often reading begins anew because files changed meanwhile.

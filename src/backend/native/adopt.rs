@@ -8,7 +8,8 @@
 //!
 //! What is ours and no known run's is ended before anything is started: it could be doubled.
 
-use super::census::{self, TreeId};
+use super::census::{self, Census, TreeId};
+use super::cgroup::{self, Cgroups};
 use super::mark::Marks;
 use super::run::{self, Handle};
 use super::tree::Tree;
@@ -19,7 +20,7 @@ use crate::core::spec::Signal;
 use crate::store::runs::RunRecord;
 use crate::sys::random;
 use futures_util::future::join_all;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,18 +195,42 @@ async fn end_stray(stray: &Tree) {
 fn strays(inner: &Inner, trees: &[Arc<Tree>]) -> Vec<Tree> {
     if let Some(cgroups) = &inner.cgroups {
         let known: BTreeSet<&str> = trees.iter().filter_map(|tree| tree.group_name()).collect();
-        let names = cgroups.names().into_iter().filter(|name| !known.contains(name.as_str()));
-        // One that cannot be opened is gone or empty.
-        return names.filter_map(|name| cgroups.open(&name).ok()?).map(Tree::Cgroup).collect();
+        return in_groups(cgroups, &known);
     }
     let Some(marks) = inner.marks else { return Vec::new() };
     let known: BTreeSet<u64> = trees.iter().filter_map(|tree| tree.mark()).collect();
+    marked(&inner.census, marks, &known)
+}
+
+fn in_groups(cgroups: &Cgroups, known: &BTreeSet<&str>) -> Vec<Tree> {
+    let names = cgroups.names().into_iter().filter(|name| !known.contains(name.as_str()));
+    // One that cannot be opened is gone or empty.
+    names.filter_map(|name| cgroups.open(&name).ok()?).map(Tree::Cgroup).collect()
+}
+
+fn marked(census: &Arc<Census>, marks: Marks, known: &BTreeSet<u64>) -> Vec<Tree> {
     let found = census::marked(|mark| marks.has(mark) && !known.contains(&mark));
     found
         .into_iter()
         .map(|(mark, first)| {
-            inner.census.adopt(TreeId(mark), Some(first.pid), first.start);
-            Tree::Marked(TreeId(mark), inner.census.clone())
+            census.adopt(TreeId(mark), Some(first.pid), first.start);
+            Tree::Marked(TreeId(mark), census.clone())
         })
         .collect()
+}
+
+/// Ends all that a daemon with the native backend has left, for one with another backend: `name` is
+/// that of its control groups, `token` is in its marks.
+pub async fn end_all(environment: &BTreeMap<String, String>, name: &str, token: u32) {
+    let census = Arc::default();
+    let given = environment.get(cgroup::VARIABLE).map(String::as_str);
+    let groups = Cgroups::find_left(given, name);
+    let mut left = groups.map(|groups| in_groups(&groups, &BTreeSet::new())).unwrap_or_default();
+    left.extend(
+        Marks::new(token)
+            .map(|marks| marked(&census, marks, &BTreeSet::new()))
+            .into_iter()
+            .flatten(),
+    );
+    join_all(left.iter().map(end_stray)).await;
 }

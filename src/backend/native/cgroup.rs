@@ -6,22 +6,16 @@
 //! root of a container whose first process we are. The root of the machine is never used unasked.
 //! (systemd's CGROUP_DELEGATION document, and cgroups(7), have the rules.)
 
-use futures_util::StreamExt;
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use crate::backend::group::{GroupEvents, Watched, subdirectories};
 use rustix::fs::{Access, access, getxattr};
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
 
 /// The variable that names a directory that is ours, for those who delegate by hand.
 pub const VARIABLE: &str = "PROVOST_CGROUP";
-
-type Listeners = Arc<Mutex<HashMap<WatchDescriptor, Arc<Notify>>>>;
 
 /// The part of the hierarchy that is ours.
 pub struct Cgroups {
@@ -29,26 +23,14 @@ pub struct Cgroups {
     runs: PathBuf,
     /// Where the hierarchy is mounted.
     mount: PathBuf,
-    watches: Watches,
-    listeners: Listeners,
-    task: tokio::task::JoinHandle<()>,
+    events: GroupEvents,
 }
 
 /// The group of one run.
 pub struct Cgroup {
-    path: PathBuf,
+    watched: Watched,
     below_mount: String,
     directory: OwnedFd,
-    changed: Arc<Notify>,
-    watch: WatchDescriptor,
-    watches: Watches,
-    listeners: Listeners,
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Cgroups {
@@ -83,6 +65,18 @@ impl Cgroups {
         Ok(Cgroups::in_directory(&base, &mount, name).ok())
     }
 
+    /// The part that a daemon `name` had in this place; None when there is none.
+    #[must_use]
+    pub fn find_left(given: Option<&str>, name: &str) -> Option<Cgroups> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = cgroup_mounts(&mounts);
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (own, mount) = own_directory(&own, &mounts)?;
+        let base = given.map_or(own, PathBuf::from);
+        let has_runs = base.join(format!("{name}.runs")).is_dir();
+        if has_runs { Cgroups::in_directory(&base, &mount, name).ok() } else { None }
+    }
+
     fn in_directory(base: &Path, mount: &Path, name: &str) -> io::Result<Cgroups> {
         let runs = base.join(format!("{name}.runs"));
         match fs::create_dir(&runs) {
@@ -91,11 +85,7 @@ impl Cgroups {
             Err(error) => return Err(error),
         }
         access(runs.join("cgroup.kill"), Access::WRITE_OK)?;
-        let inotify = Inotify::init()?;
-        let watches = inotify.watches();
-        let listeners = Listeners::default();
-        let task = tokio::spawn(listen(inotify, listeners.clone()));
-        Ok(Cgroups { runs, mount: mount.to_owned(), watches, listeners, task })
+        Ok(Cgroups { runs, mount: mount.to_owned(), events: GroupEvents::new()? })
     }
 
     /// The groups that there are, empty ones too.
@@ -132,28 +122,10 @@ impl Cgroups {
     }
 
     fn hold(&self, path: PathBuf) -> io::Result<Cgroup> {
-        let mut watches = self.watches.clone();
-        let mut open = || -> io::Result<_> {
-            let directory: OwnedFd = fs::File::open(&path)?.into();
-            Ok((directory, watches.add(path.join("cgroup.events"), WatchMask::MODIFY)?))
-        };
-        let (directory, watch) = open()?;
-        let changed = Arc::new(Notify::new());
-        let listener = changed.clone();
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(watch.clone(), listener);
+        let directory = fs::File::open(&path)?.into();
         let below = path.strip_prefix(&self.mount).unwrap_or(&path);
-        Ok(Cgroup {
-            below_mount: format!("/{}", below.display()),
-            path,
-            directory,
-            changed,
-            watch,
-            watches,
-            listeners: self.listeners.clone(),
-        })
+        let below_mount = format!("/{}", below.display());
+        Ok(Cgroup { directory, below_mount, watched: self.events.watch(path)? })
     }
 }
 
@@ -167,7 +139,7 @@ impl Cgroup {
     /// Its name among the groups of runs.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.path.file_name()?.to_str()
+        self.watched.path().file_name()?.to_str()
     }
 
     /// Its path below the mount of the hierarchy, beginning with a slash.
@@ -181,22 +153,16 @@ impl Cgroup {
     /// # Errors
     /// What the kernel says.
     pub fn take_in(&self, pid: u32) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string())
+        fs::write(self.watched.path().join("cgroup.procs"), pid.to_string())
     }
 
     /// Returns when there is no process in it nor below it. One waiter at a time.
     pub async fn emptied(&self) {
-        while self.is_populated() {
-            self.changed.notified().await;
-        }
+        self.watched.emptied().await;
     }
 
     fn is_populated(&self) -> bool {
-        match fs::read_to_string(self.path.join("cgroup.events")) {
-            Ok(events) => events.lines().any(|line| line == "populated 1"),
-            // Somebody removed it, which is only possible when it is empty.
-            Err(_) => false,
-        }
+        self.watched.is_populated()
     }
 
     /// Kills all that is in it and below it, and whatever that forks meanwhile.
@@ -204,20 +170,13 @@ impl Cgroup {
     /// # Errors
     /// What the kernel says.
     pub fn kill(&self) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.kill"), "1")
+        fs::write(self.watched.path().join("cgroup.kill"), "1")
     }
 
     /// The processes in it and below it.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        let mut pids = Vec::new();
-        let mut directories = vec![self.path.clone()];
-        while let Some(directory) = directories.pop() {
-            let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(members.lines().filter_map(|line| line.parse::<u32>().ok()));
-            directories.extend(subdirectories(&directory));
-        }
-        pids
+        self.watched.pids()
     }
 
     /// Descriptors for the processes in it and below it.
@@ -237,36 +196,14 @@ impl Cgroup {
     /// controller.
     #[must_use]
     pub fn number(&self, name: &str, key: Option<&str>) -> Option<u64> {
-        let text = fs::read_to_string(self.path.join(name)).ok()?;
-        let number = match key {
-            None => text.trim(),
-            Some(key) => text.lines().find_map(|line| line.strip_prefix(key))?.trim(),
-        };
-        number.parse().ok()
+        self.watched.number(name, key)
     }
 }
 
 impl Drop for Cgroup {
     /// Removes the group with the groups that its processes made. What is not empty stays.
     fn drop(&mut self) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.watch);
-        // Gone already when the group is.
-        let _ = self.watches.remove(self.watch.clone());
-        remove(&self.path);
-    }
-}
-
-async fn listen(inotify: Inotify, listeners: Listeners) {
-    let Ok(mut events) = inotify.into_event_stream(vec![0; 4096]) else { return };
-    while let Some(event) = events.next().await {
-        let Ok(event) = event else { continue };
-        let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        if event.mask.contains(EventMask::Q_OVERFLOW) {
-            // Any of them may have changed.
-            listeners.values().for_each(|listener| listener.notify_one());
-        } else if let Some(listener) = listeners.get(&event.wd) {
-            listener.notify_one();
-        }
+        remove(self.watched.path());
     }
 }
 
@@ -283,17 +220,22 @@ fn remove(group: &Path) {
     }
 }
 
-fn subdirectories(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let directories = entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories.map(|entry| entry.path()).collect()
-}
-
 /// Where a hierarchy of version 2 is mounted, and which part of it.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     root: PathBuf,
     point: PathBuf,
+}
+
+/// The directory of a group that somebody else names by its path in the hierarchy; None where no
+/// hierarchy of version 2 with it is mounted.
+#[must_use]
+pub fn directory_of(group: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    cgroup_mounts(&mounts).iter().find_map(|mount| {
+        let below = Path::new(group).strip_prefix(&mount.root).ok()?;
+        Some(mount.point.join(below))
+    })
 }
 
 /// The mounts of version 2 in `/proc/self/mountinfo` (proc_pid_mountinfo(5)).

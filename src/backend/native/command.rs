@@ -140,9 +140,12 @@ impl Output {
         };
         // What the command itself wrote is in the pipe by now; what it left behind may go on.
         const WHOLE_PIPE: usize = 16;
+        let mut buffer = [0; KEPT];
         for _ in 0..WHOLE_PIPE {
-            if !self.read_some() {
-                break;
+            // Asked of the kernel: the runtime may not have heard yet that there is something.
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(len) => self.keep(&buffer[..len]),
             }
         }
         match status {
@@ -157,13 +160,17 @@ impl Output {
         match self.pipe.try_read(&mut buffer) {
             Ok(0) => false,
             Ok(len) => {
-                self.tail.extend_from_slice(&buffer[..len]);
-                let excess = self.tail.len().saturating_sub(KEPT);
-                self.tail.drain(..excess);
+                self.keep(&buffer[..len]);
                 true
             }
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(KEPT);
+        self.tail.drain(..excess);
     }
 
     fn text(&self) -> Option<Arc<str>> {

@@ -1,7 +1,7 @@
 //! Finding out who a process shall be.
 
 use super::launch::reason;
-use crate::config::environment::UserRecord;
+use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::ExecSpec;
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Who a process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,68 @@ impl Identity {
             None => work(),
             Some(credentials) => as_user(credentials, work),
         }
+    }
+}
+
+/// Finds out who processes shall be, for one daemon.
+pub struct Identities {
+    mode: Mode,
+    default_user: Arc<str>,
+    caller: UserRecord,
+    /// The user database may be slow: it shall not get all threads.
+    lookups: Semaphore,
+}
+
+impl Identities {
+    /// For a daemon with this environment of its own.
+    #[must_use]
+    pub fn new(
+        mode: Mode,
+        default_user: Arc<str>,
+        environment: &BTreeMap<String, String>,
+    ) -> Identities {
+        const LOOKUPS: usize = 8;
+        let lookups = Semaphore::new(LOOKUPS);
+        Identities { mode, default_user, caller: caller(environment), lookups }
+    }
+
+    /// Who a process shall be. Does not block the caller's thread.
+    ///
+    /// # Errors
+    /// As [`find`].
+    pub async fn find(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
+        if !needs_lookup(self.mode, exec) {
+            return Ok(Identity { record: self.caller.clone(), credentials: None });
+        }
+        let broken = |text: String| failure("", text);
+        let _permit = self.lookups.acquire().await.map_err(|error| broken(error.to_string()))?;
+        let (mode, exec) = (self.mode, exec.clone());
+        let (default_user, caller) = (self.default_user.clone(), self.caller.clone());
+        let find = move || find(mode, &exec, &default_user, &caller);
+        tokio::task::spawn_blocking(find).await.map_err(|error| broken(error.to_string()))?
+    }
+
+    /// The same, in the caller's thread. May block.
+    ///
+    /// # Errors
+    /// As [`find`].
+    pub fn find_now(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
+        find(self.mode, exec, &self.default_user, &self.caller)
+    }
+
+    /// All of the environment of one instance that runs as this user: the base set, then its own.
+    #[must_use]
+    pub fn environment(
+        &self,
+        daemon: &BTreeMap<String, String>,
+        exec: &ExecSpec,
+        user: &UserRecord,
+        index: u32,
+    ) -> BTreeMap<String, String> {
+        let mut env = base_environment(self.mode, daemon, user, index);
+        let own = exec.env.iter();
+        env.extend(own.map(|(name, value)| (name.clone(), value.0.render(index).into_owned())));
+        env
     }
 }
 

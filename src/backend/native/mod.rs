@@ -28,10 +28,12 @@ pub mod sink;
 pub mod tree;
 mod walk;
 
+pub use self::adopt::end_all;
+
 use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
 use self::console::{Console, ConsoleOptions, Prefix};
-use self::identity::Identity;
+use self::identity::{Identities, Identity};
 use self::launch::{Launcher, Recipe, Waiting, failure, reason};
 use self::mark::Marks;
 use self::output::Route;
@@ -39,24 +41,22 @@ use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
-use super::{Backend, CommandFuture, Facts, Kept, LogRequest, Usage};
-use crate::config::environment::{UserRecord, base_environment};
+use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
 use crate::sys::random;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::OpenOptions;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// What the backend has to know about the daemon.
 pub struct NativeOptions {
@@ -89,12 +89,10 @@ pub struct NativeBackend {
 
 struct Inner {
     facts: Facts,
-    mode: Mode,
     environment: Arc<BTreeMap<String, String>>,
-    default_user: Arc<str>,
+    identities: Identities,
     journal: Option<PathBuf>,
     log_program: PathBuf,
-    caller: UserRecord,
     launcher: Launcher,
     census: Arc<Census>,
     marks: Option<Marks>,
@@ -107,8 +105,6 @@ struct Inner {
     runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
     /// Commands beside runs, by instance.
     commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
-    /// The user database may be slow: it shall not get all threads.
-    lookups: Semaphore,
     /// How many outputs are being read.
     pumps: watch::Sender<usize>,
     _reaper: Reaper,
@@ -128,12 +124,10 @@ impl NativeBackend {
     /// When the kernel refuses something no run can do without, or the control group that was given
     /// cannot be used.
     pub fn new(facts: Facts, options: NativeOptions) -> io::Result<Arc<NativeBackend>> {
-        const LOOKUPS: usize = 8;
         let given = options.environment.get(cgroup::VARIABLE).map(String::as_str);
         let inner = Inner {
             facts,
-            mode: options.mode,
-            caller: identity::caller(&options.environment),
+            identities: Identities::new(options.mode, options.default_user, &options.environment),
             launcher: Launcher::new()?,
             census: Arc::default(),
             marks: Marks::new(options.runs.token()),
@@ -142,13 +136,11 @@ impl NativeBackend {
             cgroups: Cgroups::find(given, &options.name)?,
             console: Arc::new(Console::new(options.console)),
             environment: options.environment,
-            default_user: options.default_user,
             journal: options.journal,
             log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
             commands: Mutex::default(),
-            lookups: Semaphore::new(LOOKUPS),
             pumps: watch::Sender::new(0),
             _reaper: Reaper::new()?,
         };
@@ -156,28 +148,6 @@ impl NativeBackend {
         let (starts, asked) = mpsc::unbounded_channel();
         tokio::spawn(start_in_turn(inner.clone(), asked));
         Ok(Arc::new(NativeBackend { inner, starts }))
-    }
-
-    /// Goes on with runs of a daemon that was killed: returns those of which anything is there, or
-    /// of which it can be told how they ended. Their ends are reported as those of any run. What is
-    /// ours and of none of them is ended.
-    ///
-    /// `stored` are pidfds of main processes that the service manager has held meanwhile.
-    pub async fn recover(
-        &self,
-        known: Vec<Kept>,
-        stored: HashMap<(InstanceId, Run), OwnedFd>,
-    ) -> BTreeSet<(InstanceId, Run)> {
-        adopt::recover(&self.inner, known, stored).await
-    }
-
-    /// Returns when all output of processes is read to its end and shown. A process that outlived
-    /// its run may hold its output open: the caller sets the limit.
-    pub async fn drained(&self) {
-        let mut pumps = self.inner.pumps.subscribe();
-        // An error means that the sender is gone, and it is ours.
-        let _ = pumps.wait_for(|reading| *reading == 0).await;
-        self.inner.console.flush().await;
     }
 
     fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
@@ -198,17 +168,8 @@ async fn start_in_turn(
 }
 
 impl Inner {
-    /// Who a process shall be. Does not block the caller's thread.
     async fn identity(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
-        if !identity::needs_lookup(self.mode, exec) {
-            return Ok(Identity { record: self.caller.clone(), credentials: None });
-        }
-        let broken = |text: String| failure(SpawnStage::Identity, "", text);
-        let _permit = self.lookups.acquire().await.map_err(|error| broken(error.to_string()))?;
-        let (mode, exec) = (self.mode, exec.clone());
-        let (default_user, caller) = (self.default_user.clone(), self.caller.clone());
-        let find = move || identity::find(mode, &exec, &default_user, &caller);
-        tokio::task::spawn_blocking(find).await.map_err(|error| broken(error.to_string()))?
+        self.identities.find(exec).await
     }
 
     /// What runs for `argv` in the context of a process: without its log file and pid file.
@@ -220,9 +181,7 @@ impl Inner {
         identity: Identity,
     ) -> Recipe {
         let index = instance.index;
-        let mut env = base_environment(self.mode, &self.environment, &identity.record, index);
-        let own = exec.env.iter();
-        env.extend(own.map(|(name, value)| (name.clone(), value.0.render(index).into_owned())));
+        let env = self.identities.environment(&self.environment, exec, &identity.record, index);
         const USUAL_UMASK: u32 = 0o022;
         Recipe {
             argv,
@@ -337,22 +296,9 @@ impl Inner {
         exec: &ExecSpec,
         request: LogRequest,
     ) -> io::Result<OwnedFd> {
-        let identity = identity::find(self.mode, exec, &self.default_user, &self.caller)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let rotated = format!("{path}.1");
-        let open = || {
-            let mut options = OpenOptions::new();
-            options.read(true).custom_flags(flags);
-            match options.open(path) {
-                // It is missing for a moment while it is rotated.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    options.open(&rotated).map_err(|_| error)
-                }
-                opened => opened,
-            }
-        };
-        let file = identity.run(open)?;
+        let identity = self.identities.find_now(exec);
+        let identity = identity.map_err(|error| io::Error::other(error.to_string()))?;
+        let file = output::open_log_file(&identity, path)?;
         if request == LogRequest::default() {
             return Ok(file.into());
         }
@@ -368,6 +314,25 @@ impl Inner {
 impl Backend for NativeBackend {
     fn name(&self) -> &'static str {
         "native"
+    }
+
+    fn recover(
+        &self,
+        known: Vec<Kept>,
+        stored: HashMap<(InstanceId, Run), OwnedFd>,
+    ) -> RecoverFuture {
+        let inner = self.inner.clone();
+        Box::pin(async move { adopt::recover(&inner, known, stored).await })
+    }
+
+    fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let mut pumps = inner.pumps.subscribe();
+            // An error means that the sender is gone, and it is ours.
+            let _ = pumps.wait_for(|reading| *reading == 0).await;
+            inner.console.flush().await;
+        })
     }
 
     fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {

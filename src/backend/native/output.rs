@@ -14,6 +14,7 @@ use crate::core::spec::{ExecSpec, LogRotation, LogTarget, Rendered};
 use crate::journal::stream;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -122,6 +123,26 @@ pub(super) async fn connect(
             sink::start(inner, writing).await.map(Output::Written)
         }
     }
+}
+
+/// Opens the log file for reading, as the user whose it is.
+///
+/// # Errors
+/// What the system says.
+pub fn open_log_file(identity: &Identity, path: &str) -> io::Result<std::fs::File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let rotated = format!("{path}.1");
+    identity.run(|| {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).custom_flags(flags);
+        match options.open(path) {
+            // It is missing for a moment while it is rotated.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                options.open(&rotated).map_err(|_| error)
+            }
+            opened => opened,
+        }
+    })
 }
 
 /// A stream of the journal. A journal that is busy is waited for, in a thread.

@@ -30,16 +30,16 @@ use tokio::sync::oneshot;
 pub mod arguments;
 
 /// What it says when the log is open.
-const READY: &[u8] = b"ready";
+pub const READY: &[u8] = b"ready";
 
 /// It opens a file; a file system that answers nothing must not hold up a start without a word.
-const OPENING: Duration = Duration::from_secs(30);
+pub const OPENING: Duration = Duration::from_secs(30);
 
 /// How long a run that is over waits for its last lines to be written.
 pub const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The waits before another one is started, the first and the longest.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+pub const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Where the program is: beside the daemon, or where a distribution puts what nobody types.
 #[must_use]
@@ -232,14 +232,18 @@ async fn launch(
 }
 
 /// What the program says, line by line.
-struct Reports {
+pub struct Reports {
     pipe: pipe::Receiver,
     splitter: Splitter,
     lines: std::collections::VecDeque<Vec<u8>>,
 }
 
 impl Reports {
-    fn new() -> Result<(Reports, OwnedFd), SpawnError> {
+    /// For us, and for the program.
+    ///
+    /// # Errors
+    /// At stage `Output`.
+    pub fn new() -> Result<(Reports, OwnedFd), SpawnError> {
         let output = |io: &io::Error| failure(SpawnStage::Output, "", reason(io));
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| output(&errno.into()))?;
         let pipe = pipe::Receiver::from_owned_fd(read).map_err(|io| output(&io))?;
@@ -248,7 +252,7 @@ impl Reports {
     }
 
     /// The next line; None at the end.
-    async fn line(&mut self) -> Option<Vec<u8>> {
+    pub async fn line(&mut self) -> Option<Vec<u8>> {
         let mut buffer = [0; 1024];
         loop {
             if let Some(line) = self.lines.pop_front() {

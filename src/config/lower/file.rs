@@ -5,7 +5,7 @@ use super::fields::{Field, Fields};
 use super::{File, absolute};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::keys::{FILE, Key, Kind as Wanted, MANAGEMENT, PROCESS};
-use crate::config::load::DaemonSettings;
+use crate::config::load::{BackendChoice, DaemonSettings};
 use crate::config::yaml::{self, Kind, Node, Problem};
 use crate::core::ids::{BadId, ProcessId};
 use crate::core::spec;
@@ -165,8 +165,8 @@ impl<'s> File<'_, 's> {
             settings.max_attempts = self.integer(field).and_then(|n| u32::try_from(n).ok());
         }
         if let Some(field) = fields.get("backend") {
-            // `auto` and `native` are the same as long as there is one backend.
-            self.word(field);
+            let word = self.word(field);
+            settings.daemon.backend = word.and_then(BackendChoice::of).unwrap_or_default();
         }
         if let Some(text) = fields.get("defaultUser").and_then(|field| self.text(field)) {
             settings.daemon.default_user = Arc::from(text);

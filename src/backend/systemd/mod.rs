@@ -1,0 +1,367 @@
+//! The systemd backend: each run is a transient unit of its own.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`manager`] | the connection to systemd |
+//! | [`unit`] | names of units, and what is asked of systemd for them |
+//! | [`status`] | what systemd says of an end, in our words |
+//! | [`run`] | the life of a run, from the request to the end of all that is in its unit |
+//! | `adopt` | the units of a daemon that is gone |
+//! | `explain` | why a start failed |
+//! | `command` | commands beside a run, such as exec checks |
+//! | `log` | where output goes |
+//! | `socket` | the stream of systemd's private socket |
+//! | `passing` | units of programs of ours |
+//!
+//! systemd decides nothing: a unit is not restarted, has no limit of starts, and remains after the
+//! end of its main process, so that whoever comes back finds how that was. When nothing is left in
+//! it, it is unloaded, and the next run of the instance gets a new one of the same name.
+
+mod adopt;
+mod command;
+mod explain;
+mod log;
+pub mod manager;
+mod passing;
+mod pid_file;
+mod run;
+mod socket;
+pub mod status;
+pub mod unit;
+
+pub use self::adopt::end_all;
+
+use self::manager::{Manager, Way};
+use self::run::{Gate, Handle, Order};
+use self::unit::Names;
+use super::group::GroupEvents;
+use super::native::census::{self, Process};
+use super::native::cgroup::directory_of;
+use super::native::identity::Identities;
+use super::native::output::open_log_file;
+use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
+use crate::config::load::Mode;
+use crate::core::event::Whom;
+use crate::core::ids::{InstanceId, Run};
+use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What the backend has to know about the daemon.
+pub struct SystemdOptions {
+    /// Whose daemon it is.
+    pub mode: Mode,
+    /// The daemon's own environment. Of it, processes see what the mode lets them see.
+    pub environment: Arc<BTreeMap<String, String>>,
+    /// The user of processes that name none, in [`Mode::System`].
+    pub default_user: Arc<str>,
+    /// The name of this daemon in control groups of the native backend.
+    pub name: String,
+    /// The names of the units.
+    pub names: Names,
+    /// The program that writes log files, [`super::native::sink::program`].
+    pub log_program: PathBuf,
+    /// Where environments are while processes are started; this daemon's alone.
+    pub runtime: PathBuf,
+    /// In the marks of processes that a daemon with the native backend has started here.
+    pub token: u32,
+}
+
+/// Runs processes as transient units.
+pub struct SystemdBackend {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    facts: Facts,
+    environment: Arc<BTreeMap<String, String>>,
+    identities: Identities,
+    name: String,
+    names: Names,
+    /// The unit of this daemon, where it is in one.
+    daemon_unit: Option<String>,
+    manager: Arc<Manager>,
+    groups: GroupEvents,
+    log_program: PathBuf,
+    /// Where files are that systemd is to find.
+    handovers: PathBuf,
+    token: u32,
+    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    /// One run of an instance after the other.
+    gates: Mutex<HashMap<InstanceId, Gate>>,
+    /// Commands beside runs, by instance.
+    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
+    /// How many logs are being written.
+    pumps: watch::Sender<usize>,
+}
+
+/// How the service manager of this mode is reached; None where systemd does not run here, or not
+/// for us.
+#[must_use]
+pub fn way(mode: Mode, environment: &BTreeMap<String, String>) -> Option<Way> {
+    // sd_booted(3).
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let root = rustix::process::geteuid().is_root();
+    match mode {
+        Mode::System if root => Some(Way::Socket("/run/systemd/private".into())),
+        Mode::System => Some(Way::SystemBus),
+        Mode::User => {
+            let runtime = environment.get("XDG_RUNTIME_DIR").filter(|value| !value.is_empty())?;
+            let socket = Path::new(runtime).join("systemd/private");
+            Some(if socket.exists() { Way::Socket(socket) } else { Way::UserBus })
+        }
+    }
+}
+
+impl SystemdBackend {
+    /// Connects to systemd. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When systemd cannot be reached, or the machine lacks what this needs.
+    pub async fn new(
+        facts: Facts,
+        way: Way,
+        options: SystemdOptions,
+    ) -> io::Result<Arc<SystemdBackend>> {
+        if directory_of("/").is_none_or(|root| !root.join("cgroup.controllers").exists()) {
+            return Err(io::Error::other(
+                "there is no cgroup version 2 hierarchy here, by which systemd knows its units",
+            ));
+        }
+        let handovers = options.runtime.join("handover");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&handovers);
+        made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", handovers.display())))?;
+        let identities = Identities::new(options.mode, options.default_user, &options.environment);
+        let inner = Inner {
+            facts,
+            environment: options.environment,
+            identities,
+            name: options.name,
+            names: options.names,
+            daemon_unit: own_unit(),
+            manager: Manager::start(way).await?,
+            groups: GroupEvents::new()?,
+            log_program: options.log_program,
+            handovers,
+            token: options.token,
+            runs: Mutex::default(),
+            gates: Mutex::default(),
+            commands: Mutex::default(),
+            pumps: watch::Sender::new(0),
+        };
+        Ok(Arc::new(SystemdBackend { inner: Arc::new(inner) }))
+    }
+
+    fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
+        lock(&self.inner.runs).get(&(instance.clone(), run)).cloned()
+    }
+
+    fn order(&self, instance: &InstanceId, run: Run, order: Order) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.order(order);
+        }
+    }
+}
+
+/// The service that this process is in, by its control group.
+fn own_unit() -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut units = own.rsplit('/').filter(|part| part.ends_with(".service"));
+    // The manager of a user is a service too, of another manager.
+    units.next().filter(|unit| !unit.starts_with("user@")).map(str::to_owned)
+}
+
+impl Inner {
+    /// Writes an environment where only this user and root can read it.
+    fn write_environment(
+        &self,
+        unit: &str,
+        variables: &BTreeMap<String, String>,
+    ) -> io::Result<Handover> {
+        let file = self.handover(unit);
+        let mut options = fs::OpenOptions::new();
+        let mut open = options.write(true).create_new(true).mode(0o600).open(&file.0)?;
+        io::Write::write_all(&mut open, unit::environment_file(variables).as_bytes())?;
+        Ok(file)
+    }
+
+    /// A place for a file that systemd is to find.
+    fn handover(&self, name: &str) -> Handover {
+        let file = Handover(self.handovers.join(name));
+        // One that another daemon has left.
+        let _ = fs::remove_file(&file.0);
+        file
+    }
+}
+
+/// A file on its way to systemd, which opens it when it starts the process.
+struct Handover(PathBuf);
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        // What is left is removed by the next daemon.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What is wrong with a name for a variable, as far as systemd is concerned: it leaves out what it
+/// does not take, without a word to whom it concerns.
+fn bad_variable(variables: &BTreeMap<String, String>) -> Option<&str> {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    variables.keys().map(String::as_str).find(|name| !is_name(name))
+}
+
+impl Backend for SystemdBackend {
+    fn name(&self) -> &'static str {
+        "systemd"
+    }
+
+    fn recover(
+        &self,
+        known: Vec<Kept>,
+        _stored: HashMap<(InstanceId, Run), OwnedFd>,
+    ) -> RecoverFuture {
+        let inner = self.inner.clone();
+        Box::pin(async move { adopt::recover(&inner, known).await })
+    }
+
+    fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let mut pumps = inner.pumps.subscribe();
+            // An error means that the sender is gone, and it is ours.
+            let _ = pumps.wait_for(|writing| *writing == 0).await;
+        })
+    }
+
+    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+        let (handle, orders) = Handle::new(instance.clone(), run);
+        let handle = Arc::new(handle);
+        lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
+        tokio::spawn(run::live(self.inner.clone(), handle, spec.clone(), orders));
+    }
+
+    fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {
+        self.order(instance, run, Order::Terminate(stop.signal));
+    }
+
+    fn kill(&self, instance: &InstanceId, run: Run) {
+        self.order(instance, run, Order::Kill);
+    }
+
+    fn signal(&self, instance: &InstanceId, run: Run, signal: Signal, whom: Whom) {
+        self.order(instance, run, Order::Signal(signal, whom));
+    }
+
+    fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {
+        let group = self.handle(instance, run)?.group()?;
+        let cpu = group.number("cpu.stat", Some("usage_usec "));
+        let (memory, tasks) =
+            (group.number("memory.current", None), group.number("pids.current", None));
+        // Where there is no controller, what can be counted is.
+        let counted =
+            || -> Vec<Process> { group.pids().into_iter().filter_map(census::read).collect() };
+        let counted = if memory.is_none() || tasks.is_none() { counted() } else { Vec::new() };
+        let page = rustix::param::page_size() as u64;
+        Some(Usage {
+            memory: memory.or_else(|| Some(counted.iter().map(|one| one.pages * page).sum())),
+            cpu: cpu.map(|micros| micros * 1000),
+            tasks: tasks.or_else(|| Some(counted.iter().map(|one| one.threads).sum())),
+        })
+    }
+
+    fn control_group(&self, instance: &InstanceId, run: Run) -> Option<String> {
+        self.handle(instance, run)?.control_group()
+    }
+
+    fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {
+        self.handle(instance, run)?.pidfd()?.try_clone().ok()
+    }
+
+    fn run_in_context(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        argv: Vec<Rendered>,
+        timeout: Duration,
+    ) -> CommandFuture {
+        command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+    }
+
+    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(instance)?.printed()
+    }
+
+    fn open_log(
+        &self,
+        instance: &InstanceId,
+        spec: &Arc<ProcessSpec>,
+        request: LogRequest,
+    ) -> Option<io::Result<OwnedFd>> {
+        let path = log::file_of(instance, &spec.exec)?;
+        Some(self.open_log_file(instance, path, &spec.exec, request))
+    }
+
+    fn forget(&self, instance: &InstanceId) {
+        lock(&self.inner.commands).remove(instance);
+    }
+}
+
+impl SystemdBackend {
+    /// Opens the log file as the user whose it is; parts of it are shown by a program.
+    fn open_log_file(
+        &self,
+        instance: &InstanceId,
+        path: String,
+        exec: &ExecSpec,
+        request: LogRequest,
+    ) -> io::Result<OwnedFd> {
+        let identity = self.inner.identities.find_now(exec);
+        let identity = identity.map_err(|error| io::Error::other(error.to_string()))?;
+        let file = open_log_file(&identity, &path)?;
+        if request == LogRequest::default() {
+            return Ok(file.into());
+        }
+        let (read, write) = log::pipe().map_err(|error| io::Error::other(error.to_string()))?;
+        let (inner, instance) = (self.inner.clone(), instance.clone());
+        tokio::spawn(async move {
+            log::show(&inner, &instance, &identity, path.into(), request, write).await;
+        });
+        Ok(read)
+    }
+}
+
+/// Nothing panics while it holds one of these, and each change is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_takes_few_names_of_variables() {
+        let variables = |name: &str| BTreeMap::from([(name.to_owned(), String::new())]);
+        for good in ["PATH", "_x", "A1"] {
+            assert_eq!(bad_variable(&variables(good)), None);
+        }
+        for bad in ["1X", "X.Y", "X-Y", "", "Ä"] {
+            assert_eq!(bad_variable(&variables(bad)), Some(bad));
+        }
+    }
+}

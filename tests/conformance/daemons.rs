@@ -1,0 +1,229 @@
+//! What a daemon does with its processes.
+
+use crate::supervisor::*;
+use provost::client::{JobOutcome, Verb};
+use std::collections::BTreeMap;
+use std::fs;
+
+fn quiet(_: &JobOutcome) {}
+
+fn pids(status: &Status) -> BTreeMap<&str, Option<u32>> {
+    status.iter().map(|(id, one)| (&**id, one.pid)).collect()
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// A process that says when it begins and when it is asked to end, and takes a moment for both.
+fn talker(name: &str, rest: &str) -> String {
+    let line = format!(
+        "trap 'echo {name} ends >>@DIR@/said; sleep 0.2; echo {name} ended >>@DIR@/said; exit' TERM; \
+         echo {name} begins >>@DIR@/said; while :; do sleep 0.05; done"
+    );
+    format!("  {name}:\n    shell: \"{line}\"\n    log: {{ target: none }}\n{rest}")
+}
+
+pub async fn order_is_that_of_the_graph(mut it: Supervisor) {
+    let file = talker("db", "")
+        + &talker("api", "    instances: 2\n    dependsOn: [db]\n")
+        + &talker("web", "    dependsOn: [api]\n");
+    let client = it.run(&file).await;
+    let all = ["db@0", "api@0", "api@1", "web@0"];
+    let all = it.until_all("running", &all).await;
+    assert_eq!(client.manager().await.unwrap().backend, it.backend);
+    assert!(all.values().all(|one| one.pid.is_some()));
+    let path = it.path("said");
+    let said = |from: usize| -> Vec<String> {
+        fs::read_to_string(&path).unwrap().lines().skip(from).map(str::to_owned).collect()
+    };
+    // Each says so once it runs, which is after it was started.
+    it.until("said by all", |_| said(0).len() == 4).await;
+    assert_eq!(said(0)[0], "db begins");
+    client.stop(&["db".into()], quiet).await.unwrap();
+    it.until_all("down", &["db@0"]).await;
+    let end = ["web ends", "web ended", "api ends", "api ends", "api ended", "api ended"];
+    assert_eq!(said(4)[..2], end[..2]);
+    let mut middle = said(4)[2..6].to_vec();
+    middle.sort();
+    assert_eq!(middle, ["api ended", "api ended", "api ends", "api ends"]);
+    assert_eq!(said(4)[6..], ["db ends", "db ended"]);
+    client.start(&["db".into()], false, quiet).await.unwrap();
+    it.until_all("running", &["db@0", "api@0", "api@1", "web@0"]).await;
+    it.stop();
+    assert_eq!(said(0).last().unwrap(), "db ended");
+}
+
+pub async fn a_crashing_process_is_delayed_and_given_up(mut it: Supervisor) {
+    let file = "  bad:\n    shell: exit 3\n    log: { target: none }\n    \
+                restartPolicy: { delay: 50ms, jitter: 0, maxAttempts: 3 }\n  \
+                missing:\n    command: no-such-program\n    \
+                restartPolicy: { delay: 50ms, maxAttempts: 1 }\n";
+    it.run(file).await;
+    let all = it.until_all("failed", &["bad@0", "missing@0"]).await;
+    assert_eq!((all["bad@0"].restarts, all["bad@0"].result.as_str()), (3, "exit-code"));
+    assert_eq!((all["missing@0"].restarts, all["missing@0"].result.as_str()), (1, "spawn-failed"));
+    assert!(all["missing@0"].reason.contains("executing no-such-program"), "{all:#?}");
+    let log = it.log();
+    let delays = ["in 50 ms (restart 1)", "in 0.1 s (restart 2)", "in 0.2 s (restart 3)"];
+    assert!(delays.iter().all(|delay| log.contains(delay)), "{log}");
+}
+
+pub async fn one_shots_run_once(mut it: Supervisor) {
+    let once = |name: &str, line: &str, rest: &str| {
+        format!(
+            "  {name}:\n    shell: \"echo {name} >>@DIR@/said; {line}\"\n    log: {{ target: none }}\n    \
+             restartPolicy: {{ condition: \"no\" }}\n{rest}"
+        )
+    };
+    let file = once("good", "exit 0", "")
+        + &once("after", "exit 0", "    dependsOn: { good: completed }\n")
+        + &once("bad", "exit 2", "")
+        + &once("never", "exit 0", "    dependsOn: { bad: completed }\n");
+    it.run(&file).await;
+    it.until_all("completed", &["good@0", "after@0"]).await;
+    it.until_all("failed", &["bad@0"]).await;
+    it.until_all("waiting", &["never@0"]).await;
+    it.kill();
+    it.start().await;
+    it.until_all("completed", &["good@0", "after@0"]).await;
+    let mut said: Vec<String> =
+        fs::read_to_string(it.path("said")).unwrap().lines().map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said, ["after", "bad", "good"]);
+}
+
+pub async fn a_reload_touches_what_changed(mut it: Supervisor) {
+    let one = |name: &str, rest: &str| {
+        format!("  {name}:\n    command: [sleep, \"1000\"]\n    log: {{ target: none }}\n{rest}")
+    };
+    it.run(&(one("same", "") + &one("live", "") + &one("new", "") + &one("gone", ""))).await;
+    let before = it.until_all("running", &["same@0", "live@0", "new@0", "gone@0"]).await;
+    let file = one("same", "")
+        + &one("live", "    description: other\n    stop: { timeout: 3s }\n")
+        + &one("new", "    env: { A: b }\n")
+        + &one("more", "    instances: 2\n");
+    let summary = it.reload(&file).await;
+    assert_eq!(summary.result, "applied", "{summary:?}");
+    let after = it.until_all("running", &["same@0", "live@0", "new@0", "more@0", "more@1"]).await;
+    let (before, after) = (pids(&before), pids(&after));
+    assert_eq!((before["same@0"], before["live@0"]), (after["same@0"], after["live@0"]));
+    assert_ne!(before["new@0"], after["new@0"]);
+    assert!(!after.contains_key("gone@0"));
+    assert!(!crate::world::is_there(before["gone@0"].unwrap()));
+    it.save("  same: { command: 7, nonsense: 1 }\n");
+    let client = it.client().await;
+    assert!(client.reload(&Default::default()).await.is_err());
+    assert_eq!(pids(&it.status().await), after);
+}
+
+pub async fn health_is_asked_for_and_acted_on(mut it: Supervisor) {
+    let file = "  sick:\n    command: [sleep, \"1000\"]\n    log: { target: none }\n    \
+                restartPolicy: { delay: 50ms }\n    \
+                healthCheck: { exec: [test, -e, \"@DIR@/well\"], interval: 100ms, startPeriod: 0s, failureThreshold: 2 }\n";
+    fs::write(it.path("well"), "").unwrap();
+    it.run(file).await;
+    let before = it
+        .until("healthy", |all| all.get("sick@0").is_some_and(|one| one.health == "healthy"))
+        .await;
+    fs::remove_file(it.path("well")).unwrap();
+    it.until("restarted", |all| all["sick@0"].restarts == 1).await;
+    fs::write(it.path("well"), "").unwrap();
+    let after = it.until("healthy again", |all| all["sick@0"].health == "healthy").await;
+    assert_ne!(pids(&before), pids(&after));
+    assert_eq!(after["sick@0"].result, "unhealthy");
+}
+
+const MARKED: &str = "  one:\n    command: [sh, -c, \"while :; do sleep 0.1; done\", \"@MARK@\"]\n    \
+                      log: { target: none }\n    instances: 5\n  \
+                      crash:\n    shell: exit 1\n    log: { target: none }\n    \
+                      restartPolicy: { delay: 20ms, maxDelay: 20ms }\n";
+const FIVE: [&str; 5] = ["one@0", "one@1", "one@2", "one@3", "one@4"];
+
+pub async fn a_killed_daemon_is_followed(mut it: Supervisor) {
+    let client = it.run(MARKED).await;
+    it.until_all("running", &FIVE).await;
+    client.run(Verb::Stop, &["one@4".into()], quiet).await.unwrap();
+    let before = it.until_all("down", &["one@4"]).await;
+    for _ in 0..5 {
+        it.kill();
+        assert_eq!(it.marked().len(), 4);
+        it.start().await;
+        let after = it.until_all("running", &FIVE[..4]).await;
+        for name in FIVE {
+            assert_eq!(before[name].pid, after[name].pid, "{name}\n{}", it.log());
+        }
+        assert_eq!(after["one@4"].state, "down");
+        let restarts = after["crash@0"].restarts;
+        // It still crashes, and is still started again.
+        it.until("crashing on", |all| all["crash@0"].restarts > restarts).await;
+    }
+    assert_eq!(it.marked().len(), 4);
+    it.stop();
+    assert!(it.marked().is_empty());
+}
+
+pub async fn what_ends_while_there_is_no_daemon_is_started_again(mut it: Supervisor) {
+    it.run(MARKED).await;
+    let before = it.until_all("running", &FIVE).await;
+    it.kill();
+    kill(before["one@2"].pid.unwrap());
+    it.start().await;
+    let changed = |all: &Status| {
+        let now = &all["one@2"];
+        now.state == "running" && now.pid != before["one@2"].pid
+    };
+    let after = it.until("another run", changed).await;
+    for name in ["one@0", "one@1", "one@3", "one@4"] {
+        assert_eq!(before[name].pid, after[name].pid);
+    }
+    assert_eq!(after["one@2"].restarts, 1);
+    if it.backend == "systemd" {
+        // Only it remembers.
+        assert!(it.log().contains("one@2: was ended by SIGKILL"), "{}", it.log());
+    }
+    assert_eq!(it.marked().len(), 5);
+}
+
+pub async fn what_nobody_knows_of_is_ended_before_anything_starts(mut it: Supervisor) {
+    it.run(MARKED).await;
+    let before = it.until_all("running", &FIVE).await;
+    it.kill();
+    // All that was kept, but for the token that says whose a process is.
+    for entry in fs::read_dir(it.path("run/state")).unwrap().flatten() {
+        if entry.file_name() != "boot" && entry.path().is_file() {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    it.start().await;
+    let after = it.until_all("running", &FIVE).await;
+    for name in FIVE {
+        assert_ne!(before[name].pid, after[name].pid);
+        assert!(!it.marked().contains(&before[name].pid.unwrap()));
+    }
+    assert_eq!(it.marked().len(), 5);
+}
+
+/// Whichever of them it was before.
+pub async fn the_other_backend_leaves_nothing_behind(mut it: Supervisor) {
+    if it.backend == "native" {
+        // Here there is only this one.
+        it.run(MARKED).await;
+        it.until_all("running", &FIVE).await;
+        return;
+    }
+    for backend in ["systemd", "native", "systemd"] {
+        it.backend = backend;
+        let client = it.run(MARKED).await;
+        let all = it.until_all("running", &FIVE).await;
+        assert_eq!(client.manager().await.unwrap().backend, backend);
+        assert!(all.values().filter_map(|one| one.pid).count() >= 5);
+        assert_eq!(it.marked().len(), 5, "{}", it.log());
+        it.kill();
+    }
+    it.start().await;
+    it.until_all("running", &FIVE).await;
+    it.stop();
+    assert!(it.marked().is_empty());
+}

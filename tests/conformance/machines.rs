@@ -1,0 +1,54 @@
+//! The systemd backend, on machines.
+
+use crate::SCENARIOS;
+use crate::image::Debian;
+use crate::machine::Machine;
+
+/// Runs all scenarios in one machine with a prefix of the command, and says which did not hold.
+fn all(debian: Debian, prepare: &str, prefix: &str) {
+    let Some(machine) = Machine::booted(debian) else { return };
+    machine.run(prepare);
+    let program = std::env::current_exe().unwrap();
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let mut broken = Vec::new();
+    for scenario in SCENARIOS {
+        let line = format!(
+            "{prefix} /package/deps/{name} --ignored --exact inside::{scenario} --nocapture"
+        );
+        let (code, said) = machine.code(&line);
+        if code != 0 || !said.contains("1 passed") {
+            broken.push(format!("{scenario}: {code}\n{said}"));
+        }
+    }
+    assert!(broken.is_empty(), "{} of {}\n{}", broken.len(), SCENARIOS.len(), broken.join("\n"));
+}
+
+fn system(debian: Debian) {
+    all(debian, "true", "");
+}
+
+fn user(debian: Debian) {
+    let environment = "HOME=/home/alice USER=alice XDG_RUNTIME_DIR=/run/user/1000";
+    let alice = "setpriv --reuid=alice --regid=alice --init-groups env";
+    all(debian, "systemctl start user@1000", &format!("{alice} {environment}"));
+}
+
+#[test]
+fn debian_12() {
+    system(Debian::Bookworm);
+}
+
+#[test]
+fn debian_13() {
+    system(Debian::Trixie);
+}
+
+#[test]
+fn debian_12_user() {
+    user(Debian::Bookworm);
+}
+
+#[test]
+fn debian_13_user() {
+    user(Debian::Trixie);
+}

@@ -1,0 +1,104 @@
+//! What every backend has to do, in one table, for each of them: the native one here, the systemd
+//! one on machines of its own with each version that is supported, as the system's and as a user's.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod daemons;
+mod machines;
+mod scenarios;
+mod stages;
+mod supervisor;
+mod world;
+
+#[path = "../machine/image.rs"]
+#[allow(dead_code, reason = "shared with the tests of the package")]
+mod image;
+#[path = "../machine/machine.rs"]
+#[allow(dead_code, reason = "shared with the tests of the package")]
+mod machine;
+
+/// What machines are given: the programs, as they are.
+mod package {
+    use std::path::{Path, PathBuf};
+
+    #[allow(clippy::unnecessary_wraps, reason = "as the tests of the package have it")]
+    pub fn package() -> Option<PathBuf> {
+        Path::new(env!("CARGO_BIN_EXE_provost-log")).parent().map(Path::to_owned)
+    }
+}
+
+/// A test that could not run says why; under CI that is a failure.
+fn cannot<T>(why: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+    None
+}
+
+/// The table.
+macro_rules! scenarios {
+    ($($module:ident::$scenario:ident),+; $($daemon:ident),+ $(,)?) => {
+        /// On this machine, with the native backend.
+        mod native {
+            $(#[tokio::test]
+            async fn $scenario() {
+                crate::$module::$scenario(crate::world::World::native()).await;
+            })+
+            $(#[tokio::test]
+            async fn $daemon() {
+                crate::daemons::$daemon(crate::supervisor::Supervisor::with("native")).await;
+            })+
+        }
+
+        /// In a machine, with systemd. Run by the tests in `machines`.
+        mod inside {
+            $(#[tokio::test]
+            #[ignore = "run in a machine, by another test"]
+            async fn $scenario() {
+                crate::$module::$scenario(crate::world::World::systemd().await).await;
+            })+
+            $(#[tokio::test]
+            #[ignore = "run in a machine, by another test"]
+            async fn $daemon() {
+                crate::daemons::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
+            })+
+        }
+
+        const SCENARIOS: &[&str] = &[$(stringify!($scenario)),+, $(stringify!($daemon)),+];
+    };
+}
+
+scenarios! {
+    scenarios::a_run_that_ends_at_once_is_reported_in_order,
+    scenarios::how_it_ended_is_told,
+    scenarios::any_code_of_a_command_is_its_own,
+    scenarios::many_at_once_are_all_seen,
+    scenarios::one_run_follows_the_other,
+    scenarios::what_is_stopped_before_it_began_is_never_executed,
+    scenarios::what_is_stopped_while_it_begins_ends,
+    scenarios::a_run_that_is_over_can_be_stopped_again,
+    scenarios::terminating_asks_the_main_process,
+    scenarios::what_is_left_over_stays_until_it_is_asked,
+    scenarios::what_is_left_over_by_a_failure_stays_as_well,
+    scenarios::a_stopped_process_is_woken_up_to_end,
+    scenarios::one_that_ignores_the_signal_is_killed,
+    scenarios::killing_leaves_nothing,
+    scenarios::signals_reach_whom_they_are_for,
+    scenarios::usage_is_that_of_the_tree,
+    scenarios::a_command_beside_a_run_has_its_context,
+    scenarios::a_command_beside_a_run_ends_at_its_deadline,
+    stages::arguments_and_environment_arrive_as_they_are,
+    stages::a_process_is_what_it_shall_be,
+    stages::a_user_is_taken_on,
+    stages::each_stage_that_fails_is_named,
+    stages::a_log_file_is_its_users,
+    stages::a_log_file_is_rotated,
+    stages::a_pid_file_is_there_as_long_as_the_run;
+    order_is_that_of_the_graph,
+    a_crashing_process_is_delayed_and_given_up,
+    one_shots_run_once,
+    a_reload_touches_what_changed,
+    health_is_asked_for_and_acted_on,
+    a_killed_daemon_is_followed,
+    what_ends_while_there_is_no_daemon_is_started_again,
+    what_nobody_knows_of_is_ended_before_anything_starts,
+    the_other_backend_leaves_nothing_behind,
+}
