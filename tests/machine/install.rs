@@ -8,7 +8,7 @@ const EVERYTHING: &str = "{ find /etc /usr /var/lib /run/provost -xdev 2>/dev/nu
      | grep -vE '^/var/lib/(dpkg|systemd|private)|^/etc/(passwd|group|shadow|gshadow|subuid|subgid)|\\.cache$|/catalog/database$|ldconfig' \
      | sort; cut -d: -f1 /etc/passwd /etc/group; systemctl list-unit-files --no-legend --plain | awk '{print $1, $2}'";
 
-pub fn installs_starts_and_goes_without_a_trace(debian: Debian) {
+pub fn installs_starts_and_goes_without_a_trace(debian: Debian, _: &str) {
     let Some(machine) = Machine::booted(debian) else { return };
     let before = machine.run(EVERYTHING);
     machine.run("dpkg --install /package/provost.deb");

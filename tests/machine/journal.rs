@@ -10,8 +10,8 @@ processes:
   broken: { shell: 'echo why; exit 3', restartPolicy: { condition: "no" } }
 "#;
 
-pub fn shows_what_happened_and_what_to_do(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn shows_what_happened_and_what_to_do(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     machine.processes(THREE);
     machine.up("web");
     machine.until("provost --system wait brief --for completed --timeout 20s");

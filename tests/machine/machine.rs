@@ -84,11 +84,12 @@ impl Machine {
         Some(machine)
     }
 
-    /// One that is up and has the package, whose processes are children of the daemon.
-    pub fn installed(debian: Debian) -> Option<Machine> {
+    /// One that is up and has the package, with this `backend:`.
+    pub fn installed(debian: Debian, backend: &str) -> Option<Machine> {
         let machine = Machine::booted(debian)?;
         machine.run("mkdir /etc/provost");
-        machine.save("/etc/provost/provost.yaml", "processManagement: { backend: native }\n");
+        let file = format!("processManagement: {{ backend: {backend} }}\n");
+        machine.save("/etc/provost/provost.yaml", &file);
         machine.run("dpkg --install /package/provost.deb");
         Some(machine)
     }

@@ -25,19 +25,19 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// Each scenario on each of these systems.
 macro_rules! on {
-    ($($system:ident: $debian:expr => $($module:ident::$scenario:ident),+;)+) => {$(
+    ($($system:ident: $debian:expr, $backend:literal => $($module:ident::$scenario:ident),+;)+) => {$(
         mod $system {
             use super::*;
             $(#[test]
             fn $scenario() {
-                $module::$scenario($debian);
+                $module::$scenario($debian, $backend);
             })+
         }
     )+};
 }
 
 on! {
-    debian_12: Debian::Bookworm =>
+    debian_12: Debian::Bookworm, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         systemctl::starts_reloads_and_stops,
         systemctl::a_stop_takes_the_time_it_needs_and_no_more,
@@ -47,7 +47,7 @@ on! {
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
         user::a_user_has_their_own;
-    debian_13: Debian::Trixie =>
+    debian_13: Debian::Trixie, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         systemctl::starts_reloads_and_stops,
         systemctl::a_stop_takes_the_time_it_needs_and_no_more,
@@ -57,7 +57,7 @@ on! {
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
         user::a_user_has_their_own;
-    debian_13_with_dbus_broker: Debian::TrixieBroker =>
+    debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         bus::is_asked_told_and_watched;
 }
