@@ -21,9 +21,15 @@ pub fn shows_what_happened_and_what_to_do(debian: Debian, backend: &str) {
         machine.until(&line)
     };
     // Under the unit: what the daemon says, and what its processes write, the last words of a short
-    // life among it.
-    for text in ["broken@0: exited with code 3", "one", "two", "last words", "why"] {
-        has("journalctl -u provostd", text);
+    // life among it. With systemd each has a unit of its own.
+    has("journalctl -u provostd", "broken@0: exited with code 3");
+    let unit = |name: &str| match backend {
+        "systemd" => format!("journalctl -u provost-{name}@0"),
+        _ => "journalctl -u provostd".to_owned(),
+    };
+    for (name, text) in [("web", "one"), ("web", "two"), ("brief", "last words"), ("broken", "why")]
+    {
+        has(&unit(name), text);
     }
     // By the fields of the daemon's entries.
     has("journalctl PROVOST_PROCESS=web", "web@0: started as pid");

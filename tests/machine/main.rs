@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bus;
+mod files;
 mod image;
 mod install;
 mod journal;
@@ -46,6 +47,7 @@ on! {
         bus::is_asked_told_and_watched,
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
         user::a_user_has_their_own;
     debian_13: Debian::Trixie, "native" =>
         install::installs_starts_and_goes_without_a_trace,
@@ -56,6 +58,7 @@ on! {
         bus::is_asked_told_and_watched,
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
         user::a_user_has_their_own;
     debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,
