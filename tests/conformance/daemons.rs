@@ -135,7 +135,7 @@ pub async fn health_is_asked_for_and_acted_on(mut it: Supervisor) {
     assert_eq!(after["sick@0"].result, "unhealthy");
 }
 
-const MARKED: &str = "  one:\n    command: [sh, -c, \"while :; do sleep 0.1; done\", \"@MARK@\"]\n    \
+const MARKED: &str = "  one:\n    command: [sleep, \"@MARK@\"]\n    \
                       log: { target: none }\n    instances: 5\n  \
                       crash:\n    shell: exit 1\n    log: { target: none }\n    \
                       restartPolicy: { delay: 20ms, maxDelay: 20ms }\n";

@@ -16,7 +16,7 @@ pub type Status = BTreeMap<String, ProcessStatus>;
 pub struct Supervisor {
     pub backend: &'static str,
     pub directory: tempfile::TempDir,
-    /// In the arguments of what is to be counted.
+    /// A number that `sleep` takes, and that nobody else has: so it is counted by its arguments.
     pub mark: String,
     child: Option<Child>,
 }
@@ -26,7 +26,7 @@ impl Supervisor {
     pub fn with(backend: &'static str) -> Supervisor {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
-        let mark = format!("mark-{:016x}", random());
+        let mark = (1_000_000_000 + random() % 1_000_000_000).to_string();
         Supervisor { backend, directory, mark, child: None }
     }
 
