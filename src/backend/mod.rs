@@ -15,7 +15,7 @@ pub mod native;
 pub mod systemd;
 
 use crate::core::event::{Event, Whom};
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -94,8 +94,14 @@ pub trait Backend: Send + Sync {
     /// that outlived its run may hold its output open: the caller sets the limit.
     fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    /// Starts a run.
-    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>);
+    /// Starts a run of a spec, which is of this generation.
+    fn spawn(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        generation: Generation,
+        spec: &Arc<ProcessSpec>,
+    );
 
     /// Asks a run to end: a signal to the main process, or to all that is left where that is gone.
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec);

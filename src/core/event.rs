@@ -239,6 +239,8 @@ pub enum Effect {
         instance: InstanceId,
         /// Which run of it.
         run: Run,
+        /// Of which generation its spec is.
+        generation: Generation,
         /// What to run.
         spec: Arc<ProcessSpec>,
     },

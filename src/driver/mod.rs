@@ -243,7 +243,9 @@ impl Driver {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Spawn { instance, run, spec } => self.backend.spawn(&instance, run, &spec),
+            Effect::Spawn { instance, run, generation, spec } => {
+                self.backend.spawn(&instance, run, generation, &spec);
+            }
             Effect::Terminate { instance, run, stop } => {
                 self.backend.terminate(&instance, run, &stop);
             }

@@ -227,3 +227,49 @@ pub async fn the_other_backend_leaves_nothing_behind(mut it: Supervisor) {
     it.stop();
     assert!(it.marked().is_empty());
 }
+
+fn systemctl(words: &[&str]) {
+    let scope = if crate::world::is_root() { "--system" } else { "--user" };
+    let done = std::process::Command::new("systemctl").arg(scope).args(words).status().unwrap();
+    assert!(done.success(), "systemctl {words:?}: {done}");
+}
+
+/// Nor does one that reads its units again. Where there is none there is nothing to see.
+pub async fn a_manager_that_executes_itself_again_changes_nothing(mut it: Supervisor) {
+    if it.backend == "native" {
+        return;
+    }
+    it.run(MARKED).await;
+    let before = it.until_all("running", &FIVE).await;
+    for round in 0..4 {
+        let restarts = it.status().await["crash@0"].restarts;
+        systemctl(&[if round % 2 == 0 { "daemon-reexec" } else { "daemon-reload" }]);
+        let what = format!("crashing on in round {round}");
+        let after = it.until(&what, |all| all["crash@0"].restarts > restarts + 5).await;
+        for name in FIVE {
+            assert_eq!(before[name].pid, after[name].pid, "{name}\n{}", it.log());
+        }
+    }
+    // One that ends while there is nobody to tell us of it.
+    systemctl(&["daemon-reexec"]);
+    kill(before["one@3"].pid.unwrap());
+    it.until("its end seen", |all| all["one@3"].restarts == 1 && all["one@3"].state == "running")
+        .await;
+    assert_eq!(it.marked().len(), 5);
+    it.stop();
+    assert!(it.marked().is_empty());
+}
+
+pub async fn a_bus_that_goes_away_changes_nothing(mut it: Supervisor) {
+    if it.backend == "native" || !crate::world::is_root() {
+        return;
+    }
+    it.run(MARKED).await;
+    let before = it.until_all("running", &FIVE).await;
+    let restarts = before["crash@0"].restarts;
+    systemctl(&["kill", "--signal=KILL", "dbus.service"]);
+    let after = it.until("crashing on", |all| all["crash@0"].restarts > restarts + 5).await;
+    for name in FIVE {
+        assert_eq!(before[name].pid, after[name].pid, "{name}\n{}", it.log());
+    }
+}

@@ -28,7 +28,11 @@ fn system(debian: Debian) {
 }
 
 fn user(debian: Debian) {
-    let environment = "HOME=/home/alice USER=alice XDG_RUNTIME_DIR=/run/user/1000";
+    user_with(debian, "");
+}
+
+fn user_with(debian: Debian, more: &str) {
+    let environment = format!("HOME=/home/alice USER=alice XDG_RUNTIME_DIR=/run/user/1000 {more}");
     let alice = "setpriv --reuid=alice --regid=alice --init-groups env";
     all(debian, "systemctl start user@1000", &format!("{alice} {environment}"));
 }
@@ -43,6 +47,17 @@ fn debian_13() {
     system(Debian::Trixie);
 }
 
+/// By the bus instead of systemd's private socket, as a daemon goes that is not root.
+#[test]
+fn debian_13_bus() {
+    all(Debian::Trixie, "true", "env CONFORMANCE_BUS=1");
+}
+
+#[test]
+fn debian_13_broker_bus() {
+    all(Debian::TrixieBroker, "true", "env CONFORMANCE_BUS=1");
+}
+
 #[test]
 fn debian_12_user() {
     user(Debian::Bookworm);
@@ -51,4 +66,10 @@ fn debian_12_user() {
 #[test]
 fn debian_13_user() {
     user(Debian::Trixie);
+}
+
+#[test]
+fn debian_12_user_bus() {
+    let bus = "CONFORMANCE_BUS=1 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus";
+    user_with(Debian::Bookworm, bus);
 }

@@ -88,6 +88,7 @@ scenarios! {
     stages::arguments_and_environment_arrive_as_they_are,
     stages::a_process_is_what_it_shall_be,
     stages::a_user_is_taken_on,
+    stages::a_program_is_found_from_its_directory,
     stages::each_stage_that_fails_is_named,
     stages::a_log_file_is_its_users,
     stages::a_log_file_is_rotated,
@@ -101,4 +102,6 @@ scenarios! {
     what_ends_while_there_is_no_daemon_is_started_again,
     what_nobody_knows_of_is_ended_before_anything_starts,
     the_other_backend_leaves_nothing_behind,
+    a_manager_that_executes_itself_again_changes_nothing,
+    a_bus_that_goes_away_changes_nothing,
 }

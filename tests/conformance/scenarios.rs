@@ -3,7 +3,7 @@
 use crate::world::*;
 use provost::backend::CommandEnd;
 use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
-use provost::core::ids::{ProcessId, Run};
+use provost::core::ids::{Generation, ProcessId, Run};
 use provost::core::spec::{ProcessSpec, Rendered, Signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub async fn many_at_once_are_all_seen(mut world: World) {
     for number in 0..MANY {
         let spec: Arc<ProcessSpec> = Arc::new(program("true", &[]));
         let index = u32::try_from(number).unwrap();
-        world.backend.spawn(&process.instance(index), Run(number + 1), &spec);
+        world.backend.spawn(&process.instance(index), Run(number + 1), Generation(1), &spec);
     }
     // How far each has come: 1 spawned, 2 exited, 3 emptied.
     let mut steps: BTreeMap<Run, u8> = BTreeMap::new();

@@ -87,6 +87,25 @@ pub async fn a_process_is_what_it_shall_be(mut world: World) {
     world.end(run).await;
 }
 
+pub async fn a_program_is_found_from_its_directory(mut world: World) {
+    let here = world.path("here");
+    fs::create_dir(&here).unwrap();
+    fs::write(here.join("run"), "#!/bin/sh\nexit \"$1\"\n").unwrap();
+    fs::set_permissions(here.join("run"), PermissionsExt::from_mode(0o755)).unwrap();
+    for (cwd, name) in
+        [("here", "./run"), ("here/../here/.", "./run"), ("", "here/run"), ("here", "../here/run")]
+    {
+        let mut spec = program(name, &["5"]);
+        spec.exec.cwd = world.text(cwd);
+        assert_eq!(world.run(spec).await, ExitStatus::Code(5), "{name} in {cwd}");
+    }
+    let mut spec = program("run", &["6"]);
+    let path = format!("/nowhere:{}", here.display());
+    let own = BTreeMap::from([("PATH".to_owned(), Secret(Text::new(&path)))]);
+    spec.exec.env = Arc::new(own);
+    assert_eq!(world.run(spec).await, ExitStatus::Code(6));
+}
+
 pub async fn a_user_is_taken_on(mut world: World) {
     let up = world.pipe("up");
     let line = format!("id -u >{up}; id -g >{up}; id -G >{up}; echo $HOME $USER >{up}");

@@ -2,12 +2,13 @@
 
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions};
+use provost::backend::systemd::manager::Way;
 use provost::backend::systemd::unit::Names;
 use provost::backend::systemd::{SystemdBackend, SystemdOptions, way};
 use provost::backend::{Backend, Facts};
 use provost::config::load::Mode;
 use provost::core::event::{Event, ExitStatus, SpawnError};
-use provost::core::ids::{InstanceId, ProcessId, Run};
+use provost::core::ids::{Generation, InstanceId, ProcessId, Run};
 use provost::core::spec::{Command, LogTarget, ProcessSpec, Signal, StopSpec, Text};
 use provost::store::runs::Runs;
 use provost::sys::random;
@@ -86,7 +87,11 @@ impl World {
 
     pub async fn systemd() -> World {
         let common = Common::new();
-        let way = way(common.mode, &common.environment).unwrap();
+        let way = match (std::env::var_os("CONFORMANCE_BUS"), common.mode) {
+            (None, mode) => way(mode, &common.environment).unwrap(),
+            (Some(_), Mode::System) => Way::SystemBus,
+            (Some(_), Mode::User) => Way::UserBus,
+        };
         let runtime = common.directory.path().join("runtime");
         let options = SystemdOptions {
             mode: common.mode,
@@ -137,7 +142,7 @@ impl World {
     pub fn start(&mut self, spec: ProcessSpec) -> Run {
         self.runs += 1;
         let run = Run(self.runs);
-        self.backend.spawn(&instance(), run, &Arc::new(spec));
+        self.backend.spawn(&instance(), run, Generation(1), &Arc::new(spec));
         run
     }
 

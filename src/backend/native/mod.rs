@@ -44,7 +44,7 @@ use self::tree::Tree;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
 use crate::sys::random;
@@ -335,7 +335,7 @@ impl Backend for NativeBackend {
         })
     }
 
-    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+    fn spawn(&self, instance: &InstanceId, run: Run, _: Generation, spec: &Arc<ProcessSpec>) {
         let handle = Arc::new(Handle::new(instance.clone(), run));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
         // The receiver lives as long as the runtime.

@@ -42,7 +42,7 @@ use super::native::output::open_log_file;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::Whom;
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -248,11 +248,18 @@ impl Backend for SystemdBackend {
         })
     }
 
-    fn spawn(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+    fn spawn(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        generation: Generation,
+        spec: &Arc<ProcessSpec>,
+    ) {
         let (handle, orders) = Handle::new(instance.clone(), run);
         let handle = Arc::new(handle);
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
-        tokio::spawn(run::live(self.inner.clone(), handle, spec.clone(), orders));
+        let asked = run::Asked { generation, spec: spec.clone() };
+        tokio::spawn(run::live(self.inner.clone(), handle, asked, orders));
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

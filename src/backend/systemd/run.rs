@@ -12,13 +12,15 @@ use super::unit::{Life, Program, Properties, SERVICE};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::native::cgroup::directory_of;
+use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
@@ -120,21 +122,22 @@ impl Inner {
     }
 }
 
+/// What is to run.
+pub(super) struct Asked {
+    pub generation: Generation,
+    pub spec: Arc<ProcessSpec>,
+}
+
 /// Carries out one run and reports what happens.
-pub(super) async fn live(
-    inner: Arc<Inner>,
-    handle: Arc<Handle>,
-    spec: Arc<ProcessSpec>,
-    mut orders: Orders,
-) {
+pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, asked: Asked, mut orders: Orders) {
     let prepared = tokio::select! {
         // Whoever has asked already comes first.
         biased;
         () = stopped(&mut orders) => Err(stopped_before()),
-        prepared = prepare(&inner, &handle, &spec) => prepared,
+        prepared = prepare(&inner, &handle, &asked) => prepared,
     };
     let placed = match prepared {
-        Ok(prepared) => start(&inner, &handle, &spec, prepared, &mut orders).await,
+        Ok(prepared) => start(&inner, &handle, prepared, &mut orders).await,
         Err(error) => Err(error),
     };
     match placed {
@@ -181,7 +184,7 @@ struct Prepared {
 async fn prepare(
     inner: &Arc<Inner>,
     handle: &Handle,
-    spec: &ProcessSpec,
+    Asked { generation, spec }: &Asked,
 ) -> Result<Prepared, SpawnError> {
     const USUAL_UMASK: u32 = 0o022;
     let (instance, exec) = (&handle.instance, &spec.exec);
@@ -205,10 +208,11 @@ async fn prepare(
         failure(SpawnStage::Fork, "", text)
     })?;
     let cwd = exec.cwd.rendered(instance.index);
+    let directory = without_steps_up(&identity, &cwd).await?;
     let what = Program {
         argv: &argv,
         path: variables.get("PATH").map_or("", String::as_str),
-        cwd: cwd.value(),
+        cwd: &directory,
         identity: &identity,
         umask,
         nice: exec.nice,
@@ -223,6 +227,7 @@ async fn prepare(
     let life = Life {
         instance,
         run: handle.run,
+        generation: *generation,
         description: &description,
         stop: (spec.stop.signal, spec.stop.timeout),
         daemon: inner.daemon_unit.as_deref(),
@@ -245,11 +250,24 @@ async fn prepare(
     Ok(Prepared { attempt, properties, handovers, pid_file, logged, gate })
 }
 
+/// The directory without `..` in it, which systemd does not take.
+async fn without_steps_up(identity: &Identity, cwd: &Rendered) -> Result<String, SpawnError> {
+    let has_steps_up = Path::new(cwd.value()).components().any(|part| part == Component::ParentDir);
+    if !has_steps_up {
+        return Ok(cwd.value().to_owned());
+    }
+    let (identity, path) = (identity.clone(), cwd.value().to_owned());
+    let find = move || identity.run(|| std::fs::canonicalize(path));
+    let found = tokio::task::spawn_blocking(find).await;
+    let found = found.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let failed = |io: io::Error| failure(SpawnStage::Cwd, cwd.shown(), reason(&io));
+    Ok(found.map_err(failed)?.to_string_lossy().into_owned())
+}
+
 /// Starts the unit. Comes back with it and its main process, or when nothing is left of it.
 async fn start(
     inner: &Arc<Inner>,
     handle: &Arc<Handle>,
-    spec: &ProcessSpec,
     prepared: Prepared,
     orders: &mut Orders,
 ) -> Result<(Placed, u32), SpawnError> {
@@ -296,7 +314,7 @@ async fn start(
         let file = PidFile { path, pid, identity: attempt.identity };
         if let Err(error) = file.write().await {
             // Like every other step before the command: without it there is no run.
-            placed.end(inner, handle, spec).await;
+            placed.end(inner, handle).await;
             file.remove().await;
             return Err(error);
         }
@@ -456,7 +474,10 @@ impl Placed {
             }
         };
         // A unit that has ended and has nothing in it has no group any more.
-        let Some(directory) = directory_of(&group).filter(|_| !group.is_empty()) else { return };
+        if group.is_empty() {
+            return;
+        }
+        let directory = self.directory(&group).await;
         let watched = loop {
             match inner.groups.watch_foreign(directory.clone()) {
                 Ok(watched) => break watched,
@@ -476,6 +497,21 @@ impl Placed {
         let main = crate::sys::signal::open(pid).ok().flatten();
         let main = main.filter(|_| watched.pids().contains(&pid)).map(Arc::new);
         *lock(&handle.seen) = Seen { main, group: Some(Arc::new(Group { name: group, watched })) };
+    }
+
+    /// Where a group is. Whoever took one that cannot be seen for empty would start another run
+    /// beside what is in it.
+    async fn directory(&self, group: &str) -> PathBuf {
+        let mut told = false;
+        loop {
+            if let Some(directory) = directory_of(group) {
+                return directory;
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!("{}: its control group {group} is mounted nowhere", self.unit);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     async fn ask_stop(&self, manager: &Manager) -> Option<String> {
@@ -535,7 +571,7 @@ impl Placed {
     }
 
     /// Kills all of it, and returns when it is unloaded.
-    async fn end(&mut self, inner: &Inner, handle: &Handle, _spec: &ProcessSpec) {
+    async fn end(&mut self, inner: &Inner, handle: &Handle) {
         if let Some(pid) = self.main.pid {
             self.look_into(inner, handle, pid).await;
         }

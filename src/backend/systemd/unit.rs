@@ -5,7 +5,7 @@
 
 use super::status::OF_SYSTEMD;
 use crate::backend::native::identity::Identity;
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{Rendered, Signal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -221,6 +221,8 @@ pub struct Life<'a> {
     pub instance: &'a InstanceId,
     /// Which run.
     pub run: Run,
+    /// Of which generation its spec is.
+    pub generation: Generation,
     /// For people.
     pub description: &'a str,
     /// How it is stopped by whoever stops the unit without us.
@@ -237,6 +239,7 @@ impl Life<'_> {
         let fields = [
             format!("PROVOST_PROCESS={}", instance.process),
             format!("PROVOST_INSTANCE={}", instance.index),
+            format!("PROVOST_GENERATION={}", self.generation),
             format!("{RUN_FIELD}{}", self.run),
         ];
         let mut all = common(self.description, self.daemon);
@@ -248,7 +251,8 @@ impl Life<'_> {
             ("SuccessExitStatus", (every_code(), every_signal()).into()),
             ("KillMode", "control-group".into()),
             ("KillSignal", i32::from(self.stop.0.0).into()),
-            ("TimeoutStopUSec", micros(self.stop.1).into()),
+            // 0 would mean for ever.
+            ("TimeoutStopUSec", micros(self.stop.1).max(1).into()),
             ("OOMPolicy", "continue".into()),
             ("SyslogIdentifier", instance.process.to_string().into()),
             ("LogExtraFields", fields.map(String::into_bytes).to_vec().into()),
@@ -284,7 +288,7 @@ pub fn passing(description: &str, daemon: Option<&str>, longest: Option<Duration
 
 fn common(description: &str, daemon: Option<&str>) -> Properties {
     let mut all: Properties = vec![
-        ("Description", description.to_owned().into()),
+        ("Description", description.replace(char::is_control, " ").into()),
         ("Slice", SLICE.into()),
         // A command that cannot be executed fails the job.
         ("Type", "exec".into()),
@@ -436,7 +440,8 @@ mod tests {
         let instance = instance("web", 3);
         let stop = (Signal::TERM, Duration::from_secs(1));
         let daemon = Some("provostd.service");
-        let life = Life { instance: &instance, run: Run(12), description: "d", stop, daemon };
+        let (run, generation) = (Run(12), Generation(3));
+        let life = Life { instance: &instance, run, generation, description: "d", stop, daemon };
         let properties = life.properties();
         let fields = properties.into_iter().find(|(key, _)| *key == "LogExtraFields").unwrap().1;
         let fields: Vec<Vec<u8>> = fields.try_into().unwrap();

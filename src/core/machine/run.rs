@@ -26,10 +26,10 @@ impl Machine {
         self.last_run = Run(self.last_run.0 + 1);
         let run = self.last_run;
         let Some(inst) = self.instances.get(id) else { return };
-        let (spec, attempt) = (inst.spec.clone(), inst.attempt);
+        let (spec, generation, attempt) = (inst.spec.clone(), inst.generation, inst.attempt);
         let live = Live {
             run,
-            generation: inst.generation,
+            generation,
             pid: None,
             asked: now,
             started: None,
@@ -42,7 +42,7 @@ impl Machine {
         self.set_phase(id, Phase::Up(live), now);
         self.timers.arm((id.clone(), Timer::Start), now.after(spec.start_timeout));
         self.note(id, What::Starting { attempt }, now, out);
-        out.push(Effect::Spawn { instance: id.clone(), run, spec });
+        out.push(Effect::Spawn { instance: id.clone(), run, generation, spec });
     }
 
     pub(super) fn spawned(

@@ -213,7 +213,7 @@ fn done(effect: &Effect) -> String {
             Some(id) => format!("  {id}: {}", note.what),
             None => format!("  {}", note.what),
         },
-        Effect::Spawn { instance, run, spec } => {
+        Effect::Spawn { instance, run, spec, .. } => {
             format!("Spawn {instance} run {run} {:?}", spec.exec.command)
         }
         Effect::Probe { instance, probe, .. } => format!("Probe {instance} {probe}"),

@@ -21,7 +21,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(10);
 impl Model {
     pub(super) fn watch(&mut self, effect: &Effect, now: Mono) -> Verdict {
         match effect {
-            Effect::Spawn { instance, run, spec } => {
+            Effect::Spawn { instance, run, spec, .. } => {
                 self.watch_spawn(instance, *run, spec, effect, now)
             }
             Effect::Terminate { instance, run, stop } => {
