@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The name of a machine, and of its control group, begins with this and the pid of its test.
-const GROUP: &str = "provost-test-";
+const GROUP: &str = "provost-machine-";
 
 /// Where the holder has the root.
 const ROOT: &str = "/run/machine/root";
