@@ -6,7 +6,8 @@
 
 use super::manager::{CallError, Manager, Observed, UnitEvent, Watch};
 use super::pid_file::{PidFile, remove_stale};
-use super::run::{self, Handle, Placed, follow};
+use super::placed::Placed;
+use super::run::{self, Handle, follow};
 use super::status::{OF_SYSTEMD, failed_step};
 use super::unit::Names;
 use super::{Inner, lock};

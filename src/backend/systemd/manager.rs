@@ -464,10 +464,8 @@ impl Manager {
                     self.tell(path.as_str(), UnitEvent::Removed);
                 }
             }
-            "Reloading" => {
-                if message.body().deserialize::<bool>().is_ok_and(|is_reloading| !is_reloading) {
-                    self.tell_all();
-                }
+            "Reloading" if message.body().deserialize().is_ok_and(|begins: bool| !begins) => {
+                self.tell_all();
             }
             // The service manager came back to the bus as somebody else.
             "NameOwnerChanged" if is_of_bus => return false,

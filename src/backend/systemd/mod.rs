@@ -6,6 +6,7 @@
 //! | [`unit`] | names of units, and what is asked of systemd for them |
 //! | [`status`] | what systemd says of an end, in our words |
 //! | [`run`] | the life of a run, from the request to the end of all that is in its unit |
+//! | `placed` | that unit |
 //! | `adopt` | the units of a daemon that is gone |
 //! | `explain` | why a start failed |
 //! | `command` | commands beside a run, such as exec checks |
@@ -24,6 +25,7 @@ mod log;
 pub mod manager;
 mod passing;
 mod pid_file;
+mod placed;
 mod run;
 mod socket;
 pub mod status;

@@ -5,13 +5,12 @@
 
 use super::explain::Attempt;
 use super::log::{self, Connected, Pipe};
-use super::manager::{CallError, MainChange, Manager, Observed, UnitEvent, Watch};
+use super::manager::{MainChange, UnitEvent};
 use super::pid_file::PidFile;
-use super::status::{OF_SYSTEMD, exit_status};
-use super::unit::{Life, Program, Properties, SERVICE};
+use super::placed::{Outcome, Placed};
+use super::unit::{Life, Program, Properties};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
-use crate::backend::native::cgroup::directory_of;
 use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
@@ -20,18 +19,13 @@ use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
-const CONT: Signal = Signal(18);
-
 /// What is killed and still there is killed again after so long: something may have forked.
-const KILL_AGAIN: Duration = Duration::from_secs(1);
-
-/// What fails for want of something, such as descriptors, is tried again after so long.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whoever has this has the unit of an instance. In it is the main process of the last run: what is
 /// still told of that one is not of the next.
@@ -66,15 +60,20 @@ struct Seen {
 }
 
 /// The control group of a run.
-struct Group {
-    name: String,
-    watched: Arc<Watched>,
+pub(super) struct Group {
+    pub name: String,
+    pub watched: Arc<Watched>,
 }
 
 impl Handle {
     pub(super) fn new(instance: InstanceId, run: Run) -> (Handle, Orders) {
         let (sender, orders) = mpsc::unbounded_channel();
         (Handle { instance, run, orders: sender, seen: Mutex::default() }, orders)
+    }
+
+    /// What there is of it now.
+    pub(super) fn see(&self, main: Option<Arc<OwnedFd>>, group: Group) {
+        *lock(&self.seen) = Seen { main, group: Some(Arc::new(group)) };
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -93,17 +92,6 @@ impl Handle {
     pub(super) fn pidfd(&self) -> Option<Arc<OwnedFd>> {
         lock(&self.seen).main.clone()
     }
-}
-
-/// A unit in which a run is.
-pub(super) struct Placed {
-    pub unit: String,
-    pub watch: Watch,
-    pub main: MainChange,
-    pub pid_file: Option<PidFile>,
-    /// Comes when the last of its lines is in the log.
-    pub logged: Option<oneshot::Receiver<()>>,
-    pub gate: OwnedMutexGuard<Option<u32>>,
 }
 
 impl Inner {
@@ -155,7 +143,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, asked: Asked, m
 }
 
 /// Returns when it shall end.
-async fn stopped(orders: &mut Orders) {
+pub(super) async fn stopped(orders: &mut Orders) {
     loop {
         match orders.recv().await {
             Some(Order::Terminate(_) | Order::Kill) => return,
@@ -324,283 +312,6 @@ async fn start(
     Ok((placed, pid))
 }
 
-/// What came of a start.
-enum Outcome {
-    /// The command was executed.
-    Executed,
-    /// It was not.
-    Failed,
-    /// It was stopped before that.
-    Stopped,
-}
-
-impl Placed {
-    /// Has systemd start the unit; returns the object of the job where it is known.
-    async fn ask(
-        &mut self,
-        manager: &Manager,
-        run: Run,
-        properties: &Properties,
-    ) -> Result<Option<String>, SpawnError> {
-        let mut cleared = false;
-        loop {
-            match manager.start_transient(&self.unit, properties).await {
-                Ok(job) => return Ok(Some(job)),
-                // Whether it was carried out shows when it is tried again.
-                Err(CallError::Lost) => {}
-                Err(error) if error.is_unit_exists() => match self.observe(manager).await {
-                    Some(found) if found.run == Some(run) => return Ok(None),
-                    // What is left of a run of ours, with nothing in it.
-                    Some(found) if found.run.is_some() && !cleared => {
-                        cleared = true;
-                        self.unload(manager).await;
-                    }
-                    Some(_) => {
-                        let text = "another unit has this name".to_owned();
-                        return Err(failure(SpawnStage::Fork, &self.unit, text));
-                    }
-                    // Just gone.
-                    None => {}
-                },
-                Err(error) => return Err(failure(SpawnStage::Fork, "", error.to_string())),
-            }
-        }
-    }
-
-    async fn wait_for_start(
-        &mut self,
-        manager: &Manager,
-        job: Option<String>,
-        orders: &mut Orders,
-        run: Run,
-    ) -> Outcome {
-        let mut is_stopped = false;
-        // Where the job is not known it may be over.
-        let mut look = job.is_none();
-        loop {
-            if std::mem::take(&mut look) {
-                match self.observe(manager).await.filter(|found| found.run == Some(run)) {
-                    None if is_stopped => return Outcome::Stopped,
-                    None => return Outcome::Failed,
-                    Some(found) => {
-                        self.main.absorb(found.main);
-                        match (found.has_job, found.state.as_str()) {
-                            (true, _) => {}
-                            (false, "active" | "reloading") => return Outcome::Executed,
-                            (false, "inactive") if is_stopped => return Outcome::Stopped,
-                            (false, _) => return Outcome::Failed,
-                        }
-                    }
-                }
-            }
-            tokio::select! {
-                event = self.watch.next() => match event {
-                    UnitEvent::Main(change) => self.absorb(change),
-                    UnitEvent::JobRemoved { job: of, result } => {
-                        if job.as_ref().is_some_and(|job| *job != of) {
-                            continue;
-                        }
-                        return match (result.as_str(), is_stopped) {
-                            ("done", _) if job.is_some() => Outcome::Executed,
-                            (_, true) => Outcome::Stopped,
-                            ("done", false) => { look = true; continue }
-                            // Somebody else stopped it, or it failed.
-                            _ => Outcome::Failed,
-                        };
-                    }
-                    UnitEvent::Removed | UnitEvent::Look => look = true,
-                },
-                () = stopped(orders), if !is_stopped => {
-                    is_stopped = true;
-                    // It takes the place of the job that starts it.
-                    self.ask_stop(manager).await;
-                }
-            }
-        }
-    }
-
-    /// The same for a start that another daemon has asked for: whether the command was executed.
-    pub(super) async fn wait_until_started(
-        &mut self,
-        inner: &Inner,
-        run: Run,
-        orders: &mut Orders,
-    ) -> bool {
-        let outcome = self.wait_for_start(&inner.manager, None, orders, run).await;
-        matches!(outcome, Outcome::Executed)
-    }
-
-    /// Takes in what was told, unless it is of the run before.
-    fn absorb(&mut self, change: MainChange) {
-        if change.pid.is_none() || change.pid != *self.gate {
-            self.main.absorb(change);
-        }
-    }
-
-    async fn observe(&self, manager: &Manager) -> Option<Observed> {
-        loop {
-            match manager.observe(&self.unit).await {
-                Ok(found) => return found,
-                Err(CallError::Lost) => {}
-                Err(error) => {
-                    tracing::warn!("{}: {error}; trying again", self.unit);
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
-        }
-    }
-
-    async fn find_pid(&mut self, manager: &Manager) -> Option<u32> {
-        if self.main.pid.is_none() {
-            let found = self.observe(manager).await?;
-            self.absorb(found.main);
-        }
-        self.main.pid
-    }
-
-    /// How the main process ended; None while it runs.
-    fn status(&self) -> Option<ExitStatus> {
-        exit_status(self.main.code.unwrap_or(0), self.main.status.unwrap_or(0))
-    }
-
-    /// Gets hold of the main process and of the control group.
-    pub(super) async fn look_into(&mut self, inner: &Inner, handle: &Handle, pid: u32) {
-        let group = loop {
-            match inner.manager.get::<String>(&self.unit, SERVICE, "ControlGroup").await {
-                Ok(group) => break group,
-                Err(CallError::Lost) => {}
-                // The unit is gone, and with it its group.
-                Err(_) => break String::new(),
-            }
-        };
-        // A unit that has ended and has nothing in it has no group any more.
-        if group.is_empty() {
-            return;
-        }
-        let directory = self.directory(&group).await;
-        let watched = loop {
-            match inner.groups.watch_foreign(directory.clone()) {
-                Ok(watched) => break watched,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                Err(error) => {
-                    tracing::error!(
-                        "{}: its control group cannot be watched: {}; trying again",
-                        self.unit,
-                        reason(&error)
-                    );
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
-        };
-        let watched = Arc::new(watched);
-        // The number may be another's by now; whoever is in the group is of this run.
-        let main = crate::sys::signal::open(pid).ok().flatten();
-        let main = main.filter(|_| watched.pids().contains(&pid)).map(Arc::new);
-        *lock(&handle.seen) = Seen { main, group: Some(Arc::new(Group { name: group, watched })) };
-    }
-
-    /// Where a group is. Whoever took one that cannot be seen for empty would start another run
-    /// beside what is in it.
-    async fn directory(&self, group: &str) -> PathBuf {
-        let mut told = false;
-        loop {
-            if let Some(directory) = directory_of(group) {
-                return directory;
-            }
-            if !std::mem::replace(&mut told, true) {
-                tracing::error!("{}: its control group {group} is mounted nowhere", self.unit);
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    async fn ask_stop(&self, manager: &Manager) -> Option<String> {
-        const FROZEN: &str = "frozen";
-        loop {
-            match manager.stop(&self.unit).await {
-                Ok(job) => return job,
-                Err(CallError::Lost) => {}
-                Err(CallError::Refused { text, .. }) if text.contains(FROZEN) => {
-                    if let Err(error) = manager.thaw(&self.unit).await {
-                        tracing::warn!("{}: thawing it: {error}", self.unit);
-                        tokio::time::sleep(AGAIN).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!("{}: unloading it: {error}", self.unit);
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Lets go of the unit, which has nothing in it any more, or is to be stopped by systemd.
-    async fn unload(&mut self, manager: &Manager) {
-        let job = self.ask_stop(manager).await;
-        self.unloaded(manager, job).await;
-    }
-
-    /// Waits until the unit is unloaded. While the machine goes down that is not before the daemon
-    /// has ended.
-    async fn unloaded(&mut self, manager: &Manager, job: Option<String>) {
-        *self.gate = self.main.pid.or(*self.gate);
-        while let Some(job) = &job {
-            match self.watch.next().await {
-                UnitEvent::JobRemoved { job: of, .. } if of == *job => break,
-                UnitEvent::Removed | UnitEvent::Look => {
-                    if self.observe(manager).await.is_none_or(|found| !found.has_job) {
-                        break;
-                    }
-                }
-                UnitEvent::Main(change) => self.main.absorb(change),
-                UnitEvent::JobRemoved { .. } => {}
-            }
-        }
-        // What failed stays loaded until somebody has seen it.
-        let is_failed = job.is_none() || self.main.status.is_some_and(|s| OF_SYSTEMD.contains(&s));
-        while is_failed {
-            match manager.reset_failed(&self.unit).await {
-                Err(CallError::Lost) => {}
-                Err(error) => {
-                    tracing::warn!("{}: unloading it: {error}", self.unit);
-                    break;
-                }
-                Ok(()) => break,
-            }
-        }
-    }
-
-    /// Kills all of it, and returns when it is unloaded.
-    async fn end(&mut self, inner: &Inner, handle: &Handle) {
-        if let Some(pid) = self.main.pid {
-            self.look_into(inner, handle, pid).await;
-        }
-        while let Some(group) = handle.group().filter(|group| group.is_populated()) {
-            self.kill(&inner.manager, Whom::All, Signal::KILL).await;
-            let _ = tokio::time::timeout(KILL_AGAIN, group.emptied()).await;
-        }
-        self.unload(&inner.manager).await;
-    }
-
-    async fn kill(&self, manager: &Manager, whom: Whom, signal: Signal) {
-        let word = match whom {
-            Whom::Main => "main",
-            Whom::All => "all",
-        };
-        loop {
-            match manager.kill(&self.unit, word, i32::from(signal.0)).await {
-                Err(CallError::Lost) => {}
-                // There may be nobody any more.
-                Err(error) => {
-                    tracing::debug!("{}: sending {signal}: {error}", self.unit);
-                    return;
-                }
-                Ok(()) => return,
-            }
-        }
-    }
-}
-
 /// Goes on with a unit, and reports what happens, until nothing is left of it.
 pub(super) async fn follow(
     inner: &Arc<Inner>,
@@ -624,7 +335,7 @@ pub(super) async fn follow(
                 UnitEvent::Main(change) => placed.absorb(change),
                 UnitEvent::Removed | UnitEvent::Look => {
                     match placed.observe(manager).await.filter(|found| found.run == Some(run)) {
-                        Some(found) => placed.absorb_own(found.main),
+                        Some(found) => placed.main.absorb(found.main),
                         None => is_gone = true,
                     }
                 }
@@ -659,27 +370,6 @@ pub(super) async fn follow(
 async fn emptied(group: Option<&Watched>) {
     if let Some(group) = group {
         group.emptied().await;
-    }
-}
-
-impl Placed {
-    /// What was seen of the unit that is certainly the one of this run.
-    fn absorb_own(&mut self, main: MainChange) {
-        self.main.absorb(main);
-    }
-
-    async fn obey(&self, manager: &Manager, order: Order, has_exited: bool) {
-        match (order, has_exited) {
-            (Order::Terminate(signal), false) => {
-                self.kill(manager, Whom::Main, signal).await;
-                // A process that is stopped would not see the signal: it is woken up for it.
-                self.kill(manager, Whom::Main, CONT).await;
-            }
-            (Order::Terminate(signal), true) => self.kill(manager, Whom::All, signal).await,
-            (Order::Kill, _) => self.kill(manager, Whom::All, Signal::KILL).await,
-            (Order::Signal(_, Whom::Main), true) => {}
-            (Order::Signal(signal, whom), _) => self.kill(manager, whom, signal).await,
-        }
     }
 }
 
