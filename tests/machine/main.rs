@@ -60,6 +60,26 @@ on! {
         power::off_goes_by_the_graph_and_on_starts_it_again,
         files::files_of_a_user_are_theirs,
         user::a_user_has_their_own;
+    debian_12_systemd: Debian::Bookworm, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        user::a_user_has_their_own;
+    debian_13_systemd: Debian::Trixie, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        user::a_user_has_their_own;
     debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         bus::is_asked_told_and_watched;
