@@ -60,6 +60,13 @@ pub async fn choose(facts: Facts, options: BackendOptions) -> io::Result<Arc<dyn
         }
         (_, None) => {}
     }
+    if options.mode == Mode::System && !options.foreground && is_in_sandbox() {
+        tracing::error!(
+            "processes are children of the supervisor here, and cannot run in the sandbox of its \
+             service: link /usr/share/provost/native.conf into \
+             /etc/systemd/system/provostd.service.d, then `systemctl daemon-reload` and restart it"
+        );
+    }
     let native = NativeOptions {
         mode: options.mode,
         environment: options.environment,
@@ -72,6 +79,14 @@ pub async fn choose(facts: Facts, options: BackendOptions) -> io::Result<Arc<dyn
         log_program: sink::program(),
     };
     Ok(NativeBackend::new(facts, native)?)
+}
+
+/// Whether we are a service from which something was taken. All units with a sandbox that is worth the
+/// name also take the way to get it back (proc(5), `NoNewPrivs`).
+fn is_in_sandbox() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_tied = status.lines().any(|line| line == "NoNewPrivs:\t1");
+    is_tied && journal::stream::own_unit().is_some()
 }
 
 /// How systemd is reached where it can be the backend.

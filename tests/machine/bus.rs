@@ -15,6 +15,11 @@ pub fn is_asked_told_and_watched(debian: Debian, backend: &str) {
     };
     assert_eq!(get("NRunning"), "u 1\n");
     assert_eq!(get("Backend"), format!("s {backend:?}\n"));
+    let unit = machine.run(&format!(
+        "busctl get-property {OBJECT}/process/web_400 org.provost.Provost1.Process Unit"
+    ));
+    let own = if backend == "systemd" { "provost-web@0.service" } else { "" };
+    assert_eq!(unit, format!("s {own:?}\n"));
     let shown = machine.run(&format!("busctl introspect {OBJECT}"));
     assert!(shown.contains("Restart") && shown.contains("ConfigGeneration"), "{shown}");
     // What is installed for programs is what is served.

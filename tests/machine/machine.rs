@@ -90,6 +90,11 @@ impl Machine {
         machine.run("mkdir /etc/provost");
         let file = format!("processManagement: {{ backend: {backend} }}\n");
         machine.save("/etc/provost/provost.yaml", &file);
+        if backend == "native" {
+            let drop_ins = "/etc/systemd/system/provostd.service.d";
+            machine
+                .run(&format!("mkdir {drop_ins}; ln -s /usr/share/provost/native.conf {drop_ins}"));
+        }
         machine.run("dpkg --install /package/provost.deb");
         Some(machine)
     }

@@ -11,6 +11,7 @@ mod kills;
 mod machine;
 mod package;
 mod power;
+mod sandbox;
 mod survive;
 mod systemctl;
 mod user;
@@ -40,6 +41,7 @@ macro_rules! on {
 on! {
     debian_12: Debian::Bookworm, "native" =>
         install::installs_starts_and_goes_without_a_trace,
+        sandbox::a_sandbox_that_holds_for_processes_is_told,
         systemctl::starts_reloads_and_stops,
         systemctl::a_stop_takes_the_time_it_needs_and_no_more,
         survive::every_way_to_end_the_daemon_leaves_its_processes,
@@ -48,6 +50,7 @@ on! {
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
         files::files_of_a_user_are_theirs,
+        sandbox::the_sandbox_is_the_daemons_alone,
         user::a_user_has_their_own;
     debian_13: Debian::Trixie, "native" =>
         install::installs_starts_and_goes_without_a_trace,
@@ -59,6 +62,29 @@ on! {
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
         files::files_of_a_user_are_theirs,
+        sandbox::the_sandbox_is_the_daemons_alone,
+        user::a_user_has_their_own;
+    debian_12_systemd: Debian::Bookworm, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        sandbox::the_sandbox_is_the_daemons_alone,
+        user::a_user_has_their_own;
+    debian_13_systemd: Debian::Trixie, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        sandbox::the_sandbox_is_the_daemons_alone,
         user::a_user_has_their_own;
     debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,

@@ -14,6 +14,7 @@ const TREE: &str = env!("CARGO_MANIFEST_DIR");
 const BUILD: &str = r#"
 tree=$1 out=$2
 scratch=$(mktemp -d)
+trap 'cd /; umount -l "$scratch"; rmdir "$scratch"' EXIT
 mount -t tmpfs tmpfs "$scratch"
 cd "$scratch"
 mkdir upper work target out
@@ -27,9 +28,6 @@ mount --bind target "$tree/target"
     dpkg-buildpackage -us -uc -b -d
 )
 mv "${tree%/*}"/provost_*.deb out/provost.deb
-cd /
-umount -l "$scratch"
-rmdir "$scratch"
 "#;
 
 /// What the package is made of, beside the programs.
