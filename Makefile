@@ -38,7 +38,7 @@ schedules: ## random fault schedules and killed supervisors of the core, in rele
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
 		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
 
-machines: setup-test ## only what runs on real systems: Debian 12 and 13 with the package
+machines: setup-test ## only what runs on real systems, Debian 12 and 13 (PROVOST_TEST_PACKAGE=DIR: with its provost.deb)
 	$(CARGO) nextest run --locked --test machine
 
 package: setup ## the Debian package, beside this directory

@@ -3,6 +3,8 @@
 // Helpers may unwrap as the tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "bus/contract.rs"]
 mod contract;
 #[path = "bus/daemon.rs"]

@@ -2,15 +2,15 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "common/mod.rs"]
+mod common;
+use common::log_files::whole;
+use common::waiting::{DEADLINE, until};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
-
-/// Nothing takes as long as this.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Program {
     child: Child,
@@ -77,33 +77,6 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_provost-log"))
 }
 
-/// All that is in a log, the oldest file first.
-fn whole(path: &Path) -> String {
-    let name = path.file_name().unwrap().to_str().unwrap();
-    let number = |entry: &str| match entry.strip_prefix(name)? {
-        "" => Some(0),
-        rest => rest.strip_prefix('.')?.parse::<u32>().ok(),
-    };
-    let entries = fs::read_dir(path.parent().unwrap()).unwrap();
-    let mut files: Vec<_> = entries
-        .filter_map(|entry| {
-            let path = entry.unwrap().path();
-            Some((number(path.file_name()?.to_str()?)?, path))
-        })
-        .collect();
-    files.sort();
-    // One may be renamed meanwhile.
-    files.iter().rev().map(|(_, path)| fs::read_to_string(path).unwrap_or_default()).collect()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// `name 1`, `name 2`, … in pieces that end anywhere.
 fn write_numbers(program: &mut Program, name: &str, last: usize) {
     let text: String = (1..=last).map(|n| format!("{name} {n}\n")).collect();
@@ -131,7 +104,7 @@ fn two_that_share_a_file_at_full_speed_lose_no_line_and_mix_none() {
     for writer in writers {
         writer.join().unwrap();
     }
-    let text = whole(&path);
+    let text = whole(&path).0;
     for name in ["old", "new"] {
         let found = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let expected = (1..=LINES).map(|n| n.to_string());
@@ -159,13 +132,13 @@ fn a_writer_that_is_killed_anywhere_leaves_every_line_it_took() {
             number
         });
         // In the middle of the renaming, as often as not.
-        until("a rotation", || whole(&path).len() > (round + 1) * 20_000);
+        until("a rotation", || whole(&path).0.len() > (round + 1) * 20_000);
         program.child.kill().unwrap();
         program.child.wait().unwrap();
         last = writer.join().unwrap();
     }
     // What was in the pipe and in its hands is gone; nothing else is, and nothing is twice.
-    let text = whole(&path);
+    let text = whole(&path).0;
     let numbers: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
     let gaps: Vec<_> = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
     assert!(gaps.len() <= 20, "{gaps:?}");
@@ -189,7 +162,7 @@ fn lines_in_pieces_are_followed_each_once() {
     output.read_exact(&mut seen).unwrap();
     assert!(seen == expected.as_bytes());
     writing.join().unwrap();
-    assert!(whole(&path) == expected);
+    assert!(whole(&path).0 == expected);
     assert!(fs::read_dir(directory.path()).unwrap().count() > 20);
     // The daemon ends.
     follower.end();
@@ -311,8 +284,8 @@ fn on_a_full_disk_nobody_waits_and_what_is_lost_is_counted() {
     let told = program.tells();
     assert!(told.starts_with("the log is written again"), "{told}");
     program.write(b"last\n");
-    until("the last line", || whole(&seen.join("log")).ends_with("last\n"));
-    let text = whole(&seen.join("log"));
+    until("the last line", || whole(&seen.join("log")).0.ends_with("last\n"));
+    let text = whole(&seen.join("log")).0;
     program.end();
 
     let (before, after) = text.split_once("[provost: here ").unwrap();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "native/world.rs"]
 mod world;
 

@@ -190,7 +190,9 @@ impl Daemon {
     pub async fn start(ground: &Ground, yaml: &str, stdout: Stdio) -> Daemon {
         ground.save(yaml);
         let dir = ground.dir.path();
-        let (socket, notify) = (dir.join("private"), dir.join("notify"));
+        // States are kept beside the socket.
+        let socket = ground.runtime.path().join("private");
+        let notify = dir.join("notify");
         let _ = fs::remove_file(&notify);
         // What the daemon before kept is none of this one's.
         let kept = fs::read_dir(ground.runtime.path()).unwrap().flatten();

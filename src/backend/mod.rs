@@ -118,6 +118,11 @@ pub trait Backend: Send + Sync {
     /// The control group of a run, as a path below the mount of cgroup v2, where it has one.
     fn control_group(&self, instance: &InstanceId, run: Run) -> Option<String>;
 
+    /// The unit of an instance, where each has one of its own.
+    fn unit(&self, _instance: &InstanceId) -> Option<String> {
+        None
+    }
+
     /// A descriptor that stands for the main process of a run.
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd>;
 

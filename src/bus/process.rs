@@ -295,7 +295,7 @@ impl ProcessObject {
 
     #[zbus(property)]
     async fn unit(&self) -> String {
-        String::new()
+        self.context.handle().unit(&self.id).unwrap_or_default()
     }
 
     #[zbus(property)]

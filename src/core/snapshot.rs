@@ -167,6 +167,14 @@ impl InstanceSnapshot {
         self.next.as_ref().map_or(self.generation, |(_, generation)| *generation)
     }
 
+    /// Leaves out what it depends on.
+    pub(crate) fn forget_edges(&mut self) {
+        let next = self.next.as_mut().map(|(spec, _)| spec);
+        for spec in next.into_iter().chain([&mut self.spec]) {
+            Arc::make_mut(spec).depends_on.clear();
+        }
+    }
+
     /// Its run, where it has one.
     #[must_use]
     pub fn run(&self) -> Option<&RunSnapshot> {
@@ -188,7 +196,6 @@ impl InstanceSnapshot {
         inst.last_end = self.last_end;
         // A change of the file is worked out again.
         inst.restart_due = self.restart_due.filter(|why| *why != StopReason::Changed);
-        inst.since = self.since;
         (inst, self.phase)
     }
 }

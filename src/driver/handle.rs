@@ -579,6 +579,12 @@ impl Handle {
         self.ask(|reply| Command::PidFd { instance, reply }).await
     }
 
+    /// The unit of an instance, where each has one of its own.
+    #[must_use]
+    pub fn unit(&self, instance: &InstanceId) -> Option<String> {
+        self.backend.unit(instance)
+    }
+
     /// What the last exec check of an instance that failed wrote at its end.
     #[must_use]
     pub fn check_output(&self, instance: &InstanceId) -> Option<Arc<str>> {

@@ -3,6 +3,7 @@
 
 use super::Driver;
 use super::handle::{EventLine, wall};
+use crate::config::load::Mode;
 use crate::core::event::{Note, What};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use std::time::SystemTime;
@@ -20,20 +21,28 @@ impl Driver {
             job: note.job,
             message: message.clone(),
         });
-        tell(
-            level(&note.what),
-            note.what.kind(),
-            note.instance.as_ref(),
-            note.job,
-            note.run,
-            self.machine.generation(),
-            &message,
-        );
+        let about = About {
+            instance: note.instance.as_ref(),
+            unit: note.instance.as_ref().and_then(|id| self.backend.unit(id)),
+            mode: self.options.location.mode,
+            job: note.job,
+            run: note.run,
+            generation: self.machine.generation(),
+        };
+        tell(level(&note.what), note.what.kind(), &about, &message);
     }
 
     /// Something about the whole that is no note of the machine.
     pub(super) fn remark(&mut self, level: Level, kind: &'static str, message: String) {
-        tell(level, kind, None, None, None, self.machine.generation(), &message);
+        let about = About {
+            instance: None,
+            unit: None,
+            mode: self.options.location.mode,
+            job: None,
+            run: None,
+            generation: self.machine.generation(),
+        };
+        tell(level, kind, &about, &message);
         self.keep(EventLine {
             seq: 0,
             at: SystemTime::now(),
@@ -68,16 +77,24 @@ fn level(what: &What) -> Level {
     }
 }
 
-/// The fields are in capitals because they become fields of the journal by these names.
-fn tell(
-    level: Level,
-    kind: &'static str,
-    instance: Option<&InstanceId>,
+/// What an entry is about.
+struct About<'a> {
+    instance: Option<&'a InstanceId>,
+    /// Its unit, where it has one of its own.
+    unit: Option<String>,
+    /// Whose unit that is.
+    mode: Mode,
     job: Option<JobId>,
     run: Option<Run>,
     generation: Generation,
-    message: &str,
-) {
+}
+
+/// The fields are in capitals because they become fields of the journal by these names. That of the
+/// unit has `journalctl --unit` find the entry (systemd.journal-fields(7)).
+fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str) {
+    let About { instance, unit, mode, job, run, generation } = about;
+    let of_system = unit.as_deref().filter(|_| *mode == Mode::System);
+    let of_user = unit.as_deref().filter(|_| *mode == Mode::User);
     macro_rules! event {
         ($level:expr) => {
             match instance {
@@ -89,6 +106,8 @@ fn tell(
                     PROVOST_RUN = run.map(|run| run.0),
                     PROVOST_JOB = job.map(|job| job.0),
                     PROVOST_GENERATION = generation.0,
+                    OBJECT_SYSTEMD_UNIT = of_system,
+                    OBJECT_SYSTEMD_USER_UNIT = of_user,
                     "{id}: {message}"
                 ),
                 None => tracing::event!(

@@ -1,10 +1,11 @@
 //! One small file: written whole, and known to be whole when it is read.
 //!
 //! The first line says what it is: `provost KIND VERSION SHA256`, the digest being that of the rest,
-//! which is JSON. A file is written beside its place and renamed into it, so a reader sees the old
-//! one or the new one.
+//! which is JSON. A file is written beside its place and takes it in one step, so a reader sees the
+//! old one or the new one.
 
 use super::VERSION;
+use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -149,15 +150,44 @@ pub fn read<T: DeserializeOwned>(path: &Path, kind: Kind) -> Result<T, ReadError
 
 /// Writes a file whole, or not at all.
 ///
+/// The old one stays beside it and is written over the next time: to make and to remove a file for
+/// each change takes many times as long as to write it, and on ext4 a rename that replaces a file
+/// waits for the disk (ext4(5), `auto_da_alloc`).
+///
 /// # Errors
 /// What the system says; the file is as it was then.
 pub fn write(path: &Path, text: &Text) -> io::Result<()> {
     let new = beside(path, "new");
-    let written = create(&new).and_then(|mut file| file.write_all(&text.bytes));
-    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+    let written = open(&new, Old::Overwritten).and_then(|mut file| {
+        file.write_all(&text.bytes)?;
+        file.set_len(text.bytes.len() as u64)
+    });
+    written.and_then(|()| exchange(&new, path)).inspect_err(|_| {
         // It may not be there; and it is replaced the next time.
         let _ = fs::remove_file(&new);
     })
+}
+
+fn exchange(new: &Path, path: &Path) -> io::Result<()> {
+    let flags = RenameFlags::EXCHANGE;
+    match rustix::fs::renameat_with(CWD, new, CWD, path, flags) {
+        Ok(()) => Ok(()),
+        // There is no old one, or the file system cannot exchange.
+        Err(_) => fs::rename(new, path),
+    }
+}
+
+/// Removes a file, and what is beside it.
+///
+/// # Errors
+/// What the system says. That there is none is as good.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let gone = |path: &Path| match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let beside = gone(&beside(path, "new"));
+    gone(path).and(beside)
 }
 
 /// The same, and returns when it is on the disk.
@@ -166,7 +196,7 @@ pub fn write(path: &Path, text: &Text) -> io::Result<()> {
 /// As [`write`].
 pub fn write_durably(path: &Path, text: &Text) -> io::Result<()> {
     let new = beside(path, "new");
-    let written = create(&new).and_then(|mut file| {
+    let written = open(&new, Old::Truncated).and_then(|mut file| {
         file.write_all(&text.bytes)?;
         file.sync_all()
     });
@@ -177,9 +207,16 @@ pub fn write_durably(path: &Path, text: &Text) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn create(path: &Path) -> io::Result<File> {
+/// What becomes of what is in a file that is there.
+#[derive(PartialEq, Eq)]
+enum Old {
+    Truncated,
+    Overwritten,
+}
+
+fn open(path: &Path, old: Old) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
+    options.write(true).create(true).truncate(old == Old::Truncated).mode(0o600);
     // Nobody shall wait for the reader of a pipe that somebody put there.
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options.open(path)

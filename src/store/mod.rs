@@ -196,7 +196,7 @@ impl Store {
                 self.written.remove(id);
                 // The run went before its instance. Both are tried, whatever becomes of the first.
                 let forgotten = self.runs.forget(id);
-                gone(fs::remove_file(&path)).and(forgotten)
+                file::remove(&path).and(forgotten)
             }
             Some(snapshot) => {
                 let text = file::encode(Kind::State, &State { instance: id, state: snapshot });
@@ -316,19 +316,15 @@ fn put_aside(path: &Path, error: &ReadError) -> String {
 /// Removes what is of another boot.
 fn clear(directory: &Path) {
     let ours = |name: &str| {
-        name == "whole" || [STATE, runs::RUN].iter().any(|ending| name.ends_with(ending))
+        // What is beside a file has its name between a dot and this.
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        matches!(name, "whole" | ".whole")
+            || [STATE, runs::RUN].iter().any(|ending| name.ends_with(ending))
     };
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(ours) {
             let _ = fs::remove_file(entry.path());
         }
-    }
-}
-
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 

@@ -113,7 +113,7 @@ impl Runs {
     pub(super) fn forget(&self, instance: &InstanceId) -> io::Result<()> {
         self.lock().records.remove(instance);
         let Some(directory) = &self.directory else { return Ok(()) };
-        super::gone(std::fs::remove_file(path(directory, instance)))
+        file::remove(&path(directory, instance))
     }
 
     /// Each change is one insertion or removal.

@@ -1,5 +1,7 @@
 //! A real daemon on a bus of its own.
 
+pub use crate::common::waiting::DEADLINE;
+use crate::common::waiting::ends_within;
 use provost::client::{Client, Target};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixDatagram;
@@ -9,9 +11,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use zbus::Connection;
 use zbus::connection::Builder;
-
-/// Longer than anything here takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Processes that do nothing, one that is not to run, and one that takes a second to stop.
 pub const PROCESSES: &str = "\
@@ -65,12 +64,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // A daemon that is asked takes its processes with it. One that does not end is killed.
-        let _ = rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM);
-        let pidfd = rustix::process::pidfd_open(self.pid(), rustix::process::PidfdFlags::empty());
-        if let Ok(pidfd) = pidfd {
-            let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-            let _ = rustix::event::poll(&mut ended, Some(&limit));
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM);
+            ends_within(&self.0, Duration::from_secs(10));
         }
         let _ = self.0.kill();
         let _ = self.0.wait();

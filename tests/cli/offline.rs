@@ -1,6 +1,7 @@
 //! What needs no daemon.
 
-use crate::support::{Place, ends_in};
+use crate::common::waiting::ends_within;
+use crate::support::Place;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -159,7 +160,7 @@ fn a_closed_pipe_is_no_failure() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    assert!(ends_in(&child, Duration::from_secs(10)));
+    assert!(ends_within(&child, Duration::from_secs(10)));
     let mut said = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));

@@ -1,12 +1,10 @@
 //! A place of its own for each test, and `provost` in it.
 
+use crate::common::waiting::{DEADLINE, ends_within};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Everything a test waits for comes within this, or the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A directory with nothing of this machine's configuration in sight.
 pub struct Place {
@@ -173,7 +171,7 @@ impl Up {
     /// Asks it to end, and gives its exit code.
     pub fn terminate(mut self) -> Option<i32> {
         self.signal(nix::sys::signal::Signal::SIGTERM);
-        assert!(ends_in(&self.child, DEADLINE), "`up` does not end\n{}", self.output());
+        assert!(ends_within(&self.child, DEADLINE), "`up` does not end\n{}", self.output());
         self.child.wait().unwrap().code()
     }
 
@@ -190,22 +188,11 @@ impl Drop for Up {
             return;
         }
         self.signal(nix::sys::signal::Signal::SIGTERM);
-        if !ends_in(&self.child, DEADLINE) {
+        if !ends_within(&self.child, DEADLINE) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
-}
-
-/// Waits for the end of a child.
-pub fn ends_in(child: &Child, limit: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec};
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap(), tv_nsec: 0 };
-    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
-    matches!(rustix::event::poll(&mut polled, Some(&limit)), Ok(1))
 }
 
 /// The row of one instance in the JSON of `status`.

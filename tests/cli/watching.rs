@@ -1,6 +1,7 @@
 //! logs, events, wait and why against a real daemon.
 
-use crate::support::{DEADLINE, Place, ends_in};
+use crate::common::waiting::{DEADLINE, ends_within};
+use crate::support::Place;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -86,7 +87,7 @@ fn wait_ends_with_the_event() {
     let mut waiting =
         place.command(&["wait", "quiet", "--for", "down"]).stdout(Stdio::null()).spawn().unwrap();
     place.run(&["stop", "quiet"]).code(0);
-    assert!(ends_in(&waiting, DEADLINE));
+    assert!(ends_within(&waiting, DEADLINE));
     assert_eq!(waiting.wait().unwrap().code(), Some(0));
 }
 

@@ -5,6 +5,8 @@
 
 mod accepted;
 mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
 mod diagnostics;
 mod edit;
 mod files;

@@ -1,5 +1,6 @@
 //! Real files, changed in the ways that editors and tools change them.
 
+use crate::common::waiting::DEADLINE;
 use provost::config::load::{Location, Mode, load};
 use provost::config::watch::Watcher;
 use std::fs::{self, File, OpenOptions};
@@ -10,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Of a machine that is busy with something else.
-const DEADLINE: Duration = Duration::from_secs(30);
 const DEBOUNCE: Duration = Duration::from_millis(40);
 /// Longer than the debounce time, shorter than the wait for a close.
 const QUIET: Duration = Duration::from_millis(400);

@@ -2,6 +2,8 @@
 //! what is there at last.
 
 use crate::Files;
+use crate::common::rng::Rng;
+use crate::common::waiting::DEADLINE;
 use provost::config::load::{Location, load};
 use provost::config::watch::Watcher;
 use std::fs::{self, OpenOptions};
@@ -10,29 +12,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A generator of our own, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % below as u64).unwrap()
-    }
-
-    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
-
 /// The files and what is done to them. `p.yaml` leads over `current` into one of two directories, and
 /// so does the directory of the drop-ins.
 struct World {
     root: PathBuf,
-    random: Random,
+    random: Rng,
     count: u32,
     done: Vec<String>,
 }
@@ -63,13 +47,14 @@ impl World {
     fn act(&mut self) {
         let text = self.text();
         let what = self.random.below(14);
-        let release = self.random.one(&["r0", "r1", "current"]).to_owned();
+        let release = self.random.word(&["r0", "r1", "current"]).to_owned();
         let file = match self.random.below(3) {
             0 => "p.yaml".to_owned(),
             _ => format!("{release}/p.yaml"),
         };
-        let drop_in = self.random.one(&["d0/a.yaml", "d1/a.yaml", "processes.d/b.yaml"]).to_owned();
-        let drop_ins = self.random.one(&["d0", "d1"]).to_owned();
+        let drop_in =
+            self.random.word(&["d0/a.yaml", "d1/a.yaml", "processes.d/b.yaml"]).to_owned();
+        let drop_ins = self.random.word(&["d0", "d1"]).to_owned();
         let of_drop_in = format!("processes: {{ d{}: {{ command: y }} }}\n", self.count);
         let to = |name: &str| self.root.join(name);
         let (file, drop_in, new) = (to(&file), to(&drop_in), to("new"));
@@ -79,17 +64,17 @@ impl World {
             2 => fs::write(&new, text).and_then(|()| fs::rename(&new, &file)),
             3 => fs::remove_file(&file),
             4 => fs::remove_file(&file).and_then(|()| fs::write(&file, text)),
-            5 => link(&new, &to("current"), self.random.one(&["r0", "r1"])),
+            5 => link(&new, &to("current"), self.random.word(&["r0", "r1"])),
             6 => make(&new, &text).and_then(|()| {
                 fs::rename(to(&release), to("old"))?;
                 fs::rename(&new, to(&release))?;
                 fs::remove_dir_all(to("old"))
             }),
             7 => fs::remove_dir_all(to(&release)).and_then(|()| make(&to(&release), &text)),
-            8 => link(&new, &to("p.yaml"), self.random.one(&["r0/p.yaml", "current/p.yaml"])),
+            8 => link(&new, &to("p.yaml"), self.random.word(&["r0/p.yaml", "current/p.yaml"])),
             9 => fs::write(&drop_in, of_drop_in),
             10 => fs::remove_file(&drop_in),
-            11 => link(&new, &to("processes.d"), self.random.one(&["d0", "d1"])),
+            11 => link(&new, &to("processes.d"), self.random.word(&["d0", "d1"])),
             12 => fs::remove_dir_all(to(&drop_ins)).and_then(|()| fs::create_dir(to(&drop_ins))),
             _ => fs::write(to("e.env"), format!("A={}\n", self.count)),
         };
@@ -138,7 +123,7 @@ async fn whatever_is_done_is_noticed() {
     let files = Files::new();
     let location = files.location("p.yaml");
     let root = files.root().to_owned();
-    let mut world = World { root, random: Random(seed), count: 0, done: Vec::new() };
+    let mut world = World { root, random: Rng::new(seed), count: 0, done: Vec::new() };
     world.set_up();
     let mut watcher = Watcher::new(Duration::from_millis(5));
     let mut known = String::new();

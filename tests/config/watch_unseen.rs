@@ -1,5 +1,6 @@
 //! What the kernel does not tell of, or not enough.
 
+use crate::common::waiting::DEADLINE;
 use crate::namespace::entered;
 use provost::config::watch::Watcher;
 use std::fs;
@@ -8,7 +9,6 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 const DEBOUNCE: Duration = Duration::from_millis(40);
 const QUIET: Duration = Duration::from_millis(400);
 const LIMIT: &str = "/proc/sys/user/max_inotify_watches";

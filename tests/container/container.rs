@@ -1,6 +1,7 @@
 //! A daemon that is process 1 of its own pid namespace, seen from outside of it.
 
-use crate::support::{self, DEADLINE, Status};
+use crate::common::waiting::DEADLINE;
+use crate::support::{self, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use provost::client::{Client, Target};
@@ -187,12 +188,7 @@ impl Container {
 
     /// Waits for its end; the status is that of its first process.
     pub fn ended(&mut self) -> ExitStatus {
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::PidfdFlags::empty(),
-        );
-        support::wait_readable(&pidfd.unwrap(), "the container's end");
-        self.child.wait().unwrap()
+        crate::common::waiting::ended(&mut self.child, "the container's end")
     }
 
     /// Its first process is killed, and with it the kernel kills the rest.
@@ -202,15 +198,13 @@ impl Container {
         std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
-    /// The memory that is its own, in KiB (proc(5), `smaps_rollup`), without pages of the program.
+    /// The memory that is its own, in KiB.
     pub fn memory(&mut self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.first())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        crate::common::processes::memory(self.first(), "Anonymous:")
     }
 
     pub fn descriptors(&mut self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.first())).unwrap().count()
+        crate::common::processes::descriptors(self.first())
     }
 }
 

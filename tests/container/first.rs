@@ -1,7 +1,8 @@
 //! What the first process of a container has to do.
 
+use crate::common::waiting::DEADLINE;
 use crate::container::{BOTH, Image, Which, children, field};
-use crate::support::{DEADLINE, wait_for};
+use crate::support::wait_for;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::time::Instant;

@@ -2,6 +2,8 @@
 //! place gives it and what it does not.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod container;
 mod example;
 mod first;

@@ -1,7 +1,8 @@
 //! Clients that do not behave, and many that do.
 
+use crate::common::waiting::DEADLINE;
 use crate::outside::{clients, connection, descriptors, memory};
-use crate::support::{DEADLINE, Daemon, pids};
+use crate::support::{Daemon, pids};
 use futures_util::future::join_all;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

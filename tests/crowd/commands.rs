@@ -1,7 +1,9 @@
 //! Contradictory commands at once.
 
+use crate::common::processes::processes_with;
+use crate::common::waiting::DEADLINE;
 use crate::outside::clients;
-use crate::support::{DEADLINE, Daemon, Status, processes_with, wait_for};
+use crate::support::{Daemon, Status, wait_for};
 use futures_util::future::join_all;
 use provost::client::{Client, ClientError, Verb};
 use std::cell::RefCell;

@@ -3,6 +3,8 @@
 
 mod clients;
 mod commands;
+#[path = "../common/mod.rs"]
+mod common;
 mod outside;
 mod reloads;
 mod storms;

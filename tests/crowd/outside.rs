@@ -1,22 +1,20 @@
 //! What can be seen of the daemon from the outside.
 
+use crate::common::processes;
 use crate::support::Daemon;
 use provost::client::{Client, Target};
 use std::os::unix::net::UnixStream;
 use zbus::Connection;
 use zbus::connection::Builder;
 
-/// The memory that is its own, in KiB (proc(5), `smaps_rollup`). Pages of the program are not counted:
-/// they come and go with other daemons.
+/// The memory that is its own, in KiB.
 pub fn memory(daemon: &Daemon) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.pid())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    processes::memory(daemon.pid(), "Anonymous:")
 }
 
 /// How many descriptors it has open.
 pub fn descriptors(daemon: &Daemon) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
+    processes::descriptors(daemon.pid())
 }
 
 /// A connection to its private socket, without any of our client in between.

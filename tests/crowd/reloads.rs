@@ -1,7 +1,8 @@
 //! Reload requests from all sides at once.
 
+use crate::common::waiting::DEADLINE;
 use crate::outside::{clients, connection, memory};
-use crate::support::{DEADLINE, Daemon, pids};
+use crate::support::{Daemon, pids};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;

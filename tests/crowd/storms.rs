@@ -1,7 +1,8 @@
 //! Five hundred processes that crash as fast as they may, and somebody who wants to know.
 
+use crate::common::waiting::DEADLINE;
 use crate::outside::median;
-use crate::support::{DEADLINE, Daemon};
+use crate::support::Daemon;
 use provost::client::{Client, ProcessStatus, Verb};
 use std::time::{Duration, Instant};
 

@@ -79,7 +79,7 @@ async fn a_hundred_megabytes_without_a_newline_need_no_memory() {
     fs::write(daemon.path().join("go"), "").unwrap();
     // While it writes, others are answered; and all of it arrives.
     let log = daemon.path().join("daemon.log");
-    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    let deadline = std::time::Instant::now() + crate::common::waiting::DEADLINE;
     while fs::metadata(&log).unwrap().len() < 100_000_000 {
         assert!(std::time::Instant::now() < deadline, "{}", fs::metadata(&log).unwrap().len());
         assert_eq!(daemon.status().await["calm@0"].state, "running");
@@ -101,7 +101,7 @@ async fn invalid_utf8_in_the_output_harms_nothing() {
     else {
         panic!("not in memory")
     };
-    crate::support::wait_readable(&stream, "the line");
+    crate::common::waiting::wait_readable(&stream, "the line");
     let mut buffer = [0; 256];
     let length = rustix::io::read(&stream, &mut buffer).unwrap();
     assert!(buffer[..length].starts_with(b"a\xff\xfeb"), "{:?}", &buffer[..length]);

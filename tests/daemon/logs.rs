@@ -1,35 +1,11 @@
 //! Logs in files, from the outside: killed daemons, and whoever follows.
 
-use crate::support::{DEADLINE, Daemon, wait_for};
+use crate::common::log_files::{numbers, whole};
+use crate::common::waiting::until;
+use crate::support::{Daemon, wait_for};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
-
-/// All that is in a log, the oldest file first, and how many files there are.
-fn whole(path: &Path) -> (String, usize) {
-    let numbered = |number: usize| match number {
-        0 => path.to_owned(),
-        number => PathBuf::from(format!("{}.{number}", path.display())),
-    };
-    let count = (0..).take_while(|number| numbered(*number).exists()).count();
-    // One may be renamed meanwhile.
-    let text = (0..count).rev().map(|n| fs::read_to_string(numbered(n)).unwrap_or_default());
-    (text.collect(), count)
-}
-
-fn until(what: &str, daemon: &Daemon, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}\n{}", daemon.log());
-        std::thread::yield_now();
-    }
-}
-
-fn numbers(last: usize) -> String {
-    (1..=last).map(|n| format!("{n}\n")).collect()
-}
 
 /// `provost logs` against this daemon.
 fn logs(daemon: &Daemon, arguments: &[&str]) -> Child {
@@ -60,19 +36,19 @@ async fn no_line_is_lost_when_the_daemon_is_killed() {
     );
     let mut daemon = Daemon::start(&yaml);
     let log = daemon.path().join("log");
-    until("a rotation", &daemon, || whole(&log).1 > 3);
+    until("a rotation", || whole(&log).1 > 3);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     assert!(!daemon.path().join("done").exists(), "it was over before the daemon was killed");
     wait_for(&daemon.path().join("done"));
     // What writes the log ends by itself, and then all is there.
     let expected = numbers(LINES);
-    until("the last line", &daemon, || whole(&log).0.len() >= expected.len());
+    until("the last line", || whole(&log).0.len() >= expected.len());
     let (text, files) = whole(&log);
     assert!(text == expected, "{} lines", text.lines().count());
     assert!(files > 20, "{files}");
     let path = log.display().to_string();
-    until("the end of the writer", &daemon, || crate::support::processes_with(&path).is_empty());
+    until("the end of the writer", || crate::common::processes::processes_with(&path).is_empty());
 }
 
 #[tokio::test]
@@ -120,7 +96,7 @@ async fn a_log_in_files_is_followed_on_the_command_line_each_line_once() {
     );
     let daemon = Daemon::start(&yaml);
     let log = daemon.path().join("log");
-    until("the past", &daemon, || whole(&log).0.ends_with("old 3000\n"));
+    until("the past", || whole(&log).0.ends_with("old 3000\n"));
     // They are in two files.
     assert!(fs::read_to_string(&log).unwrap().lines().count() < 2_000);
     let mut follow = logs(&daemon, &["a", "-f", "-n", "2000"]);
@@ -139,8 +115,8 @@ async fn a_log_in_files_is_followed_on_the_command_line_each_line_once() {
     follow.kill().unwrap();
     follow.wait().unwrap();
     let path = log.display().to_string();
-    until("the end of the follower", &daemon, || {
-        crate::support::processes_with(&format!("--follow {path}")).is_empty()
+    until("the end of the follower", || {
+        crate::common::processes::processes_with(&format!("--follow {path}")).is_empty()
     });
 }
 

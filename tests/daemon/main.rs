@@ -1,6 +1,8 @@
 //! The real `provostd`, with real processes, from the outside.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod foreground;
 mod graph;
 mod hostile;

@@ -95,7 +95,7 @@ async fn a_signal_reaches_the_process() {
     );
     let before = pids(&daemon.until_running(&["a@0"]).await);
     let client = daemon.client().await;
-    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    let deadline = std::time::Instant::now() + crate::common::waiting::DEADLINE;
     while !daemon.path().join("up").exists() {
         assert!(std::time::Instant::now() < deadline);
         tokio::task::yield_now().await;

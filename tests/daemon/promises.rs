@@ -1,6 +1,7 @@
 //! What a reload touches, and what it does not.
 
-use crate::support::{Daemon, pids, processes_with};
+use crate::common::processes::processes_with;
+use crate::support::{Daemon, pids};
 use provost::client::ClientError;
 use std::fmt::Write;
 

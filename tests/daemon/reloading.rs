@@ -1,7 +1,8 @@
 //! What is said of the configuration after each thing that can happen to its files, and that a
 //! refused one changes nothing.
 
-use crate::support::{DEADLINE, Daemon, pids};
+use crate::common::waiting::DEADLINE;
+use crate::support::{Daemon, pids};
 use provost::client::{Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary};
 use std::fs;
 use std::time::Instant;

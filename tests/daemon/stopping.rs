@@ -1,6 +1,8 @@
 //! A stop is finished when all of it is gone.
 
-use crate::support::{DEADLINE, Daemon, processes_with};
+use crate::common::processes::processes_with;
+use crate::common::waiting::DEADLINE;
+use crate::support::Daemon;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 

@@ -1,7 +1,8 @@
 //! A daemon of one's own in a directory of one's own.
 
+use crate::common::processes::start_of;
+use crate::common::waiting::{DEADLINE, ended, until};
 use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
-use provost::sys::stat::Stat;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -12,12 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
-
-/// How long anything may take that must happen: long enough for a busy machine, and only ever
-/// reached by a test that fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running daemon. Ends, with all it runs, when it is dropped.
 pub struct Daemon {
@@ -203,13 +200,7 @@ impl Daemon {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .unwrap();
-        wait_readable(&pidfd, "the daemon's end");
-        self.child.wait().unwrap()
+        ended(&mut self.child, "the daemon's end")
     }
 }
 
@@ -492,33 +483,7 @@ fn save(dir: &Path, yaml: &str) {
 
 /// Waits until a file is there.
 pub fn wait_for(path: &Path) {
-    let deadline = Instant::now() + DEADLINE;
-    while !path.exists() {
-        assert!(Instant::now() < deadline, "never: {}", path.display());
-        std::thread::yield_now();
-    }
-}
-
-/// Waits until a descriptor is readable.
-pub fn wait_readable(fd: &impl std::os::fd::AsFd, what: &str) {
-    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut polled, Some(&limit)).unwrap();
-    assert!(ready > 0, "never: {what}");
-}
-
-/// Processes whose command line has this text, the test's own aside.
-pub fn processes_with(text: &str) -> Vec<u32> {
-    let own = std::process::id();
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).replace(char::from(0), " ").contains(text)
-        })
-        .collect()
+    until(&path.display().to_string(), || path.exists());
 }
 
 /// A port that was free a moment ago.
@@ -538,11 +503,6 @@ pub fn describe(status: ExitStatus) -> String {
 /// PIDs by instance, of those that run.
 pub fn pids(status: &Status) -> BTreeMap<String, u32> {
     status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?))).collect()
-}
-
-/// When a process was started, in ticks; 0 where there is none.
-pub fn start_of(pid: u32) -> u64 {
-    Stat::of(pid).map_or(0, |stat| stat.start)
 }
 
 /// Which processes they are, by instance: a pid alone comes again.

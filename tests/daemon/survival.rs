@@ -1,21 +1,12 @@
 //! The daemon is killed, and another one begins in its place.
 
-use crate::support::{
-    DEADLINE, Daemon, Prepared, Store, identities, pids, processes_with, wait_for, wait_readable,
-};
-use nix::sys::signal::Signal;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use crate::common::processes::{end_by, processes_with};
+use crate::common::waiting::DEADLINE;
+use crate::support::{Daemon, Prepared, Store, identities, pids, wait_for};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
-
-/// A process of somebody, killed and waited for.
-fn kill(pid: u32, signal: Signal) {
-    let raw = i32::try_from(pid).unwrap();
-    let pidfd = pidfd_open(Pid::from_raw(raw).unwrap(), PidfdFlags::empty()).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal).unwrap();
-    wait_readable(&pidfd, "the end of a process");
-}
 
 const FILE: &str = r#"
 processes:
@@ -43,14 +34,6 @@ async fn running(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
         })
         .await;
     identities(&status)
-}
-
-#[tokio::test]
-async fn a_file_that_was_never_there_is_no_error_after_a_restart_either() {
-    let mut daemon = Daemon::prepare(|_| {}).run().killed_and_again();
-    let manager = daemon.client().await.manager().await.unwrap();
-    assert!(manager.valid, "{manager:?}\n{}", daemon.log());
-    assert!(daemon.stop().success());
 }
 
 #[tokio::test]
@@ -94,9 +77,9 @@ async fn what_ends_meanwhile_is_found_and_not_doubled() {
     );
     let before = pids(&daemon.until_running(&["a@0", "b@0", "once@0", "last@0"]).await);
     let daemon = daemon.killed();
-    kill(before["a@0"], Signal::SIGKILL);
-    kill(before["last@0"], Signal::SIGKILL);
-    kill(processes_with("sleep 88103")[0], Signal::SIGTERM);
+    end_by(before["a@0"], Signal::KILL);
+    end_by(before["last@0"], Signal::KILL);
+    end_by(processes_with("sleep 88103")[0], Signal::TERM);
     let once = before["once@0"];
     let deadline = Instant::now() + DEADLINE;
     while std::path::Path::new(&format!("/proc/{once}")).exists() {
@@ -134,7 +117,7 @@ async fn the_end_of_an_adopted_process_is_seen_with_its_status() {
     let before = pids(&daemon.until_running(&["a@0"]).await);
     let daemon = daemon.killed_and_again();
     daemon.until_running(&["a@0"]).await;
-    kill(before["a@0"], Signal::SIGUSR1);
+    end_by(before["a@0"], Signal::USR1);
     let status = daemon.until("it ended", |all| all["a@0"].state == "backoff").await;
     let told = format!("{:?}", status["a@0"].exit);
     match kernel_tells() {
@@ -153,7 +136,7 @@ async fn an_end_that_nobody_saw_is_told_by_what_the_service_manager_stored() {
     let before = pids(&daemon.until_running(&["a@0", "b@0"]).await);
     manager.holds(&["run-a@0-1", "run-b@0-2"]);
     let mut daemon = daemon.killed();
-    kill(before["a@0"], Signal::SIGUSR1);
+    end_by(before["a@0"], Signal::USR1);
     let deadline = Instant::now() + DEADLINE;
     // Its parent has taken the status: /proc does not have it any more.
     while std::path::Path::new(&format!("/proc/{}", before["a@0"])).exists() {
@@ -277,7 +260,7 @@ async fn a_file_that_is_broken_or_gone_meanwhile_keeps_what_runs() {
         daemon.save(file);
     }
     // What it keeps it also keeps up.
-    kill(before["a@0"], Signal::SIGKILL);
+    end_by(before["a@0"], Signal::KILL);
     daemon.until("a is back", |all| all["a@0"].pid.is_some_and(|pid| pid != before["a@0"])).await;
 }
 

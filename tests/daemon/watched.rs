@@ -1,7 +1,8 @@
 //! A daemon whose file is changed, with one process that follows the changes and one that must not be
 //! touched by any of them.
 
-use crate::support::{DEADLINE, Daemon, Status, pids};
+use crate::common::waiting::DEADLINE;
+use crate::support::{Daemon, Status, pids};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

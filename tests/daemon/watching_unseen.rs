@@ -1,8 +1,8 @@
 //! Changes of which the kernel tells nothing, or not enough: mounts, files known by another name, too
 //! many events, too few watches, file systems that others change.
 
+use crate::common::waiting::DEADLINE;
 use crate::namespace::entered;
-use crate::support::DEADLINE;
 use crate::watched::{Watched, shell, version};
 use nix::sys::signal::Signal;
 use provost::client::ReloadOptions;

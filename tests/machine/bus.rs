@@ -5,8 +5,8 @@ use crate::machine::Machine;
 
 const OBJECT: &str = "org.provost.Provost1 /org/provost/Provost1";
 
-pub fn is_asked_told_and_watched(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn is_asked_told_and_watched(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     machine.processes("processes: { web: { command: [sleep, infinity] } }");
     machine.up("web");
     let get = |name: &str| {
@@ -14,7 +14,7 @@ pub fn is_asked_told_and_watched(debian: Debian) {
         machine.run(&format!("busctl get-property {OBJECT} {manager} {name}"))
     };
     assert_eq!(get("NRunning"), "u 1\n");
-    assert_eq!(get("Backend"), "s \"native\"\n");
+    assert_eq!(get("Backend"), format!("s {backend:?}\n"));
     let shown = machine.run(&format!("busctl introspect {OBJECT}"));
     assert!(shown.contains("Restart") && shown.contains("ConfigGeneration"), "{shown}");
     // What is installed for programs is what is served.

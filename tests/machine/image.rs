@@ -53,16 +53,21 @@ pub fn cache() -> PathBuf {
     cache
 }
 
-/// Makes a directory of the cache unless it is there: `make` is given another name for it, and
-/// whoever else wants it meanwhile waits.
-pub fn kept(name: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
-    let path = cache().join(name);
-    let lock = File::create(path.with_extension("lock")).unwrap();
+/// Makes a directory of the cache unless it is there for this key: `make` is given another name for
+/// it, and whoever else wants it meanwhile waits. Those of other keys go.
+pub fn kept(kind: &str, key: &str, make: impl FnOnce(&Path) -> Option<()>) -> Option<PathBuf> {
+    let cache = cache();
+    let path = cache.join(format!("{kind}-{key}"));
+    let lock = File::create(cache.join(format!("{kind}.lock"))).unwrap();
     lock.lock().unwrap();
     if !path.exists() {
-        let half = path.with_extension("half");
-        // Of one that was killed.
-        let _ = fs::remove_dir_all(&half);
+        for entry in fs::read_dir(&cache).unwrap().flatten() {
+            // Half of one, too, that was being made by who was killed.
+            if entry.file_name().to_string_lossy().starts_with(&format!("{kind}-")) {
+                fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+        let half = cache.join(format!("{kind}-half"));
         make(&half)?;
         fs::rename(&half, &path).unwrap();
     }
@@ -93,7 +98,7 @@ pub fn root(debian: Debian) -> Option<PathBuf> {
     .into();
     let key = digest(arguments.iter().chain([&debian.codename().to_owned()]));
     arguments.extend(proxies().into_iter().map(|line| format!("--aptopt={line}")));
-    kept(&format!("{debian:?}-{key}"), |half| {
+    kept(&format!("{debian:?}"), &key, |half| {
         let mut build = Command::new("mmdebstrap");
         build.args(&arguments).arg(debian.codename()).arg(half).args(mirror());
         let built = match build.output() {
@@ -101,7 +106,6 @@ pub fn root(debian: Debian) -> Option<PathBuf> {
             Err(error) => return cannot(&format!("no mmdebstrap: {error}")),
         };
         if !built.status.success() {
-            let _ = fs::remove_dir_all(half);
             let said = String::from_utf8_lossy(&built.stderr);
             return cannot(&format!("{debian:?} cannot be fetched:\n{said}"));
         }

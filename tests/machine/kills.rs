@@ -25,8 +25,8 @@ processes:
 /// So many runs may have ended before it was written down that they began.
 const UNSEEN: u64 = 2;
 
-pub fn ten_of_them_lose_nothing_and_double_nothing(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn ten_of_them_lose_nothing_and_double_nothing(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     machine.run("mkdir -p /run/systemd/system/provostd.service.d");
     machine
         .save("/run/systemd/system/provostd.service.d/soon.conf", "[Service]\nRestartSec=20ms\n");

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The name of a machine, and of its control group, begins with this and the pid of its test.
+const GROUP: &str = "provost-machine-";
+
 /// Where the holder has the root.
 const ROOT: &str = "/run/machine/root";
 
@@ -72,7 +75,8 @@ impl Machine {
         assert_eq!(line, "ready\n", "the root could not be mounted");
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("provost-test-{}-{number}", std::process::id());
+        remove_stale(&groups);
+        let name = format!("{GROUP}{}-{number}", std::process::id());
         let cgroup = groups.join(&name);
         fs::create_dir(&cgroup).unwrap();
         let mut machine = Machine { name, package, holder, cgroup, nspawn: None, leader: 0 };
@@ -80,11 +84,17 @@ impl Machine {
         Some(machine)
     }
 
-    /// One that is up and has the package, whose processes are children of the daemon.
-    pub fn installed(debian: Debian) -> Option<Machine> {
+    /// One that is up and has the package, with this `backend:`.
+    pub fn installed(debian: Debian, backend: &str) -> Option<Machine> {
         let machine = Machine::booted(debian)?;
         machine.run("mkdir /etc/provost");
-        machine.save("/etc/provost/provost.yaml", "processManagement: { backend: native }\n");
+        let file = format!("processManagement: {{ backend: {backend} }}\n");
+        machine.save("/etc/provost/provost.yaml", &file);
+        if backend == "native" {
+            let drop_ins = "/etc/systemd/system/provostd.service.d";
+            machine
+                .run(&format!("mkdir {drop_ins}; ln -s /usr/share/provost/native.conf {drop_ins}"));
+        }
         machine.run("dpkg --install /package/provost.deb");
         Some(machine)
     }
@@ -316,6 +326,17 @@ fn hierarchy() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(Path::new(mount).join(own))
+}
+
+/// Removes the groups of tests that were killed.
+fn remove_stale(groups: &Path) {
+    for entry in fs::read_dir(groups).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let test = name.strip_prefix(GROUP).and_then(|rest| rest.split('-').next());
+        if test.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_groups(&entry.path());
+        }
+    }
 }
 
 /// Removes a group and those in it; what dies in them may take a moment.

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bus;
+mod files;
 mod image;
 mod install;
 mod journal;
@@ -25,19 +26,19 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// Each scenario on each of these systems.
 macro_rules! on {
-    ($($system:ident: $debian:expr => $($module:ident::$scenario:ident),+;)+) => {$(
+    ($($system:ident: $debian:expr, $backend:literal => $($module:ident::$scenario:ident),+;)+) => {$(
         mod $system {
             use super::*;
             $(#[test]
             fn $scenario() {
-                $module::$scenario($debian);
+                $module::$scenario($debian, $backend);
             })+
         }
     )+};
 }
 
 on! {
-    debian_12: Debian::Bookworm =>
+    debian_12: Debian::Bookworm, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         systemctl::starts_reloads_and_stops,
         systemctl::a_stop_takes_the_time_it_needs_and_no_more,
@@ -46,8 +47,9 @@ on! {
         bus::is_asked_told_and_watched,
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
         user::a_user_has_their_own;
-    debian_13: Debian::Trixie =>
+    debian_13: Debian::Trixie, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         systemctl::starts_reloads_and_stops,
         systemctl::a_stop_takes_the_time_it_needs_and_no_more,
@@ -56,8 +58,29 @@ on! {
         bus::is_asked_told_and_watched,
         journal::shows_what_happened_and_what_to_do,
         power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
         user::a_user_has_their_own;
-    debian_13_with_dbus_broker: Debian::TrixieBroker =>
+    debian_12_systemd: Debian::Bookworm, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        user::a_user_has_their_own;
+    debian_13_systemd: Debian::Trixie, "systemd" =>
+        systemctl::starts_reloads_and_stops,
+        systemctl::a_stop_takes_the_time_it_needs_and_no_more,
+        survive::every_way_to_end_the_daemon_leaves_its_processes,
+        kills::ten_of_them_lose_nothing_and_double_nothing,
+        bus::is_asked_told_and_watched,
+        journal::shows_what_happened_and_what_to_do,
+        power::off_goes_by_the_graph_and_on_starts_it_again,
+        files::files_of_a_user_are_theirs,
+        user::a_user_has_their_own;
+    debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,
         bus::is_asked_told_and_watched;
 }

@@ -36,8 +36,12 @@ rmdir "$scratch"
 const PARTS: [&str; 8] =
     ["debian", "systemd", "dbus", "packaging", "docs", "README.md", "Cargo.toml", "Cargo.lock"];
 
-/// A directory with the package as `provost.deb`.
+/// A directory with the package as `provost.deb`: the one that is given, such as a release, or one of
+/// this tree.
 pub fn package() -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os("PROVOST_TEST_PACKAGE") {
+        return Some(given.into());
+    }
     let mut parts = vec![BUILD.to_owned()];
     for program in [
         env!("CARGO_BIN_EXE_provost"),
@@ -48,9 +52,7 @@ pub fn package() -> Option<PathBuf> {
         parts.push(format!("{} {}.{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
     }
     PARTS.iter().for_each(|part| add(&Path::new(TREE).join(part), &mut parts));
-    let name = format!("package-{}", digest(&parts));
-    kept(&name, |half| {
-        remove_others();
+    kept("package", &digest(&parts), |half| {
         fs::create_dir(half).unwrap();
         let log = half.join("build.log");
         let output = fs::File::create(&log).unwrap();
@@ -93,16 +95,5 @@ fn add(path: &Path, parts: &mut Vec<String>) {
     } else {
         parts.push(path.display().to_string());
         parts.push(String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
-    }
-}
-
-/// Only the package of the tree as it is now is worth its place.
-fn remove_others() {
-    for entry in fs::read_dir(crate::image::cache()).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("package-") && entry.path().is_dir() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
     }
 }

@@ -14,8 +14,8 @@ processes:
     dependsOn: [db]
 "#;
 
-pub fn off_goes_by_the_graph_and_on_starts_it_again(debian: Debian) {
-    let Some(mut machine) = Machine::installed(debian) else { return };
+pub fn off_goes_by_the_graph_and_on_starts_it_again(debian: Debian, backend: &str) {
+    let Some(mut machine) = Machine::installed(debian, backend) else { return };
     machine.processes(GRAPH);
     // Their shells have set their traps.
     machine.until("test $(wc -l </var/tmp/up) = 2");

@@ -9,8 +9,8 @@ processes:
   tree: { shell: 'setsid sleep infinity & wait' }
 "#;
 
-pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     machine.processes(THREE);
     machine.up("'web@*' tree");
     let before = machine.running();

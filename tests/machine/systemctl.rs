@@ -15,8 +15,8 @@ processes:
     dependsOn: [db]
 "#;
 
-pub fn starts_reloads_and_stops(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn starts_reloads_and_stops(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     machine.processes(GRAPH);
     machine.up("db api");
     machine.until("test $(wc -l </tmp/up) = 2");
@@ -57,8 +57,8 @@ pub fn starts_reloads_and_stops(debian: Debian) {
     machine.up("db api");
 }
 
-pub fn a_stop_takes_the_time_it_needs_and_no_more(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn a_stop_takes_the_time_it_needs_and_no_more(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     // The service manager is less patient than the processes are slow.
     machine.run("mkdir -p /etc/systemd/system/provostd.service.d");
     machine.save(

@@ -3,8 +3,8 @@
 use crate::image::Debian;
 use crate::machine::Machine;
 
-pub fn a_user_has_their_own(debian: Debian) {
-    let Some(machine) = Machine::installed(debian) else { return };
+pub fn a_user_has_their_own(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
     // What `loginctl enable-linger` does; that wants to be asked from within a session or a service.
     machine.run(
         "mkdir -p /var/lib/systemd/linger; touch /var/lib/systemd/linger/alice; \
@@ -19,7 +19,10 @@ pub fn a_user_has_their_own(debian: Debian) {
     machine.until(&alice("systemctl --user is-system-running --wait | grep -x running"));
     // Nobody gets one unasked.
     assert_eq!(machine.code(&alice("systemctl --user is-enabled provostd")).1, "disabled\n");
-    machine.run(&alice("mkdir -p ~/.config/provost"));
+    machine.run(&alice(&format!(
+        "mkdir -p ~/.config/provost; \
+         echo 'processManagement: {{ backend: {backend} }}' >~/.config/provost/provost.yaml"
+    )));
     let save = |yaml: &str| {
         machine.save("/home/alice/.config/provost/processes.yaml", yaml);
         machine.run("chown alice: /home/alice/.config/provost/processes.yaml");

@@ -1,5 +1,7 @@
 //! Log files that are rotated: the program that writes them, as the backend starts it.
 
+use crate::common::log_files::{numbers, whole};
+use crate::common::processes::kill;
 use crate::world::*;
 use provost::backend::Backend;
 use provost::backend::native::reaper;
@@ -7,27 +9,9 @@ use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::spec::{LogRotation, ProcessSpec, Signal};
 use provost::sys::stat::Stat;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-
-/// All that is in a log, the oldest file first, and how many files there are.
-pub fn whole(path: &Path) -> (String, usize) {
-    let numbered = |number: usize| match number {
-        0 => path.to_owned(),
-        number => PathBuf::from(format!("{}.{number}", path.display())),
-    };
-    let count = (0..).take_while(|number| numbered(*number).exists()).count();
-    let files = (0..count).rev().map(|number| std::fs::read(numbered(number)).unwrap());
-    let bytes: Vec<u8> = files.flatten().collect();
-    (String::from_utf8_lossy(&bytes).into_owned(), count)
-}
-
-/// The numbers from 1 to `last`, a line each.
-fn numbers(last: usize) -> String {
-    (1..=last).map(|n| format!("{n}\n")).collect()
-}
 
 fn rotated(world: &World, line: &str, max_size: u64) -> ProcessSpec {
     let mut spec = shell(line);
@@ -46,11 +30,6 @@ fn writers() -> Vec<u32> {
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| is_child(*pid) && name(*pid) == "provost-log\n")
         .collect()
-}
-
-fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the tests stand on: a backend, its events, and a screen.
 
+pub use crate::common::waiting::DEADLINE;
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions, cgroup};
 use provost::backend::{Backend, Facts, LogRequest};
@@ -14,12 +15,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, watch};
-
-/// Nothing takes as long as this, and nothing waits for it when all is well.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// All of it, and what comes.
 pub const FOLLOW: LogRequest = LogRequest { lines: None, follow: true };

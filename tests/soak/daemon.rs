@@ -1,5 +1,6 @@
 //! The daemon as it is delivered: started, asked, killed.
 
+use crate::common::waiting::{DEADLINE, ended};
 use crate::file::Ground;
 use provost::client::{Client, ManagerStatus, ProcessStatus, Target, Watch};
 use std::fs::{self, File};
@@ -7,10 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// How long anything may take that must happen.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 /// A running daemon.
 pub struct Daemon {
@@ -121,10 +119,7 @@ impl Daemon {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        wait_readable(&fd, "the daemon's end");
-        self.child.wait().unwrap()
+        ended(&mut self.child, "the daemon's end")
     }
 }
 
@@ -137,12 +132,4 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
     }
-}
-
-/// Waits until a descriptor is readable.
-pub fn wait_readable(fd: &impl std::os::fd::AsFd, what: &str) {
-    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut polled, Some(&limit)).unwrap();
-    assert!(ready > 0, "never: {what}");
 }

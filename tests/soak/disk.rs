@@ -1,7 +1,7 @@
 //! The files on disk: what is written how, and what was written last.
 
+use crate::common::rng::Rng;
 use crate::file::{Files, Ground};
-use crate::rng::Rng;
 use crate::yaml;
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// How a file is saved.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Save {
     /// Beside it, and renamed over it.
     Rename,

@@ -1,7 +1,7 @@
 //! Draws processes, and changes of what the files say.
 
+use crate::common::rng::Rng;
 use crate::file::{Edge, Entry, Files, Health, Mode, Place, Settings, Style};
-use crate::rng::Rng;
 
 /// No more instances than this.
 const MOST: u32 = 22;

@@ -14,13 +14,14 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod daemon;
 mod disk;
 mod draw;
 mod file;
 mod model;
 mod outside;
-mod rng;
 mod soak;
 mod steps;
 mod yaml;

@@ -1,9 +1,11 @@
 //! What can be seen from outside: /proc, what fixtures tell of themselves, ports.
 
+use crate::common::processes::{self, descriptors, memory};
+use crate::common::waiting::DEADLINE;
 use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, name};
 use provost::sys::stat::Stat;
 use rustix::process::{Pid, getpriority_process};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -47,9 +49,7 @@ pub fn process(pid: i32) -> Option<Process> {
 }
 
 fn pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    processes::all().map(|pid| pid as i32)
 }
 
 /// Everything with the token of this soak.
@@ -69,8 +69,27 @@ pub fn look(token: &str) -> Found {
 }
 
 /// The dead that a process has not fetched.
-pub fn zombies_of(parent: u32) -> usize {
-    pids().filter_map(stat).filter(|stat| stat.state == b'Z' && stat.parent == parent).count()
+fn zombies_of(parent: u32) -> BTreeSet<Process> {
+    let dead = |pid: i32| {
+        let stat = stat(pid)?;
+        let is_dead = stat.state == b'Z' && stat.parent == parent;
+        is_dead.then_some(Process { pid, started: stat.start })
+    };
+    pids().filter_map(dead).collect()
+}
+
+/// The dead that a process does not fetch, however long one waits. Somebody has always just died
+/// where checks run and processes crash; nobody tells when it is fetched.
+pub fn unfetched_by(parent: u32) -> BTreeSet<Process> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    let end = Instant::now() + DEADLINE;
+    let mut left = zombies_of(parent);
+    while !left.is_empty() && Instant::now() < end {
+        std::thread::sleep(LOOK_AGAIN);
+        let now = zombies_of(parent);
+        left.retain(|one| now.contains(one));
+    }
+    left
 }
 
 /// What a process costs.
@@ -83,11 +102,8 @@ pub struct Cost {
 
 /// What the daemon costs now.
 pub fn cost(pid: u32) -> Cost {
-    let count = |dir: &str| fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
-    let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = memory.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or("0");
-    let kib = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-    Cost { kib, files: count("fd"), threads: count("task") }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    Cost { kib: memory(pid, "Pss:"), files: descriptors(pid), threads }
 }
 
 /// What fixtures tell.

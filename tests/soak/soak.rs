@@ -1,6 +1,7 @@
 //! One soak: where it stands, and how each step is judged.
 
-use crate::daemon::{DEADLINE, Daemon, Told};
+use crate::common::waiting::DEADLINE;
+use crate::daemon::{Daemon, Told};
 use crate::disk::Disk;
 use crate::draw::Draw;
 use crate::file::{Files, Ground, Instance, name};
@@ -327,14 +328,13 @@ impl Soak {
     pub fn judge_cost(&self) -> Judged {
         let pid = self.daemon.child.id();
         let cost = outside::cost(pid);
-        let restless = self.world.values().filter(|known| known.state == State::Restless).count();
-        let (count, zombies) = (self.world.len(), outside::zombies_of(pid));
+        let (count, unfetched) = (self.world.len(), outside::unfetched_by(pid));
         let too_much = cost.kib > 24 * 1024 + 64 * count as u64
             || cost.files > 40 + 4 * count
             || cost.threads > 32
-            || zombies > restless;
+            || !unfetched.is_empty();
         if too_much {
-            return Err(format!("with {count} instances it has {zombies} zombies and {cost:?}"));
+            return Err(format!("with {count} instances: {cost:?}; not reaped: {unfetched:?}"));
         }
         Ok(())
     }

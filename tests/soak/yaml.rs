@@ -1,8 +1,8 @@
 //! Writes the files down. What they mean is given; how they look is drawn anew each time: block or
 //! flow, the order of keys, quotes, comments, defaults.
 
+use crate::common::rng::Rng;
 use crate::file::{Entry, Files, Ground, Place, Settings, Style};
-use crate::rng::Rng;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

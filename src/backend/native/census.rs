@@ -25,8 +25,7 @@
 //! no orphan was reaped during the walk, nor the main process, and no child of the daemon was found
 //! dead that belongs to the tree. Else another census decides.
 
-use super::reaper;
-use super::reaper::Moment;
+use super::reaper::{self, Moment};
 use super::walk::{Snapshot, list, read_mark, take};
 use crate::core::spec::Signal;
 use std::collections::{HashMap, HashSet};

@@ -297,6 +297,10 @@ impl Backend for SystemdBackend {
         self.handle(instance, run)?.control_group()
     }
 
+    fn unit(&self, instance: &InstanceId) -> Option<String> {
+        Some(self.inner.names.of(instance))
+    }
+
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
     }

@@ -33,7 +33,7 @@ impl Machine {
 
     /// Goes on with what was kept. To be called once, before anything else.
     pub fn restore(&mut self, restored: Restored, now: Mono, out: &mut Vec<Effect>) {
-        let Restored { generation, settings, instances, there, stopped } = restored;
+        let Restored { generation, settings, mut instances, there, stopped } = restored;
         self.generation = generation;
         self.stopped = stopped;
         if instances.is_empty() {
@@ -41,7 +41,14 @@ impl Machine {
         }
         self.restored = true;
         self.holds_back = true;
-        let (config, gone) = known_by(&instances);
+        let (mut config, mut gone) = known_by(&instances);
+        if !is_whole(&config) {
+            // Some were written and some were not. The next configuration has the edges; nobody is
+            // held down by them before.
+            let left = instances.values_mut().filter(|snapshot| !snapshot.removed);
+            left.for_each(InstanceSnapshot::forget_edges);
+            (config, gone) = known_by(&instances);
+        }
         self.config = Arc::new(Config { settings, ..config });
         self.gone = gone;
         let mut lost = Vec::new();
@@ -66,6 +73,7 @@ impl Machine {
             } else {
                 self.revive_rest(&id, &phase, now);
             }
+            // Not since it was found again.
             if let Some(inst) = self.instances.get_mut(&id) {
                 inst.since = since;
             }
@@ -169,15 +177,14 @@ fn known_by(
         let table = if newest.removed { &mut gone } else { &mut config.processes };
         table.insert(id.process.clone(), newest.file_spec().clone());
     }
+    (config, gone)
+}
+
+/// Whether every dependency is there and there is no cycle.
+fn is_whole(config: &Config) -> bool {
     let known = |edge: &Dependency| config.processes.contains_key(&edge.on);
-    let whole = config.processes.values().flat_map(|spec| &spec.depends_on).all(known);
     let names = |spec: &ProcessSpec| spec.depends_on.iter().map(|edge| edge.on.clone()).collect();
     let edges = config.processes.iter().map(|(id, spec)| (id.clone(), names(spec))).collect();
-    if !whole || find_cycle(&edges).is_some() {
-        // Some were written and some were not. The next configuration has the edges.
-        for spec in config.processes.values_mut() {
-            Arc::make_mut(spec).depends_on.clear();
-        }
-    }
-    (config, gone)
+    config.processes.values().flat_map(|spec| &spec.depends_on).all(known)
+        && find_cycle(&edges).is_none()
 }

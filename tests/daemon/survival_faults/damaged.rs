@@ -1,7 +1,9 @@
 //! A file of one of several processes is damaged while no daemon runs.
 
 use super::{Group, can, entry, exactly, is_root, kill, marker, was_doubled};
-use crate::support::{Daemon, identities, start_of, wait_readable};
+use crate::common::processes::start_of;
+use crate::common::waiting::wait_readable;
+use crate::support::{Daemon, identities};
 use provost::store::file::{Kind, encode, read, write};
 use provost::store::runs::RunRecord;
 use serde_json::Value;

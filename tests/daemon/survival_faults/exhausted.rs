@@ -2,7 +2,8 @@
 
 use super::killed::{Tracer, can_trace};
 use super::{exactly, kill, marker, until, was_doubled};
-use crate::support::{Daemon, pids, processes_with};
+use crate::common::processes::processes_with;
+use crate::support::{Daemon, pids};
 use provost::sys::stat::Stat;
 use std::fs;
 use std::process::Command;

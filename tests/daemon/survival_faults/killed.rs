@@ -1,6 +1,6 @@
 //! The daemon is killed at a system call that was drawn: in its start, and in a reload.
 
-use super::{Draw, can, ends_within, entry, exactly, marker, pidfd, was_doubled};
+use super::{Draw, can, entry, exactly, marker, pidfd, readable_within, was_doubled};
 use crate::support::{Daemon, identities};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What is between the deciding, the keeping and the doing, and about how often it comes.
 const CALLS: [(&str, u64); 6] = [
-    ("rename", 30),
+    ("rename,renameat2", 30),
     ("write,sendto,sendmsg", 60),
     ("openat", 150),
     ("clone3", 8),
@@ -84,8 +84,9 @@ fn first() -> Wanted {
     (0..6).map(|n| (format!("p{n}"), 0)).collect()
 }
 
-#[tokio::test]
-async fn in_its_start() {
+/// Over and over: the file becomes another one, the daemon is killed on the way there, as `die` does
+/// it, and the next one has to arrive.
+async fn over_and_over(die: impl Fn(Daemon, &str, &str, &mut Draw) -> Daemon) {
     if !can_trace() {
         return;
     }
@@ -96,22 +97,42 @@ async fn in_its_start() {
     for _ in 0..TIMES {
         let next = changed(&wanted, &mut draw);
         let how = injection(&mut draw);
-        daemon = daemon.killed();
-        daemon.save(&file(&next));
-        // Once or twice in a row.
-        for _ in 0..1 + draw.below(2) {
-            daemon =
-                daemon.again_under(&["strace", "-D", "-qq", "-o", "/dev/null", "-e", &how], &[]);
-            // What is not reached is killed in the middle of something else.
-            ends_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
-            daemon = daemon.killed();
-        }
-        daemon = daemon.again();
+        daemon = die(daemon, &file(&next), &how, &mut draw).again();
         let after = arrived(&daemon, &next).await;
         compare((&wanted, &before), (&next, &after), &how);
         (wanted, before) = (next, after);
     }
     assert!(daemon.stop().success());
+}
+
+#[tokio::test]
+async fn in_its_start() {
+    over_and_over(|mut daemon, file, how, draw| {
+        daemon = daemon.killed();
+        daemon.save(file);
+        // Once or twice in a row.
+        for _ in 0..1 + draw.below(2) {
+            let strace = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", how];
+            daemon = daemon.again_under(&strace, &[]);
+            // What is not reached is killed in the middle of something else.
+            readable_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
+            daemon = daemon.killed();
+        }
+        daemon
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_a_reload() {
+    over_and_over(|daemon, file, how, _| {
+        let _tracer = Tracer::of(daemon.pid(), how);
+        daemon.save(file);
+        daemon.signal(nix::sys::signal::Signal::SIGHUP);
+        readable_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
+        daemon.killed()
+    })
+    .await;
 }
 
 /// Has something done to the system calls of a running daemon.
@@ -150,30 +171,4 @@ impl Drop for Tracer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-#[tokio::test]
-async fn in_a_reload() {
-    if !can_trace() {
-        return;
-    }
-    let mut draw = Draw::new();
-    let mut wanted = first();
-    let mut daemon = Daemon::start(&file(&wanted));
-    let mut before = arrived(&daemon, &wanted).await;
-    for _ in 0..TIMES {
-        let next = changed(&wanted, &mut draw);
-        let how = injection(&mut draw);
-        let tracer = Tracer::of(daemon.pid(), &how);
-        daemon.save(&file(&next));
-        daemon.signal(nix::sys::signal::Signal::SIGHUP);
-        ends_within(&pidfd(daemon.pid()), Duration::from_millis(1500));
-        daemon = daemon.killed();
-        drop(tracer);
-        daemon = daemon.again();
-        let after = arrived(&daemon, &next).await;
-        compare((&wanted, &before), (&next, &after), &how);
-        (wanted, before) = (next, after);
-    }
-    assert!(daemon.stop().success());
 }

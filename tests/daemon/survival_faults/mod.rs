@@ -10,37 +10,13 @@ mod others;
 mod storm;
 mod together;
 
-use crate::support::{DEADLINE, Daemon, Status, pids};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use crate::common::processes::{kill, pidfd, raw};
+use crate::common::rng::Rng;
+use crate::common::waiting::{readable_within, until};
+use crate::support::{Daemon, Status, pids};
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-fn raw(pid: u32) -> Pid {
-    Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
-}
-
-fn pidfd(pid: u32) -> OwnedFd {
-    pidfd_open(raw(pid), PidfdFlags::empty()).unwrap()
-}
-
-/// Kills a process and waits for its end.
-fn kill(pid: u32) {
-    let fd = pidfd(pid);
-    rustix::process::kill_process(raw(pid), Signal::KILL).unwrap();
-    crate::support::wait_readable(&fd, "the end of a process");
-}
-
-/// Waits until a process has ended or so long.
-fn ends_within(fd: &OwnedFd, time: Duration) -> bool {
-    let mut polled = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
-    let limit = rustix::event::Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap(),
-        tv_nsec: i64::from(time.subsec_nanos()),
-    };
-    rustix::event::poll(&mut polled, Some(&limit)).unwrap() > 0
-}
 
 /// A number for `sleep` that no other test has, by which its processes are found.
 fn marker() -> String {
@@ -65,21 +41,12 @@ fn was_doubled(daemon: &Daemon) -> Option<String> {
     fs::read_to_string(daemon.path().join("doubled")).ok()
 }
 
-/// Waits until something holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// Exactly these run: one process for each, and no other with this test's marker.
 fn exactly(status: &Status) {
     let mut known: Vec<u32> = pids(status).into_values().collect();
     known.sort_unstable();
     let there = || {
-        let mut there = crate::support::processes_with(&format!("sleep {}", marker()));
+        let mut there = crate::common::processes::processes_with(&format!("sleep {}", marker()));
         there.sort_unstable();
         there
     };
@@ -100,7 +67,7 @@ fn is_root() -> bool {
 }
 
 /// The seed of a test that draws: PROVOST_SEED, or a new one; printed, for the next time.
-struct Draw(u64);
+struct Draw(Rng);
 
 impl Draw {
     fn new() -> Draw {
@@ -109,16 +76,12 @@ impl Draw {
         let seed = given.unwrap_or_else(|| time.unwrap().as_nanos() as u64 >> 10);
         println!("PROVOST_SEED={seed}");
         eprintln!("PROVOST_SEED={seed}");
-        Draw(seed)
+        Draw(Rng::new(seed))
     }
 
-    /// Below `limit` (splitmix64).
+    /// Below `limit`.
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
+        self.0.next() % limit
     }
 }
 

@@ -2,8 +2,10 @@
 //! `ns_last_pid`, in a pid namespace of the test, in which it is the first process.
 
 use super::{exactly, kill, marker, raw, was_doubled};
+use crate::common::processes::processes_with;
+use crate::common::waiting::DEADLINE;
 use crate::namespace::entered;
-use crate::support::{DEADLINE, Daemon, identities, processes_with};
+use crate::support::{Daemon, identities};
 use provost::sys::stat::Stat;
 use rustix::process::{WaitOptions, waitpid};
 use std::fs;

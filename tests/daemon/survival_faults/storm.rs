@@ -1,6 +1,6 @@
 //! Killed over and over in a storm of reloads.
 
-use super::{Draw, Group, can, ends_within, entry, exactly, marker, pidfd, was_doubled};
+use super::{Draw, Group, can, entry, exactly, marker, pidfd, readable_within, was_doubled};
 use crate::support::{Daemon, identities};
 use std::fs;
 use std::time::Duration;
@@ -53,7 +53,7 @@ async fn killed(times: u64, env: &[(&str, &str)]) {
             daemon.save(&file(&commands));
         }
         // It may be dead already, and then nobody is told.
-        ends_within(&pidfd(daemon.pid()), Duration::from_micros(draw.below(120_000)));
+        readable_within(&pidfd(daemon.pid()), Duration::from_micros(draw.below(120_000)));
         daemon = daemon.killed().again_under(&[], env);
         if round % 20 != 19 {
             continue;

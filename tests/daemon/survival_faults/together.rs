@@ -1,8 +1,10 @@
 //! Two daemons in one place; and what processes leave behind.
 
 use super::killed::{Tracer, can_trace};
-use super::{ends_within, exactly, marker, pidfd, until, was_doubled};
-use crate::support::{Daemon, identities, processes_with, start_of};
+use super::{exactly, marker, pidfd, readable_within, until, was_doubled};
+use crate::common::processes;
+use crate::common::processes::{processes_with, start_of};
+use crate::support::{Daemon, identities};
 use provost::sys::stat::Stat;
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -68,7 +70,7 @@ async fn of_two_that_begin_at_once_one_refuses() {
         daemon = daemon.again_without_waiting();
         others.push(another(&daemon));
         let all = [others[0].id(), daemon.pid(), others[1].id()].map(pidfd);
-        let ended = || all.iter().filter(|fd| ends_within(fd, Duration::ZERO)).count();
+        let ended = || all.iter().filter(|fd| readable_within(fd, Duration::ZERO)).count();
         until("two refuse", || ended() >= 2);
         let mut refused = 0;
         for mut other in others {
@@ -108,9 +110,9 @@ async fn what_a_killed_daemon_was_starting_does_not_keep_the_next_one_out() {
         let tracer = Tracer::following(daemon.pid(), &how);
         daemon.save(&two(&marker));
         let of_daemon = daemon.pid();
-        let is_child = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.parent == of_daemon);
-        until("one is being started", || all_pids().iter().any(is_child));
-        let child = all_pids().into_iter().find(is_child).unwrap();
+        let is_child = |pid: u32| Stat::of(pid).is_some_and(|stat| stat.parent == of_daemon);
+        until("one is being started", || processes::all().any(is_child));
+        let child = processes::all().find(|pid| is_child(*pid)).unwrap();
         daemon = daemon.killed();
         let start = start_of(child);
         daemon = daemon.again();
@@ -123,11 +125,6 @@ async fn what_a_killed_daemon_was_starting_does_not_keep_the_next_one_out() {
         assert_eq!(was_doubled(&daemon), None);
         assert!(daemon.stop().success());
     }
-}
-
-fn all_pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").unwrap();
-    entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The main process ends and leaves one that has a session of its own, another parent and the

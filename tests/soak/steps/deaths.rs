@@ -1,20 +1,20 @@
 //! What dies: what runs, what is not well, and the daemon.
 
-use crate::daemon::{Daemon, Told, wait_readable};
+use crate::common::processes::kill;
+use crate::daemon::{Daemon, Told};
 use crate::disk::Save;
 use crate::file::{Files, Instance, Mode, name};
 use crate::model::{Push, State, Step};
 use crate::outside;
 use crate::soak::{Judged, Soak};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 impl Soak {
     /// Somebody kills a main process.
     pub(super) async fn kill(&mut self) -> Judged {
         let Some(instance) = self.some_up(|_, _| true) else { return Ok(()) };
         self.note(format!("kill -9 {} ({})", name(&instance), self.runs[&instance].pid));
-        kill_one(self.runs[&instance].pid);
+        kill(self.runs[&instance].pid as u32);
         self.killed(instance).await
     }
 
@@ -33,7 +33,7 @@ impl Soak {
         let found = outside::look(&self.ground.token);
         let Some(children) = found.children.get(&name(&instance)) else { return Ok(()) };
         self.note(format!("kill -9 what {} left beside it", name(&instance)));
-        kill_one(children[0].pid);
+        kill(children[0].pid as u32);
         self.childless.insert(instance);
         let expected = self.expect(&Step::default());
         self.judge(expected, Box::new(|_| true)).await
@@ -110,7 +110,7 @@ impl Soak {
         self.daemon.signal(Signal::SIGKILL);
         self.daemon.ended();
         if let Some(instance) = &meanwhile {
-            kill_one(self.runs[instance].pid);
+            kill(self.runs[instance].pid as u32);
         }
         self.daemon = Daemon::start(&self.ground).await;
         let pushed = meanwhile.map(|instance| (instance, Push::Killed)).into_iter().collect();
@@ -169,12 +169,4 @@ impl Soak {
 /// Whether a run is over as far as the daemon is concerned.
 fn is_over(told: &Told, id: &str, pid: u32) -> bool {
     told.processes.iter().any(|process| process.id == id && process.pid != Some(pid))
-}
-
-/// Kills a process that the harness has looked at, and waits until it is dead.
-fn kill_one(pid: i32) {
-    let number = rustix::process::Pid::from_raw(pid).unwrap();
-    let fd = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    wait_readable(&fd, "the end of a killed process");
 }

@@ -24,14 +24,16 @@ impl Soak {
         *self.draw.rng.pick(&[Save::Rename, Save::Rename, Save::InPlace, Save::Pieces, Save::Anew])
     }
 
-    /// Carries out a change of several files as one, as far as the daemon can see.
+    /// Carries out a change of several files as one, as far as the daemon can see. So is one that
+    /// removes a file first: on a machine that is busy the file may be gone for so long that what is
+    /// in it is stopped.
     pub(super) fn change(&self, change: &Change, how: Save) {
-        let several = change.len() > 1;
-        if several {
+        let in_parts = change.len() > 1 || how == Save::Anew;
+        if in_parts {
             self.daemon.signal(Signal::SIGSTOP);
         }
         change.carry_out(how);
-        if several {
+        if in_parts {
             self.daemon.signal(Signal::SIGCONT);
         }
     }
