@@ -1,7 +1,7 @@
 //! The container example that is in `packaging`, run by the command lines that are in it.
 
+use crate::common::waiting::DEADLINE;
 use crate::container::children;
-use crate::support::DEADLINE;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -207,6 +207,10 @@ impl Soak {
                 all.push(files);
             }
         }
+        if all.len() == 1 {
+            // Everything that was drawn would be forgotten: nothing is written.
+            return self.edit().await;
+        }
         let last = all.last().unwrap().clone();
         let how = self.a_save();
         self.note(format!("burst: {} changes, {how:?}", all.len() - 1));
