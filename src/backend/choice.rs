@@ -2,7 +2,8 @@
 
 use super::native::console::ConsoleOptions;
 use super::native::{NativeBackend, NativeOptions, sink};
-use super::systemd::manager::{Manager, Way};
+use super::systemd::link::Way;
+use super::systemd::manager::Manager;
 use super::systemd::unit::Names;
 use super::systemd::{self, SystemdBackend, SystemdOptions};
 use super::{Backend, Facts};

@@ -105,6 +105,7 @@ pub const CODES: &[&str] = &[
     "not-executable",
     "not-utf8",
     "nul-byte",
+    "other-backend",
     "out-of-range",
     "quoted-value",
     "readiness-without-check",

@@ -59,6 +59,16 @@ impl BackendChoice {
             _ => None,
         }
     }
+
+    /// The backend that it names; None where it leaves that open.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            BackendChoice::Auto => None,
+            BackendChoice::Systemd => Some("systemd"),
+            BackendChoice::Native => Some("native"),
+        }
+    }
 }
 
 /// Settings that concern the daemon and not the machine.

@@ -23,6 +23,8 @@ pub(super) struct Standing {
     pub(super) missing: Missing,
     /// The daemon's settings of it.
     pub(super) daemon: Option<DaemonSettings>,
+    /// The name of what runs the processes.
+    pub(super) backend: &'static str,
 }
 
 /// Which files are missing that could be there, and where others are.
@@ -74,6 +76,7 @@ impl Standing {
         if self.config.is_some() {
             self.find_gone(&loaded, &mut diagnostics);
         }
+        diagnostics.extend(self.other_backend(&loaded));
         // What is wrong with this machine is, at the start, a failure of the one process and not of
         // the file.
         let has_errors = diagnostics.iter().any(|problem| problem.severity == Severity::Error);
@@ -103,6 +106,15 @@ impl Standing {
             let problem = Diagnostic::error("missing-file", place, message);
             diagnostics.push(problem.help("an empty directory there says that there is no file"));
         }
+    }
+
+    /// What runs the processes is chosen when the daemon starts.
+    fn other_backend(&self, loaded: &Loaded) -> Option<Diagnostic> {
+        let wanted = loaded.daemon.backend.name().filter(|name| *name != self.backend)?;
+        let place = Place::whole(Arc::new(self.location.main.clone()));
+        let message = format!("`backend: {wanted}`, and the processes run on `{}`", self.backend);
+        let help = "it is chosen when the daemon is started; `provost up` is always native";
+        Some(Diagnostic::warning("other-backend", place, message).help(help))
     }
 
     fn checked(&self, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {

@@ -220,9 +220,15 @@ pub async fn the_other_backend_leaves_nothing_behind(mut it: Supervisor) {
         assert_eq!(client.manager().await.unwrap().backend, backend);
         assert!(all.values().filter_map(|one| one.pid).count() >= 5);
         assert_eq!(it.marked().len(), 5, "{}", it.log());
+        // A change of the file is told, and waits for the next daemon.
+        it.backend = if backend == "native" { "systemd" } else { "native" };
+        it.reload(MARKED).await;
+        let told = client.manager().await.unwrap().diagnostics;
+        assert!(told.iter().any(|one| one.code == "other-backend"), "{told:?}");
+        assert_eq!(client.manager().await.unwrap().backend, backend);
         it.kill();
     }
-    it.start().await;
+    it.run(MARKED).await;
     it.until_all("running", &FIVE).await;
     it.stop();
     assert!(it.marked().is_empty());

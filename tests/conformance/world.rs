@@ -2,7 +2,7 @@
 
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions};
-use provost::backend::systemd::manager::Way;
+use provost::backend::systemd::link::Way;
 use provost::backend::systemd::unit::Names;
 use provost::backend::systemd::{SystemdBackend, SystemdOptions, way};
 use provost::backend::{Backend, Facts};

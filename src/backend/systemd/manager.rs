@@ -6,47 +6,35 @@
 //! closes, a new connection is made, and everybody who watches a unit is told to look at it again,
 //! because what happened meanwhile was told to nobody.
 
-use super::socket;
+use super::link::{Link, Way, connect};
 use super::unit::{Properties, SERVICE, object_path, run_of};
 use crate::core::ids::Run;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
-use zbus::connection::Builder;
 use zbus::message::Type;
-use zbus::names::OwnedUniqueName;
-use zbus::{Connection, DynamicType, Message, MessageStream, OwnedObjectPath, OwnedVariant};
+use zbus::{DynamicType, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
-const NAME: &str = "org.freedesktop.systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-const PATH: &str = "/org/freedesktop/systemd1";
+pub(super) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+pub(super) const PATH: &str = "/org/freedesktop/systemd1";
 const UNITS: &str = "/org/freedesktop/systemd1/unit/";
 
 /// So many jobs are under way at once. A bus takes no more than 128 calls of one client, and the
 /// service manager carries out one after the other anyway.
 const JOBS: usize = 64;
 
+/// A service manager that answers nothing at the start is taken for none.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The waits before a lost connection is made again, the first and the longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-
-/// How the service manager is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By its private socket.
-    Socket(PathBuf),
-    /// By the system bus.
-    SystemBus,
-    /// By the user's bus.
-    UserBus,
-}
 
 /// Why a call brought nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -170,12 +158,6 @@ impl Drop for Manager {
     }
 }
 
-struct Link {
-    connection: Connection,
-    /// On a bus, who the service manager is.
-    peer: Option<OwnedUniqueName>,
-}
-
 struct Listener {
     number: u64,
     events: mpsc::UnboundedSender<UnitEvent>,
@@ -216,7 +198,9 @@ impl Manager {
     /// # Errors
     /// When nobody is there, or we may not.
     pub async fn start(way: Way) -> io::Result<Arc<Manager>> {
-        let (link, stream) = connect(&way).await.map_err(io::Error::other)?;
+        let connected = tokio::time::timeout(PATIENCE, connect(&way)).await;
+        let connected = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let (link, stream) = connected.map_err(io::Error::other)?;
         let manager = Arc::new(Manager {
             way,
             link: watch::Sender::new(Some(Arc::new(link))),
@@ -537,46 +521,6 @@ async fn keep(manager: Weak<Manager>, mut stream: MessageStream) {
         manager.link.send_replace(Some(Arc::new(link)));
         manager.tell_all();
     }
-}
-
-/// A connection on which everything about units is told.
-async fn connect(way: &Way) -> zbus::Result<(Link, MessageStream)> {
-    let connection = match way {
-        Way::Socket(path) => Builder::socket(socket::connect(path).await?).p2p().build().await?,
-        Way::SystemBus => Builder::system().build().await?,
-        Way::UserBus => Builder::session().build().await?,
-    };
-    // Before anything is asked for, so that nothing is missed.
-    let stream = MessageStream::from(&connection);
-    let peer = match way {
-        Way::Socket(_) => None,
-        Way::SystemBus | Way::UserBus => Some(listen(&connection).await?),
-    };
-    let subscribed = connection.call_method(peer.as_ref(), PATH, Some(MANAGER), "Subscribe", &());
-    match subscribed.await {
-        // On a private socket everything is told anyway.
-        Ok(_) | Err(zbus::Error::MethodError(..)) => Ok((Link { connection, peer }, stream)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Asks the bus for the signals of the service manager, and who that is.
-async fn listen(connection: &Connection) -> zbus::Result<OwnedUniqueName> {
-    let bus = zbus::fdo::DBusProxy::new(connection).await?;
-    let rules = [
-        format!("type='signal',sender='{NAME}',interface='{MANAGER}'"),
-        format!(
-            "type='signal',sender='{NAME}',interface='{PROPERTIES}',member='PropertiesChanged',\
-             path_namespace='/org/freedesktop/systemd1/unit',arg0='{SERVICE}'"
-        ),
-        format!(
-            "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{NAME}'"
-        ),
-    ];
-    for rule in &rules {
-        bus.add_match_rule(rule.as_str().try_into()?).await?;
-    }
-    Ok(bus.get_name_owner(NAME.try_into()?).await?)
 }
 
 fn path(answer: &Message) -> Result<String, CallError> {

@@ -2,7 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`manager`] | the connection to systemd |
+//! | [`manager`] | what is asked of systemd, and what it tells |
+//! | [`link`] | the connection to it |
 //! | [`unit`] | names of units, and what is asked of systemd for them |
 //! | [`status`] | what systemd says of an end, in our words |
 //! | [`run`] | the life of a run, from the request to the end of all that is in its unit |
@@ -21,6 +22,7 @@
 mod adopt;
 mod command;
 mod explain;
+pub mod link;
 mod log;
 pub mod manager;
 mod passing;
@@ -33,7 +35,8 @@ pub mod unit;
 
 pub use self::adopt::end_all;
 
-use self::manager::{Manager, Way};
+use self::link::Way;
+use self::manager::Manager;
 use self::run::{Gate, Handle, Order};
 use self::unit::Names;
 use super::group::GroupEvents;
