@@ -139,9 +139,13 @@ pub async fn terminating_asks_the_main_process(mut world: World) {
     let child = format!(
         "sh -c 'trap \"echo child >{up}\" TERM; echo up >{up}; while :; do sleep 0.1; done'"
     );
-    let line = format!("{child} & trap 'echo main >{up}; exit 9' TERM; while :; do wait; done");
+    let line = format!(
+        "{child} & trap 'echo main >{up}; exit 9' TERM; echo up >{up}; while :; do wait; done"
+    );
     let run = world.start(shell(&line));
     world.spawned().await;
+    // Both are ready for it.
+    world.line("up").await;
     world.line("up").await;
     world.terminate(run);
     assert_eq!(world.line("up").await, "main");
@@ -220,9 +224,13 @@ pub async fn signals_reach_whom_they_are_for(mut world: World) {
     let child = format!(
         "sh -c 'trap \"echo child >{up}\" USR1; echo up >{up}; while :; do sleep 0.1; done'"
     );
-    let line = format!("{child} & trap 'echo main >{up}' USR1; while :; do sleep 0.1; done");
+    let line = format!(
+        "{child} & trap 'echo main >{up}' USR1; echo up >{up}; while :; do sleep 0.1; done"
+    );
     let run = world.start(shell(&line));
     world.spawned().await;
+    // Both are ready for it.
+    world.line("up").await;
     world.line("up").await;
     world.backend.signal(&instance(), run, Signal(10), Whom::Main);
     assert_eq!(world.line("up").await, "main");
