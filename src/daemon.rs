@@ -184,8 +184,9 @@ fn stored_pidfds(
 /// The runs that may still be there.
 fn kept_runs(restored: &Restored) -> Vec<Kept> {
     let runs = restored.instances.iter().filter_map(|(id, kept)| {
-        let run = kept.run()?.run;
-        Some(Kept { instance: id.clone(), run, spec: kept.spec.clone() })
+        let run = kept.run()?;
+        let (instance, started) = (id.clone(), run.started.is_some());
+        Some(Kept { instance, run: run.run, spec: kept.spec.clone(), started })
     });
     runs.collect()
 }

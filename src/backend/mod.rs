@@ -66,6 +66,8 @@ pub struct Kept {
     pub run: Run,
     /// What it was started with, and has taken in since.
     pub spec: Arc<ProcessSpec>,
+    /// Whether its command is known to have been executed.
+    pub started: bool,
 }
 
 /// The future of [`Backend::run_in_context`].

@@ -3,6 +3,7 @@
 use crate::common::processes::{end_by, processes_with};
 use crate::common::waiting::DEADLINE;
 use crate::support::{Daemon, Prepared, Store, identities, pids, wait_for};
+use provost::store::file::{self, Kind};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
@@ -106,6 +107,31 @@ async fn what_ends_meanwhile_is_found_and_not_doubled() {
         std::thread::yield_now();
     }
     assert_eq!(processes_with("sleep 88101").len(), 1);
+}
+
+/// The daemon is killed after a process has become its command, and before that is written down.
+#[tokio::test]
+async fn what_may_have_been_executed_is_not_executed_again() {
+    let daemon = Daemon::start(
+        "processes: { once: { shell: 'echo once >>@DIR@/once; exec sleep 88131', \
+         restartPolicy: { condition: \"no\" } } }",
+    );
+    let before = pids(&daemon.until_running(&["once@0"]).await);
+    let daemon = daemon.killed();
+    end_by(before["once@0"], Signal::KILL);
+    let file = daemon.path().join("state/once@0.state");
+    let mut kept: serde_json::Value = file::read(&file, Kind::State).unwrap();
+    let run = kept.pointer_mut("/state/phase/up").unwrap();
+    for known in ["pid", "started", "ready", "stable_since"] {
+        assert!(!std::mem::take(&mut run[known]).is_null(), "{known}");
+    }
+    file::write(&file, &file::encode(Kind::State, &kept)).unwrap();
+    let daemon = daemon.again();
+    let is_told = |state: &str| !matches!(state, "starting" | "stopping");
+    let after = daemon.until("it is told", |all| is_told(&all["once@0"].state)).await;
+    assert_eq!(after["once@0"].state, "failed");
+    daemon.logged("once@0: ended, how is unknown");
+    assert_eq!(fs::read_to_string(daemon.path().join("once")).unwrap(), "once\n");
 }
 
 #[tokio::test]

@@ -52,26 +52,30 @@ pub(super) async fn recover(
         tracing::warn!("{remark}");
     }
     let mut held = Vec::new();
-    for Kept { instance, run, spec } in known {
+    for Kept { instance, run, spec, started } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
         let pidfd = stored.remove(&key).map(Arc::new);
+        // It was let go, and whether it was executed nobody knows: it is not executed a second time
+        // as if it had not been.
+        let is_told = pidfd.is_some() || !started;
         match candidate(inner, record.clone()) {
             // One that was stored stood for the process all the time.
             Some(found) => {
                 let main = pidfd.or(found.main);
-                held.push((key, spec, Adopted { main, ..found }));
+                held.push((key, spec, is_told, Adopted { main, ..found }));
             }
             // Nothing is left of it but word of how it ended.
-            None if pidfd.is_some() => {
-                held.push((key, spec, Adopted { main: pidfd, tree: nothing(inner), record }));
+            None if is_told => {
+                let nothing = Adopted { main: pidfd, tree: nothing(inner), record };
+                held.push((key, spec, is_told, nothing));
             }
             None => run::tidy(inner, &record, &spec),
         }
     }
     // All at once, so that one census serves all.
-    let found = held.into_iter().map(|(key, spec, candidate)| async move {
-        match is_there(&candidate).await {
+    let found = held.into_iter().map(|(key, spec, is_told, candidate)| async move {
+        match is_told || is_there(&candidate).await {
             true => Some((key, spec, candidate)),
             false => {
                 run::tidy(inner, &candidate.record, &spec);

@@ -34,7 +34,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     let mut units = find(&inner.manager, &inner.names).await;
     let mut there = BTreeSet::new();
     let mut adopted = Vec::new();
-    for Kept { instance, run, spec } in known {
+    for Kept { instance, run, spec, started: _ } in known {
         let unit = inner.names.of(&instance);
         let found = units.get(&unit).and_then(Option::as_ref);
         if found.is_some_and(|found| found.run == Some(run) && found.state != "inactive") {

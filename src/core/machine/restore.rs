@@ -66,7 +66,7 @@ impl Machine {
                 if is_there || started {
                     self.revive_run(&id, phase, now, out);
                 }
-                kept += usize::from(is_there);
+                kept += usize::from(is_there && started);
                 if !is_there && started {
                     lost.push((id.clone(), run));
                 }
