@@ -573,6 +573,7 @@ fn every_code_is_reached() {
         include_str!("files.rs"),
         include_str!("machine.rs"),
         include_str!("moment.rs"),
+        include_str!("../conformance/daemons.rs"),
     );
     let mut unreached = BTreeSet::new();
     for code in provost::config::diagnostic::CODES {
