@@ -12,22 +12,31 @@ const TREE: &str = env!("CARGO_MANIFEST_DIR");
 /// Builds in a view of the tree that takes all writes, so that nothing is left in it or beside it.
 /// `target` is the real one: what cargo has built is not built again.
 const BUILD: &str = r#"
-tree=$1 out=$2
-scratch=$(mktemp -d)
-trap 'cd /; umount -l "$scratch"; rmdir "$scratch"' EXIT
+tree=$1 out=$2 parent=${1%/*}
+# Not below what is covered by the view.
+for scratch in /mnt /media /srv; do
+    case $tree/ in "$scratch"/*) ;; *) test -d "$scratch" && break ;; esac
+done
 mount -t tmpfs tmpfs "$scratch"
 cd "$scratch"
-mkdir upper work target out
+mkdir -p view tree/upper tree/work parent/upper parent/work target out
 mount --bind "$tree/target" target
 mount --bind "$out" out
-mount -t overlay overlay -o "lowerdir=${tree%/*},upperdir=$PWD/upper,workdir=$PWD/work" "${tree%/*}"
+# The tree may be a mount of its own, which a view of its parent would not have.
+mount -t overlay overlay -o "lowerdir=$tree,upperdir=$PWD/tree/upper,workdir=$PWD/tree/work" view
+if test -n "$parent"; then
+    mount -t overlay overlay \
+        -o "lowerdir=$parent,upperdir=$PWD/parent/upper,workdir=$PWD/parent/work" "$parent"
+fi
+mount --bind view "$tree"
 mount --bind target "$tree/target"
 (
     cd "$tree"
     export DEB_BUILD_OPTIONS=noopt DPKG_DEB_COMPRESSOR_TYPE=gzip DPKG_DEB_COMPRESSOR_LEVEL=1
     dpkg-buildpackage -us -uc -b -d
 )
-mv "${tree%/*}"/provost_*.deb out/provost.deb
+mv "$parent"/provost_*.deb out/provost.deb
+rm -f "$parent"/provost_*.buildinfo "$parent"/provost_*.changes
 "#;
 
 /// What the package is made of, beside the programs.
