@@ -39,7 +39,7 @@ pub fn starts_reloads_and_stops(debian: Debian, backend: &str) {
     machine.processes(&format!("{GRAPH}  more: {{ comand: [sleep, infinity] }}\n"));
     let (code, said) = machine.code("systemctl reload provostd");
     assert_ne!(code, 0, "{said}");
-    let log = machine.until("journalctl --sync; journalctl -u provostd | grep -A8 'did you mean'");
+    let log = machine.until("journalctl --sync; journalctl -u provostd | grep -B12 'did you mean'");
     assert!(log.contains("comand"), "{log}");
     assert_eq!(machine.run("systemctl show --value -p ActiveState provostd"), "active\n");
     assert_eq!(machine.running(), after);
