@@ -21,12 +21,20 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits until a descriptor is readable, or so long: a pidfd is once its process has ended.
 pub fn readable_within(fd: &impl AsFd, time: Duration) -> bool {
-    let mut polled = [PollFd::new(fd, PollFlags::IN)];
-    let limit = Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap(),
-        tv_nsec: i64::from(time.subsec_nanos()),
-    };
-    poll(&mut polled, Some(&limit)).unwrap() > 0
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap(),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        let mut polled = [PollFd::new(fd, PollFlags::IN)];
+        match poll(&mut polled, Some(&limit)) {
+            // Where a backend is tested in this process, its children end and tell by a signal.
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.unwrap() > 0,
+        }
+    }
 }
 
 /// Waits until a descriptor is readable.

@@ -198,9 +198,10 @@ impl Journal {
     }
 }
 
+/// Root may say which unit it is: that of whoever starts the process, where it is in one.
 fn header() -> String {
     let root = rustix::process::geteuid().is_root();
-    let unit = if root { "test-test@0.service" } else { "" };
+    let unit = root.then(provost::journal::stream::own_unit).flatten().unwrap_or_default();
     format!("test\n{unit}\n6\n1\n0\n0\n0\n")
 }
 
