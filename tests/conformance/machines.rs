@@ -34,7 +34,14 @@ fn user(debian: Debian) {
 fn user_with(debian: Debian, more: &str) {
     let environment = format!("HOME=/home/alice USER=alice XDG_RUNTIME_DIR=/run/user/1000 {more}");
     let alice = "setpriv --reuid=alice --regid=alice --init-groups env";
-    all(debian, "systemctl start user@1000", &format!("{alice} {environment}"));
+    // Over the bus it is there a moment later, and nobody waits for that.
+    let manager = "busctl --address=unix:path=/run/user/1000/bus status org.freedesktop.systemd1";
+    let reached = format!(
+        "systemctl start user@1000; for n in $(seq 300); do {alice} {manager} >/dev/null 2>&1 && break; \
+         sleep 0.1; done"
+    );
+    let ready = if more.is_empty() { "systemctl start user@1000" } else { &reached };
+    all(debian, ready, &format!("{alice} {environment}"));
 }
 
 #[test]
