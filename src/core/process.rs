@@ -145,6 +145,8 @@ pub(crate) struct Instance {
     /// What it was last said to wait for; empty when it does not wait.
     pub told: Vec<Blocker>,
     pub phase: Phase,
+    /// The number of its last run; 0 before the first.
+    pub last_run: Run,
     /// Since when it is in the state others see.
     pub since: Mono,
     /// End the current run, then start another.
@@ -190,6 +192,7 @@ impl Instance {
             held: None,
             told: Vec::new(),
             phase: Phase::Down,
+            last_run: Run(0),
             since: now,
             restart_due: None,
             job: None,

@@ -48,6 +48,15 @@ pub struct InstanceSnapshot {
     pub since: Mono,
     /// What it is doing.
     pub phase: PhaseSnapshot,
+    /// The number of its last run, where it has none now: what is kept of that one must not be taken
+    /// for the next one's.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub last_run: Run,
+}
+
+/// Whether it is the number of no run.
+fn is_none(run: &Run) -> bool {
+    *run == Run(0)
 }
 
 /// What an instance is doing.
@@ -139,6 +148,7 @@ impl InstanceSnapshot {
             last_end: inst.last_end.clone(),
             restart_due: inst.restart_due.clone(),
             since: inst.since,
+            last_run: if inst.live().is_some() { Run(0) } else { inst.last_run },
             phase: match &inst.phase {
                 Phase::Down | Phase::Waiting(_) => PhaseSnapshot::Down,
                 Phase::Up(live) => PhaseSnapshot::Up(RunSnapshot::of(live)),
@@ -186,6 +196,7 @@ impl InstanceSnapshot {
 
     /// The instance, with no run, and what it was doing.
     pub(crate) fn revive(self, now: Mono) -> (Instance, PhaseSnapshot) {
+        let last_run = self.run().map_or(self.last_run, |live| live.run);
         let mut inst = Instance::new(self.spec, self.generation, self.wanted, now);
         inst.next = self.next;
         inst.once = self.once;
@@ -194,6 +205,7 @@ impl InstanceSnapshot {
         inst.restarts = self.restarts;
         inst.last_exit = self.last_exit;
         inst.last_end = self.last_end;
+        inst.last_run = last_run;
         // A change of the file is worked out again.
         inst.restart_due = self.restart_due.filter(|why| *why != StopReason::Changed);
         (inst, self.phase)

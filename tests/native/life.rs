@@ -4,31 +4,11 @@ use crate::world::*;
 use provost::backend::Backend;
 use provost::backend::native::identity::{Identity, caller};
 use provost::backend::native::launch::{Launcher, Recipe};
-use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
+use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::ids::Run;
 use provost::core::spec::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
-
-#[tokio::test]
-async fn a_run_that_ends_at_once_is_reported_in_order() {
-    let mut world = World::new();
-    for _ in 0..20 {
-        world.start(program("true", &[]));
-        world.spawned().await;
-        assert_eq!(world.exited().await, ExitStatus::Code(0));
-        world.emptied().await;
-    }
-}
-
-#[tokio::test]
-async fn how_it_ended_is_told() {
-    let mut world = World::new();
-    assert_eq!(world.run(shell("exit 7")).await.0, ExitStatus::Code(7));
-    assert_eq!(world.run(shell("kill -9 $$")).await.0, killed());
-    let hup = ExitStatus::Signal { signal: Signal(1), core: false };
-    assert_eq!(world.run(shell("kill -HUP $$")).await.0, hup);
-}
 
 #[tokio::test]
 async fn five_hundred_at_once_are_all_seen() {
@@ -60,35 +40,6 @@ async fn five_hundred_at_once_are_all_seen() {
 }
 
 #[tokio::test]
-async fn what_is_stopped_before_it_began_is_never_executed() {
-    let mut world = World::new();
-    let trace = world.path("trace");
-    for stop in [World::terminate, World::kill] {
-        let run = world.start(shell(&format!("touch {}", trace.display())));
-        stop(&world, run);
-        let error = world.spawn_failed().await;
-        assert_eq!(error.stage, SpawnStage::Fork);
-        assert_eq!(error.reason, "it was stopped before it was started");
-    }
-    assert!(!trace.exists());
-}
-
-#[tokio::test]
-async fn a_run_that_is_over_can_be_stopped_again() {
-    let mut world = World::new();
-    let run = world.start(program("true", &[]));
-    world.spawned().await;
-    world.exited().await;
-    world.emptied().await;
-    world.terminate(run);
-    world.kill(run);
-    assert!(world.backend.usage(&instance(), run).is_none());
-    assert!(world.backend.pidfd(&instance(), run).is_none());
-    // Nothing more came of it than what comes of the next one.
-    assert_eq!(world.run(shell("exit 3")).await.0, ExitStatus::Code(3));
-}
-
-#[tokio::test]
 async fn terminating_asks_with_the_signal() {
     let mut world = World::new();
     // What is left over says itself that it is there: between the fork of a shell and its exec, a
@@ -105,18 +56,6 @@ async fn terminating_asks_with_the_signal() {
 }
 
 #[tokio::test]
-async fn a_stopped_process_is_woken_up_to_end() {
-    let mut world = World::new();
-    let run = world.start(program("sleep", &["1000"]));
-    world.spawned().await;
-    world.backend.signal(&instance(), run, Signal(19), Whom::Main);
-    world.terminate(run);
-    let ended = ExitStatus::Signal { signal: Signal::TERM, core: false };
-    assert_eq!(world.exited().await, ended);
-    world.emptied().await;
-}
-
-#[tokio::test]
 async fn one_that_ignores_the_signal_is_killed() {
     let mut world = World::new();
     let run = world.start(shell("trap '' TERM; echo up=1; while :; do sleep 1000; done"));
@@ -129,19 +68,6 @@ async fn one_that_ignores_the_signal_is_killed() {
     world.kill(run);
     assert_eq!(world.exited().await, killed());
     world.emptied().await;
-}
-
-#[tokio::test]
-async fn usage_is_that_of_the_tree() {
-    let mut world = World::new();
-    let run = world.start(shell("sleep 1000 & echo up=1; wait"));
-    world.spawned().await;
-    world.screen.value("up").await;
-    let usage = world.backend.usage(&instance(), run).unwrap();
-    assert_eq!(usage.tasks, Some(2));
-    assert!(usage.memory.unwrap() > 0);
-    assert!(usage.cpu.is_some());
-    world.end(run).await;
 }
 
 /// The helper of the next test: a daemon that has made a process and never lets it go on.

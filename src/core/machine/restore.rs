@@ -57,6 +57,7 @@ impl Machine {
             let run = snapshot.run().map(|run| (run.run, run.started.is_some()));
             let since = snapshot.since;
             let (inst, phase) = snapshot.revive(now);
+            self.last_run = self.last_run.max(inst.last_run);
             self.instances.insert(id.clone(), inst);
             self.intents.insert(id.clone());
             if let Some((run, started)) = run {

@@ -25,7 +25,8 @@ impl Machine {
     pub(super) fn spawn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         self.last_run = Run(self.last_run.0 + 1);
         let run = self.last_run;
-        let Some(inst) = self.instances.get(id) else { return };
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.last_run = run;
         let (spec, generation, attempt) = (inst.spec.clone(), inst.generation, inst.attempt);
         let live = Live {
             run,

@@ -56,6 +56,7 @@ fn kept(process: &Process, phase: PhaseSnapshot) -> InstanceSnapshot {
         restart_due: None,
         since: ago(60),
         phase,
+        last_run: Run(0),
     }
 }
 
@@ -360,6 +361,23 @@ fn a_delay_ends_when_it_would_have_ended() {
     assert_eq!(next.done(), [""; 0]);
     next.after(secs(5));
     assert_eq!(next.done(), ["spawn a@0 1"]);
+}
+
+#[test]
+fn the_number_of_a_run_never_comes_again() {
+    let a = process("a");
+    let phase = PhaseSnapshot::Backoff(NOW.after(secs(5)));
+    let over = InstanceSnapshot { last_run: Run(7), ..kept(&a, phase) };
+    let mut next = Next::of(&[("a@0", over)], &[]);
+    next.accept(&[&a]);
+    next.after(secs(5));
+    assert_eq!(next.done(), ["spawn a@0 8"]);
+    // The one after it knows as well, while there is a run and when it has ended.
+    let mut third = Next::of(&[("a@0", next.machine.snapshot(&id("a@0")).unwrap())], &["a@0"]);
+    third.accept(&[&a]);
+    third.emptied("a@0", 8);
+    let kept = third.machine.snapshot(&id("a@0")).unwrap();
+    assert_eq!(kept.last_run, Run(8));
 }
 
 #[test]
