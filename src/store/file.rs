@@ -203,8 +203,12 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
         Err(error) => return Err(ReadError::Io(error)),
     };
-    if !file.metadata().map_err(ReadError::Io)?.is_file() {
-        return Err(ReadError::Damaged("it is no file".into()));
+    let found = file.metadata().map_err(ReadError::Io)?;
+    if !found.is_file() {
+        return Err(damaged("it is no file"));
+    }
+    if found.len() > LARGEST {
+        return Err(damaged("it is too large"));
     }
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
