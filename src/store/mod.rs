@@ -7,12 +7,13 @@
 //! | [`boot`] | which boot, and which container, what was kept is of |
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
 //! | [`stops`] | which instances operators stopped, over a reboot |
+//! | [`generations`] | every configuration that was accepted, over a reboot |
 //!
 //! There are two places. The *runtime directory* has what ends with the boot: one file for the state
 //! of each instance, written by the driver before it carries out what the machine decided, and one
 //! for its run, written by the backend before the process may become the command. They are not
 //! fsynced: who is killed leaves the page cache, and a crash of the machine ends the runs as well.
-//! The *state directory* has what operators wanted, fsynced.
+//! The *state directory* has what operators wanted and every configuration, fsynced.
 //!
 //! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed.
 //! Whatever runs without a state that tells what it is, is ended before anything is started: it is
@@ -24,6 +25,7 @@
 
 pub mod boot;
 pub mod file;
+pub mod generations;
 pub mod lock;
 pub mod runs;
 pub mod stops;

@@ -4,10 +4,15 @@
 //! They are never changed. Whoever raises [`provost::store::VERSION`] adds `golden/v(N+1)`: runs the
 //! new daemon with a file like the one in `golden/v1/processes.yaml`, stops `off`, kills the daemon,
 //! and copies the five files; then adds a case to `golden_files_mean_what_they_meant`. The older
-//! directories stay, and have to pass as they are.
+//! directories stay, and have to pass as they are. Of generations there are three, each with a state,
+//! a cause and steps of its own, written through [`provost::store::generations`].
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod damage;
+mod generations;
+mod killed;
+#[path = "../daemon/namespace.rs"]
+mod namespace;
 
 use provost::core::event::{ExitStatus, RunEnd};
 use provost::core::ids::{Generation, InstanceId, Run};
