@@ -82,7 +82,7 @@ pub enum Event {
         /// The number it had.
         generation: Generation,
         /// How those it touched were then.
-        before: BTreeMap<InstanceId, Before>,
+        before: Arc<BTreeMap<InstanceId, Before>>,
     },
     /// The first look at the files brought no configuration that can be applied. What a supervisor
     /// that was there before has left is gone on with.

@@ -129,10 +129,10 @@ impl Machine {
                 self.probed(&instance, run, probe, outcome, now, out);
             }
             Event::ConfigAccepted { request, config, generation } => {
-                self.accept(request, config, generation, &BTreeMap::new(), now, out);
+                self.accept(request, config, generation, None, now, out);
             }
             Event::ConfigWithdrawn { request, config, generation, before } => {
-                self.accept(request, config, generation, &before, now, out);
+                self.accept(request, config, generation, Some(&before), now, out);
             }
             Event::ConfigUnusable => self.go_on(),
             Event::StartRequested { request, instances, once } => {

@@ -90,7 +90,7 @@ pub struct TrialSnapshot {
     /// The last good one.
     pub base: Generation,
     /// How the instances were then.
-    pub before: BTreeMap<InstanceId, Before>,
+    pub before: Arc<BTreeMap<InstanceId, Before>>,
     /// What was found wrong; empty while it is tried.
     pub faults: Vec<Fault>,
 }
@@ -104,7 +104,7 @@ pub enum Ruling {
         /// The last good one.
         base: Numbered,
         /// How the instances were then.
-        before: BTreeMap<InstanceId, Before>,
+        before: Arc<BTreeMap<InstanceId, Before>>,
     },
     /// The trial is over.
     Over(Verdict),
@@ -152,9 +152,9 @@ struct Judged {
 /// A generation on trial.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    tried: Generation,
+    /// What is kept of it: made once for each stage.
+    kept: Arc<TrialSnapshot>,
     base: Numbered,
-    before: BTreeMap<InstanceId, Before>,
     stage: Stage,
     mode: Rollback,
     settle: Duration,
@@ -185,7 +185,7 @@ impl Trial {
         now: Mono,
     ) -> Option<Trial> {
         let (base, mut before) = match former {
-            Some(former) => (former.base.clone(), former.before.clone()),
+            Some(former) => (former.base.clone(), BTreeMap::clone(&former.kept.before)),
             None if machine.generation() == Generation(0) => return None,
             None => {
                 let (generation, config) = (machine.generation(), machine.config().clone());
@@ -203,7 +203,9 @@ impl Trial {
                 before.entry(id.clone()).or_insert_with(|| Before::of(inst, now));
             }
         }
-        Some(Trial::new(tried, base, before, config, now))
+        let (base_number, before) = (base.generation, Arc::new(before));
+        let kept = TrialSnapshot { tried, base: base_number, before, faults: Vec::new() };
+        Some(Trial::new(kept, base, config, now))
     }
 
     /// Goes on with what was kept of a trial; `base` is the last good configuration, `config` the one
@@ -211,23 +213,15 @@ impl Trial {
     #[must_use]
     pub fn resume(kept: TrialSnapshot, base: Arc<Config>, config: &Config, now: Mono) -> Trial {
         let base = Numbered { generation: kept.base, config: base };
-        let mut trial = Trial::new(kept.tried, base, kept.before, config, now);
-        trial.faults = kept.faults;
-        trial
+        let faults = kept.faults.clone();
+        Trial { faults, ..Trial::new(kept, base, config, now) }
     }
 
-    fn new(
-        tried: Generation,
-        base: Numbered,
-        before: BTreeMap<InstanceId, Before>,
-        config: &Config,
-        now: Mono,
-    ) -> Trial {
+    fn new(kept: TrialSnapshot, base: Numbered, config: &Config, now: Mono) -> Trial {
         let settings = &config.settings;
         Trial {
-            tried,
+            kept: Arc::new(kept),
             base,
-            before,
             stage: Stage::Trying,
             mode: settings.rollback,
             settle: settings.settle,
@@ -245,7 +239,7 @@ impl Trial {
     /// The generation on trial.
     #[must_use]
     pub fn tried(&self) -> Generation {
-        self.tried
+        self.kept.tried
     }
 
     /// What it goes back to.
@@ -266,15 +260,10 @@ impl Trial {
         &self.faults
     }
 
-    /// What has to be kept of it.
+    /// What has to be kept of it. It is another one only when there is something else to keep.
     #[must_use]
-    pub fn snapshot(&self) -> TrialSnapshot {
-        TrialSnapshot {
-            tried: self.tried,
-            base: self.base.generation,
-            before: self.before.clone(),
-            faults: self.faults.clone(),
-        }
+    pub fn snapshot(&self) -> &Arc<TrialSnapshot> {
+        &self.kept
     }
 
     /// The machine has taken the configuration in.
@@ -296,6 +285,8 @@ impl Trial {
     /// The machine has taken the last good configuration in again.
     pub fn began_to_go_back(&mut self, machine: &Machine, now: Mono) {
         self.stage = Stage::GoingBack;
+        let faults = self.faults.clone();
+        self.kept = Arc::new(TrialSnapshot { faults, ..TrialSnapshot::clone(&self.kept) });
         self.mode = Rollback::Auto;
         self.open.clear();
         self.behind.clear();
@@ -317,13 +308,13 @@ impl Trial {
                 .filter(|change| is_judged(&self.base.config, config, &change.process))
                 .map(|change| change.process.clone())
                 .collect(),
-            Stage::GoingBack => self.before.keys().map(|id| id.process.clone()).collect(),
+            Stage::GoingBack => self.kept.before.keys().map(|id| id.process.clone()).collect(),
         };
         let awaited = awaited(config);
         for process in touched {
             let is_awaited = awaited.contains(&process);
             for (id, inst) in machine.instances_of(&process) {
-                if inst.removed || self.before.get(id).is_some_and(|before| before.failing) {
+                if inst.removed || self.kept.before.get(id).is_some_and(|before| before.failing) {
                     continue;
                 }
                 let judged = Judged { began: None, restarts: inst.restarts, awaited: is_awaited };
@@ -545,7 +536,7 @@ impl Trial {
     fn rule(&mut self, machine: &Machine) -> Option<Ruling> {
         let trying = self.stage == Stage::Trying;
         if trying && !self.faults.is_empty() && self.mode == Rollback::Auto {
-            let (base, before) = (self.base.clone(), self.before.clone());
+            let (base, before) = (self.base.clone(), self.kept.before.clone());
             return Some(Ruling::GoBack { base, before });
         }
         if !self.open.is_empty() || machine.is_reloading() {
@@ -564,7 +555,7 @@ impl Trial {
     }
 
     fn still_failing(&self, machine: &Machine) -> Vec<Fault> {
-        let excused = self.before.iter().filter(|(_, before)| before.failing);
+        let excused = self.kept.before.iter().filter(|(_, before)| before.failing);
         let failing = excused.filter_map(|(id, _)| {
             let inst = machine.instance(id)?;
             let why = match inst.phase {

@@ -32,17 +32,20 @@ pub mod stops;
 
 use self::boot::Boot;
 use self::file::{Kind, ReadError};
+use self::generations::Generations;
 use self::runs::Runs;
 use self::stops::Stops;
 use crate::core::ids::{Generation, InstanceId};
 use crate::core::snapshot::{InstanceSnapshot, Restored};
 use crate::core::spec::Settings;
+use crate::core::trial::TrialSnapshot;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The version of what is in the files. A change of a field raises it, and adds a case to the
@@ -60,6 +63,9 @@ struct Whole {
     settings: Settings,
     #[serde(default, skip_serializing_if = "Missing::is_nothing")]
     missing: Missing,
+    /// What is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<Arc<TrialSnapshot>>,
 }
 
 /// Which files of what is active were missing, and where others were: whether one is gone by now is
@@ -110,6 +116,10 @@ pub struct Found {
     pub restored: Restored,
     /// What was not there of the files that are active.
     pub missing: Missing,
+    /// What was on trial.
+    pub trial: Option<TrialSnapshot>,
+    /// What was accepted before, and what came of it.
+    pub generations: Generations,
     /// For people: what was set aside, what is not kept.
     pub remarks: Vec<String>,
 }
@@ -145,6 +155,7 @@ impl Store {
             stops: Stops::open(state, &boot, &mut found.remarks),
             boot: None,
         };
+        found.generations = Generations::open(state, &mut found.remarks);
         found.restored.stopped = store.stops.found();
         if let Some(directory) = &directory {
             if same {
@@ -168,6 +179,7 @@ impl Store {
                 found.restored.generation = read.generation;
                 found.restored.settings = read.settings.clone();
                 found.missing = read.missing.clone();
+                found.trial = read.trial.as_deref().cloned();
                 self.whole = Some(read);
             }
             Err(ReadError::Missing) => {}
@@ -224,14 +236,26 @@ impl Store {
     }
 
     /// Keeps what is known of the whole.
-    pub fn save_whole(&mut self, generation: Generation, settings: &Settings, missing: &Missing) {
+    pub fn save_whole(
+        &mut self,
+        generation: Generation,
+        settings: &Settings,
+        missing: &Missing,
+        trial: Option<&Arc<TrialSnapshot>>,
+    ) {
         let is_new = self.whole.as_ref().is_none_or(|whole| {
+            let is_same = match (&whole.trial, trial) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
             whole.generation != generation
                 || whole.settings != *settings
                 || whole.missing != *missing
+                || !is_same
         });
         let Some(directory) = self.directory.as_ref().filter(|_| is_new) else { return };
-        let whole = Whole { generation, settings: settings.clone(), missing: missing.clone() };
+        let (settings, missing, trial) = (settings.clone(), missing.clone(), trial.cloned());
+        let whole = Whole { generation, settings, missing, trial };
         match file::write(&directory.join("whole"), &file::encode(Kind::Whole, &whole)) {
             Ok(()) => self.whole = Some(whole),
             Err(error) => self.fail(&error),

@@ -188,7 +188,7 @@ fn golden_files_mean_what_they_meant() {
     let (seen, remarks) = Place::new(1).open();
     assert_eq!(remarks, [""; 0]);
     assert_eq!(seen.generation, Generation(1));
-    assert_eq!(seen.settings, Settings { enabled: true, auto_start: true });
+    assert_eq!(seen.settings, Settings::default());
     assert_eq!(seen.stopped, BTreeSet::from([id("off@0")]));
     let record = &seen.records[&(id("web@0"), Run(5))];
     assert_eq!((record.pid, record.start), (4711, 123_456));
@@ -232,7 +232,7 @@ fn golden_files_are_written_as_they_were() {
     runs.record(record).unwrap();
     fs::remove_file(place.run().join("whole")).unwrap();
     assert!(store.retry().is_empty());
-    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing);
+    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing, None);
     for name in ["web@0.state", "web@0.run", "whole"] {
         let written = fs::read_to_string(place.run().join(name)).unwrap();
         assert_eq!(written, fs::read_to_string(golden.join(name)).unwrap(), "{name}");

@@ -100,10 +100,12 @@ impl Machine {
         request: Request,
         config: Arc<Config>,
         generation: Generation,
-        before: &BTreeMap<InstanceId, Before>,
+        withdrawn: Option<&BTreeMap<InstanceId, Before>>,
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
+        let (none, withdraws) = (BTreeMap::new(), withdrawn.is_some());
+        let before = withdrawn.unwrap_or(&none);
         if self.ending {
             out.push(Effect::Answer { request, answer: Err(Refusal::ShuttingDown) });
             return;
@@ -117,7 +119,11 @@ impl Machine {
             true => BTreeSet::new(),
             false => self.end_exceptions(),
         };
-        let unfinished = self.abandon_reload(now, out);
+        let result = match withdraws {
+            true => ReloadResult::Withdrawn,
+            false => ReloadResult::Superseded,
+        };
+        let unfinished = self.abandon_reload(result, now, out);
         let restored = std::mem::take(&mut self.restored);
         self.holds_back = false;
         if plan.is_empty() && unfinished.is_empty() && !restored {
@@ -500,6 +506,7 @@ impl Machine {
     /// steps had not ended.
     pub(super) fn abandon_reload(
         &mut self,
+        result: ReloadResult,
         now: Mono,
         out: &mut Vec<Effect>,
     ) -> BTreeSet<ProcessId> {
@@ -509,7 +516,7 @@ impl Machine {
             step.state = StepState::Superseded;
             unfinished.insert(step.instance.process.clone());
         }
-        self.report(reload, ReloadResult::Superseded, now, out);
+        self.report(reload, result, now, out);
         unfinished
     }
 
@@ -532,7 +539,7 @@ impl Machine {
             instance: None,
             result: match result {
                 ReloadResult::Applied | ReloadResult::Unchanged => JobResult::Done,
-                ReloadResult::FailedKept => JobResult::Failed,
+                ReloadResult::FailedKept | ReloadResult::Withdrawn => JobResult::Failed,
                 ReloadResult::Superseded => JobResult::Canceled,
             },
             detail: Some(report.to_string()),

@@ -8,6 +8,7 @@ use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
 use crate::ids::{InstanceId, JobId, Request};
 use crate::job::{Job, JobKind, JobResult};
 use crate::process::{Instance, Phase};
+use crate::reload::ReloadResult;
 use crate::spec::Signal;
 use crate::time::Mono;
 
@@ -205,7 +206,7 @@ impl Machine {
         self.ending = true;
         self.exit_code = code;
         self.note_all(None, What::ShuttingDown, now, out);
-        self.abandon_reload(now, out);
+        self.abandon_reload(ReloadResult::Superseded, now, out);
         let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in all {
             self.touch(&id);

@@ -94,6 +94,13 @@ impl fmt::Debug for Generations {
     }
 }
 
+impl Default for Generations {
+    /// Nothing is kept on disk.
+    fn default() -> Generations {
+        Generations::open(None, &mut Vec::new())
+    }
+}
+
 impl Generations {
     /// Reads what is kept in a state directory. What is damaged, or of a newer version, is set aside
     /// and named in the remarks.

@@ -36,7 +36,6 @@ use provost_core::ids::{Generation, Request};
 use provost_core::time::Mono;
 use provost_core::trial::{self, Ruling, Trial};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// What was seen is in order, or what was wrong.
 pub type Verdict = Result<(), String>;
@@ -135,7 +134,7 @@ impl World {
                 let base = trial.base();
                 let right = match verdict {
                     trial::Verdict::RolledBack { .. } => {
-                        generation == base.generation && Arc::ptr_eq(config, &base.config)
+                        generation == base.generation && *config == base.config
                     }
                     _ => generation == trial.tried(),
                 };

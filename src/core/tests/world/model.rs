@@ -87,6 +87,8 @@ pub struct Model {
     pub(super) reloading: bool,
     pub(super) notes: super::notes::Notes,
     pub(super) record: super::steps::Record,
+    /// What was on trial goes in this turn.
+    pub(super) withdraws: bool,
     /// How those were that a configuration touched which is withdrawn.
     pub(super) before: BTreeMap<InstanceId, Before>,
     /// Processes that the plan of this turn names, and what was wished before it.
@@ -98,6 +100,7 @@ impl Model {
     /// Takes in what the machine is about to be told.
     pub fn begin(&mut self, event: Option<&Event>, now: Mono) {
         self.answered = false;
+        self.withdraws = false;
         self.signaled = false;
         self.over_now = None;
         self.renewed.clear();
@@ -157,7 +160,8 @@ impl Model {
                 Cause::Fact(instance.clone())
             }
             Event::ConfigWithdrawn { request, config, generation, before } => {
-                self.before.clone_from(before);
+                self.withdraws = true;
+                self.before = BTreeMap::clone(before);
                 Cause::Config(*request, config.clone(), *generation)
             }
             Event::ConfigAccepted { request, config, generation } => {

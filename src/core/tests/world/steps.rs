@@ -119,7 +119,7 @@ impl Model {
         for report in &self.reports[self.record.ended..] {
             match report.result {
                 ReloadResult::Unchanged => {}
-                ReloadResult::Superseded => {
+                ReloadResult::Superseded | ReloadResult::Withdrawn => {
                     let before = before.take().ok_or("what was superseded was not there")?;
                     superseded(&before, report)?;
                     self.record.starting = false;
