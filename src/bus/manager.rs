@@ -7,12 +7,12 @@ use super::options::Options;
 use super::process::{UNKNOWN, signal_arguments};
 use super::replies::{self, ChangeRow, DiagnosticRow, EventRow};
 use super::values::{self, Clock, Dict};
-use super::{Context, ReplyDue, holding, job_number, paths, plain, text};
-use crate::core::ids::{InstanceId, JobId};
+use super::{Context, ReplyDue, generations, holding, job_number, paths, plain, text};
+use crate::core::ids::{Generation, InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
     Accepted, LogRequest, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, Usage,
-    now,
+    Which, now,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, interface};
 type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
 type Job = ResponseDispatchNotifier<OwnedObjectPath>;
 type Statuses = ResponseDispatchNotifier<BTreeMap<String, Dict>>;
+type Large = ResponseDispatchNotifier<Dict>;
 type Given = HashMap<String, OwnedVariant>;
 
 /// The largest file that is read through a descriptor: the limit of a configuration file.
@@ -364,7 +365,53 @@ impl ManagerObject {
         options.done()?;
         let outcome = self.planned(config).await?;
         let diagnostics = replies::full_diagnostics(&outcome.diagnostics, &outcome.rendered);
-        Ok((outcome.plan.as_ref().map(replies::changes).unwrap_or_default(), diagnostics))
+        let changes = outcome.plan.map(|plan| replies::changes(&plan.changes));
+        Ok((changes.unwrap_or_default(), diagnostics))
+    }
+
+    #[zbus(out_args("generations"))]
+    async fn get_history(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let mut options = Options::new(options);
+        let limit = options.number("limit")?;
+        options.done()?;
+        Ok(generations::list(&self.0.handle().history().await?, limit))
+    }
+
+    #[zbus(out_args("generation"))]
+    async fn show_generation(
+        &self,
+        number: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Large> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let turn = self.0.replies.large().await;
+        let shown = self.0.handle().show_generation(Generation(number)).await?;
+        Ok(holding(turn, generations::one(&shown)))
+    }
+
+    #[zbus(out_args("difference"))]
+    async fn diff_generations(
+        &self,
+        old: u64,
+        new: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Large> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let turn = self.0.replies.large().await;
+        let which = |number| match number {
+            0 => Which::Disk,
+            number => Which::Kept(Generation(number)),
+        };
+        let found = self.0.handle().diff_generations(which(old), which(new)).await?;
+        Ok(holding(turn, generations::difference(&found)))
     }
 
     #[zbus(out_args("stream"))]

@@ -8,6 +8,7 @@
 pub mod auth;
 mod emit;
 pub mod errors;
+mod generations;
 mod job;
 mod lazy;
 pub mod logcontrol;

@@ -194,7 +194,12 @@ pub static MANAGEMENT: Section = Section {
         later("rollback", "Whether a change that does not come up is undone."),
         later("verdictTimeout", "How long a change may take to come up."),
         later("settle", "How long a change must stay up to be good."),
-        later("history", "How many generations are kept."),
+        key(
+            "history",
+            Kind::Integer { min: 1, max: 1000 },
+            "50",
+            "How many generations are kept; what runs and what is returned to always are.",
+        ),
         later("gateway", "The web gateway."),
     ],
 };

@@ -13,12 +13,14 @@
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
+//! | `history` | what others ask of generations |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod desk;
 mod edit;
 pub mod handle;
+mod history;
 mod journal;
 mod keep;
 mod names;
@@ -35,6 +37,7 @@ use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -69,6 +72,7 @@ pub struct Driver {
     options: Options,
     machine: Machine,
     keeping: Keeping,
+    history: history::History,
     backend: Arc<dyn Backend>,
     prober: Prober,
     facts: mpsc::UnboundedReceiver<Event>,
@@ -111,6 +115,7 @@ impl Driver {
     pub fn new(
         options: Options,
         mut keeping: Keeping,
+        generations: Generations,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -134,6 +139,7 @@ impl Driver {
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
+            history: history::History::new(generations),
             keeping,
             options,
             backend,
@@ -345,6 +351,9 @@ impl Driver {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
             Command::Plan { content, reply } => self.begin_plan(content, reply),
+            Command::History { reply } => self.list_history(reply),
+            Command::ShowGeneration { number, reply } => self.show_generation(number, reply),
+            Command::DiffGenerations { old, new, reply } => self.diff_generations(old, new, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
             Command::OpenLog { name, request, reply } => {
                 let log = self.one(&name).and_then(|id| self.open_log(&id, request));

@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many are kept where the file does not say.
-pub const HISTORY: usize = 50;
+/// How many are kept before a file says it.
+const HISTORY: usize = 50;
 
 /// How many are kept whose contents are in memory.
 const IN_MEMORY: usize = 5;
