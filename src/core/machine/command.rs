@@ -79,6 +79,7 @@ impl Machine {
     fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.wanted = true;
+        inst.rest = None;
         inst.once |= once && !inst.file_spec().enabled;
         // What is ending by itself will be no answer to this; a new run is, and at once.
         if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
