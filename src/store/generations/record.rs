@@ -31,6 +31,17 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [State; 7] = [
+        State::Applying,
+        State::Applied,
+        State::RollingBack,
+        State::RolledBack,
+        State::RollbackIncomplete,
+        State::FailedKept,
+        State::Superseded,
+    ];
+
     /// The word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
