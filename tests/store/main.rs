@@ -188,7 +188,7 @@ fn golden_files_mean_what_they_meant() {
     let (seen, remarks) = Place::new(1).open();
     assert_eq!(remarks, [""; 0]);
     assert_eq!(seen.generation, Generation(1));
-    assert_eq!(seen.settings, Settings { enabled: true, auto_start: true });
+    assert_eq!(seen.settings, Settings { enabled: true, auto_start: true, ..Settings::default() });
     assert_eq!(seen.stopped, BTreeSet::from([id("off@0")]));
     let record = &seen.records[&(id("web@0"), Run(5))];
     assert_eq!((record.pid, record.start), (4711, 123_456));
