@@ -7,6 +7,7 @@ mod connect;
 mod content;
 mod decode;
 mod error;
+mod generations;
 pub mod proxies;
 mod signals;
 mod types;

@@ -74,6 +74,15 @@ pub trait Manager {
         options: Options<'_>,
     ) -> zbus::Result<(Vec<(String, Dict)>, Vec<DiagnosticRow>)>;
 
+    /// The configurations that were accepted.
+    fn get_history(&self, options: Options<'_>) -> zbus::Result<Vec<Dict>>;
+
+    /// One of them.
+    fn show_generation(&self, number: u64) -> zbus::Result<Dict>;
+
+    /// What differs between two of them; 0 is what is on disk.
+    fn diff_generations(&self, old: u64, new: u64) -> zbus::Result<Dict>;
+
     /// What an instance wrote.
     fn open_log(&self, names: &[&str], options: Options<'_>) -> zbus::Result<OwnedFd>;
 

@@ -16,6 +16,7 @@
 
 use super::desk::{Active, Applying, Handover, LastGood, ReadResult, Waiter};
 use super::handle::{DriverError, ReloadOutcome, ReloadTicket, Trigger, now};
+use super::history::{lines, timings};
 use super::read::{Examined, millis, missing};
 use super::verdict::Measure;
 use super::{Asked, Driver};
@@ -26,7 +27,7 @@ use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
 use crate::core::spec::{Config, Numbered};
 use crate::core::trial::{Trial, TrialSnapshot};
-use crate::store::generations::{Accepted, Cause, Record, State, Timing};
+use crate::store::generations::{Accepted, Cause, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
@@ -129,11 +130,11 @@ impl Driver {
             self.end_pending(number);
             return self.hand_over(number, next, Measure::None);
         }
-        let pending = self.keeping.generations.pending().filter(|_| is_first);
+        let pending = self.history.pending().filter(|_| is_first);
         let pending = pending.filter(|record| record.digest == next.active.digest);
         let number = match &pending {
             Some(record) => record.number,
-            None => self.keeping.generations.next_number(self.machine.generation()),
+            None => self.history.next_number(self.machine.generation()),
         };
         let known = self.keeping.trial.take();
         self.end_pending(number);
@@ -180,16 +181,14 @@ impl Driver {
         next: &Candidate,
         loaded: &Loaded,
     ) {
-        let timings = next.applying.timings.iter();
-        let timings = timings.map(|(stage, ms)| Timing { stage: (*stage).to_owned(), ms: *ms });
         let accepted = Accepted {
             number,
-            cause: cause(&next.applying.trigger),
+            cause: Cause::from(&next.applying.trigger),
             base,
             state: State::Applying,
             plan: next.plan.clone(),
-            timings: timings.collect(),
-            diagnostics: self.desk.diagnostics.iter().map(render::one_line).collect(),
+            timings: timings(&next.applying.timings),
+            diagnostics: lines(&self.desk.diagnostics),
         };
         self.note_generation(|all| all.add(accepted, &loaded.sources).map(|_| ()));
     }
@@ -234,14 +233,14 @@ impl Driver {
             return self.feed(Event::ConfigUnusable);
         };
         let generation = kept.record.number;
-        if let Some(held) = self.keeping.generations.held_off() {
+        if let Some(held) = self.history.held_off() {
             let message = format!("running {generation}; the file on disk {held}");
             self.desk.outcome = Some("rolled-back");
             self.remark(Level::WARN, "held-off", message);
         }
         let active = kept.active();
         let unfinished = self.keeping.trial.take().filter(|known| known.base == generation);
-        let pending = self.keeping.generations.pending();
+        let pending = self.history.pending();
         let Some(pending) = pending.filter(|record| record.number > generation) else {
             applying.generation = generation;
             let plan = Plan::default();
@@ -267,7 +266,7 @@ impl Driver {
 
     /// What a daemon before was killed over is not what the files say any more.
     fn end_pending(&mut self, number: Generation) {
-        let pending = self.keeping.generations.pending().filter(|_| self.desk.active.is_none());
+        let pending = self.history.pending().filter(|_| self.desk.active.is_none());
         if let Some(pending) = pending.filter(|record| record.number != number) {
             self.note_generation(|all| all.set_state(pending.number, State::Superseded));
         }
@@ -279,13 +278,13 @@ impl Driver {
                 && record.state == State::RollingBack
                 && record.digest == digest
         };
-        self.keeping.generations.held_off().is_some_and(|held| held.digest == digest)
-            || self.keeping.generations.pending().is_some_and(|record| was_going_back(&record))
+        self.history.held_off().is_some_and(|held| held.digest == digest)
+            || self.history.pending().is_some_and(|record| was_going_back(&record))
     }
 
     /// What was read was tried before, or is held off since a rollback.
     fn held_off(&self, waiters: Vec<Waiter>) {
-        let Some(held) = self.keeping.generations.held_off() else { return };
+        let Some(held) = self.history.held_off() else { return };
         let text = format!(
             "the file on disk {held}; generation {} runs, and it is not tried again until it changes, \
              or somebody insists",
@@ -345,7 +344,7 @@ impl Driver {
 
     /// What was read is what is active.
     fn same_again(&mut self, applying: Applying, waiters: Vec<Waiter>) {
-        if self.keeping.generations.held_off().is_some() && !self.is_going_back() {
+        if self.history.held_off().is_some() && !self.is_going_back() {
             // The files are what runs again.
             self.note_generation(|all| all.hold_off(None));
             self.desk.outcome = Some("applied");
@@ -397,6 +396,7 @@ impl Driver {
                 if !is_instead {
                     self.note_generation(|all| all.hold_off(None));
                 }
+                self.history.lock().set_history(active.daemon.history);
                 self.desk.set_active(active);
                 self.desk.reloaded = Some(SystemTime::now());
                 match jobs.first() {
@@ -480,12 +480,17 @@ impl Driver {
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }
+        // What was superseded is told by its own number.
+        let active = match result {
+            "superseded" => generation,
+            _ => self.machine.generation(),
+        };
         let outcome = Arc::new(ReloadOutcome {
             job,
             trigger,
             result,
-            generation: self.machine.generation(),
-            tried: Some(generation).filter(|tried| *tried != self.machine.generation()),
+            generation: active,
+            tried: Some(generation).filter(|tried| *tried != active),
             why,
             report,
             diagnostics,
@@ -509,20 +514,10 @@ impl LastGood {
     }
 }
 
-/// Whether files are gone from which the last good generation was read. Before there was any, a file
-/// that is missing is no error.
+/// Whether the file with the processes is gone from which the last good generation was read. Before
+/// there was any, a file that is missing is no error.
 fn is_gone(loaded: &Loaded, record: &Record) -> bool {
-    let is_process_file =
-        |kind: SourceKind| matches!(kind, SourceKind::Main | SourceKind::Processes);
-    loaded.missing
-        && record.files.iter().any(|file| is_process_file(file.kind) && file.content.is_some())
-}
-
-fn cause(trigger: &Trigger) -> Cause {
-    match trigger {
-        Trigger::Start => Cause::Start,
-        Trigger::File => Cause::File,
-        Trigger::Signal => Cause::Signal,
-        Trigger::Caller { uid } => Cause::Caller { uid: *uid },
-    }
+    let of = |kind: SourceKind| record.files.iter().find(|file| file.kind == kind);
+    let file = of(SourceKind::Processes).or_else(|| of(SourceKind::Main));
+    loaded.missing && file.is_some_and(|file| file.content.is_some())
 }

@@ -249,8 +249,8 @@ impl Driver {
         if self.desk.active.is_some() {
             return None;
         }
-        let record = self.keeping.generations.running()?;
-        match self.keeping.generations.files(record.number) {
+        let record = self.history.running()?;
+        match self.history.files(record.number) {
             Ok(files) => Some((record, files)),
             Err(error) => {
                 self.remark(Level::ERROR, "not-kept", error.to_string());

@@ -4,6 +4,9 @@
 //! waits for the driver: after each turn it publishes what changed into [`Published`], and tells
 //! subscribers which objects that were.
 
+pub use super::history::{
+    Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
+};
 use crate::backend::Backend;
 pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
@@ -296,6 +299,12 @@ pub enum DriverError {
     /// Something that the caller asked for does not exist.
     #[error("{0}")]
     NotAvailable(String),
+    /// A generation is not kept, or never was.
+    #[error("{0}")]
+    NoSuchGeneration(String),
+    /// What is kept of a generation is not as it was written.
+    #[error("{0}")]
+    GenerationUnusable(String),
     /// The driver is gone.
     #[error("the supervisor is shutting down")]
     Gone,
@@ -377,6 +386,9 @@ pub(super) enum Command {
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
+    History { reply: Reply<Listed> },
+    ShowGeneration { number: Generation, reply: Reply<Shown> },
+    DiffGenerations { old: Which, new: Which, reply: Reply<Difference> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
@@ -451,7 +463,10 @@ impl Handle {
         let _ = tokio::time::timeout(PATIENCE, looked.wait_for(|looked| *looked)).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DriverError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, DriverError> {
         self.first_look().await;
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| DriverError::Gone)?;

@@ -15,6 +15,7 @@
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
+//! | `history` | what others ask of generations |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
@@ -22,6 +23,7 @@ mod accept;
 mod desk;
 mod edit;
 pub mod handle;
+mod history;
 mod journal;
 mod keep;
 mod names;
@@ -41,6 +43,7 @@ use crate::core::time::Mono;
 use crate::core::trial::Trial;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -75,6 +78,7 @@ pub struct Driver {
     options: Options,
     machine: Machine,
     keeping: Keeping,
+    history: history::History,
     backend: Arc<dyn Backend>,
     prober: Prober,
     facts: mpsc::UnboundedReceiver<Event>,
@@ -120,6 +124,7 @@ impl Driver {
     pub fn new(
         options: Options,
         mut keeping: Keeping,
+        generations: Generations,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -145,6 +150,7 @@ impl Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
             trying: verdict::Trying::default(),
+            history: history::History::new(generations),
             keeping,
             options,
             backend,
@@ -174,7 +180,7 @@ impl Driver {
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
         loop {
             let deadline = self.poll_timeout();
-            let history = self.keeping.generations.again();
+            let history = self.history.again();
             let unwritten = [self.keeping.store.again(), history].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -368,6 +374,9 @@ impl Driver {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
             Command::Plan { content, reply } => self.begin_plan(content, reply),
+            Command::History { reply } => self.list_history(reply),
+            Command::ShowGeneration { number, reply } => self.show_generation(number, reply),
+            Command::DiffGenerations { old, new, reply } => self.diff_generations(old, new, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
             Command::OpenLog { name, request, reply } => {
                 let log = self.one(&name).and_then(|id| self.open_log(&id, request));
