@@ -200,6 +200,42 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("job"))]
+    async fn apply(
+        &self,
+        content: zbus::OwnedFd,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let content = read_config(content).await?;
+        let due = self.0.replies.reload().await;
+        let ticket = self.0.handle().apply(content, uid).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn rollback(
+        &self,
+        generation: u64,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        let mut options = Options::new(options);
+        let (wait, write) = (options.switch("wait")?, options.switch("write")?);
+        options.done()?;
+        let to = (generation != 0).then_some(Generation(generation));
+        let due = self.0.replies.reload().await;
+        let ticket = self.0.handle().roll_back(to, write, uid).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
     async fn set_enabled(
         &self,
         names: Vec<String>,

@@ -106,6 +106,12 @@ pub enum Command {
     /// Show what a reload would do, and do nothing
     #[command(after_help = exit::PLAN)]
     Plan(Plan),
+    /// Put a file in the place of the one with the processes, and apply it
+    #[command(after_help = exit::RELOAD)]
+    Apply(Apply),
+    /// Apply a configuration of before again, as a new one
+    #[command(after_help = exit::RELOAD)]
+    Rollback(Rollback),
     /// List the configurations that were accepted, and what came of each
     #[command(after_help = exit::HISTORY)]
     History(History),
@@ -176,6 +182,8 @@ impl Command {
             Command::Up(_)
             | Command::Check(_)
             | Command::Plan(_)
+            | Command::Apply(_)
+            | Command::Rollback(_)
             | Command::History(_)
             | Command::Diff(_)
             | Command::Show(_)
@@ -307,6 +315,27 @@ pub struct Check {
 pub struct Plan {
     /// Instead of the daemon's own file with the processes; `-` is standard input
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file; `-` is standard input
+    pub file: PathBuf,
+    /// Only show what it would do
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The number of a generation; without it, the one before what runs
+    #[arg(value_name = "GENERATION", value_parser = parse_generation)]
+    pub number: Option<u64>,
+    /// Also put the files back as they were then; else they wait until they change
+    #[arg(long)]
+    pub write: bool,
 }
 
 /// Arguments of `history`.

@@ -38,7 +38,7 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
 }
 
 /// The caller's file: the daemon may not be able to read it, and shall not be asked to.
-fn open(path: &std::path::Path) -> Result<std::fs::File, CliError> {
+pub(super) fn open(path: &std::path::Path) -> Result<std::fs::File, CliError> {
     let fail = |error: std::io::Error| {
         CliError::Failed(format!("cannot read {}: {error}", path.display()))
     };

@@ -31,6 +31,12 @@ pub trait Manager {
     /// Reads the files and applies what differs.
     fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Puts a content in the place of the file with the processes, and applies it.
+    fn apply(&self, content: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Applies an older generation again.
+    fn rollback(&self, generation: u64, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
     /// Changes `enabled` in the file and reloads.
     fn set_enabled(
         &self,

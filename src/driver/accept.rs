@@ -20,7 +20,7 @@ use super::history::{lines, timings};
 use super::read::{Examined, millis, missing};
 use super::verdict::Measure;
 use super::{Asked, Driver};
-use crate::config::load::{Loaded, SourceKind};
+use crate::config::load::{Loaded, SourceKind, Sources};
 use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId};
@@ -34,14 +34,14 @@ use tokio::sync::oneshot;
 use tracing::Level;
 
 /// A valid configuration, before it is decided what it is.
-struct Candidate {
-    config: Arc<Config>,
-    active: Active,
-    plan: Plan,
-    waiters: Vec<Waiter>,
-    applying: Applying,
+pub(super) struct Candidate {
+    pub(super) config: Arc<Config>,
+    pub(super) active: Active,
+    pub(super) plan: Plan,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) applying: Applying,
     /// It is what runs instead of what the files say.
-    is_instead: bool,
+    pub(super) is_instead: bool,
 }
 
 impl Driver {
@@ -83,15 +83,9 @@ impl Driver {
         if waiters.is_empty() {
             return;
         }
-        let applying = Applying {
-            job: None,
-            generation: self.machine.generation(),
-            trigger,
-            timings,
-            diagnostics: self.desk.diagnostics.clone(),
-            waiters: Vec::new(),
-            report: None,
-        };
+        let diagnostics = self.desk.diagnostics.clone();
+        let applying = Applying::new(self.machine.generation(), trigger);
+        let applying = Applying { timings, diagnostics, ..applying };
         let force = waiters.iter().any(|waiter| waiter.options.force);
         let is_active = self.desk.active.is_some() && digest == self.desk.digest();
         if is_active && !force {
@@ -115,11 +109,16 @@ impl Driver {
         let active = Active { digest, missing: missing(&loaded), daemon: loaded.daemon.clone() };
         let plan = plan.unwrap_or_default();
         let next = Candidate { config, active, plan, waiters, applying, is_instead: false };
-        self.take_candidate(next, kept, &loaded);
+        self.take_candidate(next, kept, &loaded.sources);
     }
 
     /// Decides which generation a valid configuration is, and hands it over.
-    fn take_candidate(&mut self, next: Candidate, kept: Option<LastGood>, loaded: &Loaded) {
+    pub(super) fn take_candidate(
+        &mut self,
+        next: Candidate,
+        kept: Option<LastGood>,
+        sources: &Sources,
+    ) {
         let is_first = self.desk.active.is_none();
         let is_forced = next.waiters.iter().any(|waiter| waiter.options.force);
         let same = kept.as_ref().filter(|kept| kept.record.digest == next.active.digest);
@@ -168,7 +167,7 @@ impl Driver {
                     Some(self.machine.generation()).filter(|number| *number > Generation(0))
                 }
             };
-            self.write_down(number, base, &next, loaded);
+            self.write_down(number, base, &next, sources);
         }
         self.hand_over(number, next, measure);
     }
@@ -179,7 +178,7 @@ impl Driver {
         number: Generation,
         base: Option<Generation>,
         next: &Candidate,
-        loaded: &Loaded,
+        sources: &Sources,
     ) {
         let accepted = Accepted {
             number,
@@ -190,7 +189,7 @@ impl Driver {
             timings: timings(&next.applying.timings),
             diagnostics: lines(&self.desk.diagnostics),
         };
-        self.note_generation(|all| all.add(accepted, &loaded.sources).map(|_| ()));
+        self.note_generation(|all| all.add(accepted, sources).map(|_| ()));
     }
 
     /// Gives a configuration to the machine.
@@ -198,6 +197,8 @@ impl Driver {
         let Candidate { config, active, waiters, mut applying, is_instead, .. } = next;
         self.notifier.reloading();
         applying.generation = generation;
+        // It is written down with what the machine makes of this.
+        self.desk.missing.clone_from(&active.missing);
         self.desk.handover = Some(Handover { waiters, applying, active, is_instead });
         let request = self.request(Asked::Config);
         self.try_config(request, Numbered { generation, config }, measure);
@@ -214,15 +215,8 @@ impl Driver {
             kept.record.number
         );
         self.remark(Level::ERROR, "last-good", message);
-        let applying = Applying {
-            job: None,
-            generation: kept.record.number,
-            trigger: Trigger::Start,
-            timings: Vec::new(),
-            diagnostics: self.desk.diagnostics.clone(),
-            waiters: Vec::new(),
-            report: None,
-        };
+        let applying = Applying::new(kept.record.number, Trigger::Start);
+        let applying = Applying { diagnostics: self.desk.diagnostics.clone(), ..applying };
         self.begin_with(kept, applying, Vec::new());
     }
 

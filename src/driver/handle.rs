@@ -38,6 +38,18 @@ pub enum Trigger {
         /// Its user.
         uid: u32,
     },
+    /// A caller who hands a configuration over.
+    Apply {
+        /// Its user.
+        uid: u32,
+    },
+    /// A caller who wants an older one again.
+    Rollback {
+        /// Which.
+        to: Generation,
+        /// Its user.
+        uid: u32,
+    },
 }
 
 /// What is known about the configuration and the daemon as a whole.
@@ -385,6 +397,8 @@ pub(super) enum Command {
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
+    Apply { content: Vec<u8>, uid: u32, reply: Reply<ReloadTicket> },
+    Rollback { to: Option<Generation>, write: bool, uid: u32, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     History { reply: Reply<Listed> },
     ShowGeneration { number: Generation, reply: Reply<Shown> },
@@ -471,6 +485,28 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| DriverError::Gone)?;
         answer.await.map_err(|_| DriverError::Gone)?
+    }
+
+    /// Puts a content in the place of the file with the processes, and applies it.
+    ///
+    /// # Errors
+    /// When it is not valid, or the file cannot be replaced; then it is as it was.
+    pub async fn apply(&self, content: Vec<u8>, uid: u32) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::Apply { content, uid, reply }).await
+    }
+
+    /// Applies an older generation again, as a new one; None: the one before what runs. `write`: the
+    /// files on disk become what they were then; else they are held off until they change.
+    ///
+    /// # Errors
+    /// When it is not kept, or the files cannot be replaced; then nothing is changed.
+    pub async fn roll_back(
+        &self,
+        to: Option<Generation>,
+        write: bool,
+        uid: u32,
+    ) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::Rollback { to, write, uid, reply }).await
     }
 
     /// Wants instances up. Returns as soon as the jobs exist, one for each instance.

@@ -10,8 +10,8 @@ pub use crate::config::difference::{Difference, FileDifference};
 use crate::config::load::{Location, SourceKind, Sources, load};
 use crate::config::render::one_line;
 use crate::core::ids::Generation;
-use crate::store::generations::{FilesError, HeldOff, Timing};
 pub use crate::store::generations::{Cause, Generations, Record};
+use crate::store::generations::{FilesError, HeldOff, Timing};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -156,6 +156,8 @@ impl From<&Trigger> for Cause {
             Trigger::File => Cause::File,
             Trigger::Signal => Cause::Signal,
             Trigger::Caller { uid } => Cause::Caller { uid: *uid },
+            Trigger::Apply { uid } => Cause::Apply { uid: *uid },
+            Trigger::Rollback { to, uid } => Cause::Rollback { to: *to, uid: Some(*uid) },
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
+//! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
 //! | `history` | what others ask of generations |
@@ -30,6 +31,7 @@ mod names;
 mod publish;
 mod read;
 mod replace;
+mod rollback;
 mod verdict;
 mod watch;
 
@@ -373,6 +375,8 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
+            Command::Apply { content, uid, reply } => self.apply(content, uid, reply),
+            Command::Rollback { to, write, uid, reply } => self.roll_back(to, write, uid, reply),
             Command::Plan { content, reply } => self.begin_plan(content, reply),
             Command::History { reply } => self.list_history(reply),
             Command::ShowGeneration { number, reply } => self.show_generation(number, reply),
