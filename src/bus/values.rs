@@ -4,7 +4,7 @@
 //! announced another.
 
 use crate::core::event::{ExitStatus, RunEnd};
-use crate::core::spec::LogTarget;
+use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
 use crate::core::view::{InstanceView, active_state};
 use crate::driver::handle::{self, ManagerView};
@@ -233,6 +233,7 @@ pub fn result(view: &InstanceView) -> &'static str {
             ExitStatus::Code(_) => "exit-code",
             ExitStatus::Signal { core: true, .. } => "core-dump",
             ExitStatus::Signal { .. } => "signal",
+            ExitStatus::OutOfMemory => "oom-kill",
             ExitStatus::Unknown => "unknown",
         },
     }
@@ -244,6 +245,7 @@ pub fn exit(status: Option<ExitStatus>) -> (i32, i32) {
     match status {
         None | Some(ExitStatus::Unknown) => (0, 0),
         Some(ExitStatus::Code(code)) => (1, i32::from(code)),
+        Some(ExitStatus::OutOfMemory) => (2, i32::from(Signal::KILL.0)),
         Some(ExitStatus::Signal { signal, core: false }) => (2, i32::from(signal.0)),
         Some(ExitStatus::Signal { signal, core: true }) => (3, i32::from(signal.0)),
     }

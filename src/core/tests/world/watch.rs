@@ -36,6 +36,13 @@ impl Model {
                 self.signaled = true;
                 Ok(())
             }
+            Effect::Limit { instance, run, spec } => {
+                let live = self.live(instance, *run)?;
+                hold!(live.goes_on(), "{instance} gets limits at its end");
+                hold!(live.limited != spec.limits, "{instance} has these limits already");
+                live.limited = spec.limits.clone();
+                Ok(())
+            }
             Effect::Probe { instance, run, probe, check, spec } => {
                 let live = self.live(instance, *run)?;
                 hold!(live.spawned.is_some() && live.goes_on(), "a check of what is not there");
