@@ -75,8 +75,9 @@ pub enum Form {
     Weight,
     /// Bytes, or `infinity`.
     Size,
-    /// A limit of resources, `infinity`, or a soft and a hard one with a colon.
-    ResourceLimit,
+    /// A limit of resources, `infinity`, or a soft and a hard one with a colon. With the name of
+    /// the property for the soft one.
+    ResourceLimit(&'static str),
     /// Octal permissions.
     Mode,
     /// Users' groups, or architectures: names as they are.
@@ -139,7 +140,7 @@ impl Form {
             Form::Integer { min, max } => return format!("a whole number, {min} to {max}"),
             Form::Weight => "a share, 1 to 10000",
             Form::Size => "a size, or `infinity`",
-            Form::ResourceLimit => "a number or size, `infinity`, or two such as `64:128`",
+            Form::ResourceLimit(_) => "a number or size, `infinity`, or two such as `64:128`",
             Form::Mode => "octal permissions",
             Form::Names => "names",
             Form::Paths => "absolute paths",
@@ -205,7 +206,7 @@ pub fn property(name: &str) -> Result<&'static Property, Problem> {
 ///
 /// # Errors
 /// When it cannot be set, or the words are no value of it.
-pub fn read(name: &str, words: &[String]) -> Result<Vec<(String, Value)>, Problem> {
+pub fn read(name: &str, words: &[String]) -> Result<Vec<(&'static str, Value)>, Problem> {
     let property = property(name)?;
     let bad = || Problem::Bad(property.form.about());
     let listed = property.form.is_list() || property.form == Form::Devices;
@@ -214,13 +215,12 @@ pub fn read(name: &str, words: &[String]) -> Result<Vec<(String, Value)>, Proble
     }
     let nul = words.iter().any(|word| word.contains(char::is_control));
     let value = values::value(property.form, words).filter(|_| !nul).ok_or_else(bad)?;
-    Ok(match value {
-        // The soft one and the hard one are two.
-        Value::Two(soft, hard) => {
-            let soft_name = format!("{name}Soft");
-            vec![(name.to_owned(), Value::Large(hard)), (soft_name, Value::Large(soft))]
+    Ok(match (property.form, value) {
+        // The hard one first: a soft one is never above it.
+        (Form::ResourceLimit(soft_name), Value::Two(soft, hard)) => {
+            vec![(property.name, Value::Large(hard)), (soft_name, Value::Large(soft))]
         }
-        value => vec![(name.to_owned(), value)],
+        (_, value) => vec![(property.name, value)],
     })
 }
 

@@ -60,7 +60,7 @@ pub(super) fn value(form: Form, words: &[String]) -> Option<Value> {
             Value::Large((1..=10_000).contains(&number).then_some(number)?)
         }
         Form::Size => Value::Large(size(one()?)?),
-        Form::ResourceLimit => resource_limit(one()?)?,
+        Form::ResourceLimit(_) => resource_limit(one()?)?,
         Form::Mode => {
             let mode = u32::from_str_radix(one()?, 8).ok()?;
             Value::Mode((mode <= 0o7777).then_some(mode)?)
@@ -346,8 +346,8 @@ mod tests {
         assert_eq!(of(Form::Size, "64M"), Some(Value::Large(64 << 20)));
         assert_eq!(of(Form::Size, "infinity"), Some(Value::Large(u64::MAX)));
         assert_eq!(of(Form::Size, "1.5G"), None);
-        assert_eq!(of(Form::ResourceLimit, "64:128"), Some(Value::Two(64, 128)));
-        assert_eq!(of(Form::ResourceLimit, "128:64"), None);
+        assert_eq!(of(Form::ResourceLimit(""), "64:128"), Some(Value::Two(64, 128)));
+        assert_eq!(of(Form::ResourceLimit(""), "128:64"), None);
         assert_eq!(of(Form::Mode, "0750"), Some(Value::Mode(0o750)));
         assert_eq!(of(Form::Processors, "0-3 9"), Some(Value::Bits(vec![0b1111, 0b10])));
         assert_eq!(of(Form::Processors, "3-0"), None);

@@ -1,0 +1,146 @@
+//! Whether the kernel holds a run to its limits: what the files of its control group say
+//! (cgroups(7), version 2).
+
+use crate::core::event::ExitStatus;
+use crate::core::ids::InstanceId;
+use crate::core::limits::{Limit, Limits};
+use crate::core::spec::Signal;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Which of these limits do not hold in the group in this directory; None: there is no group.
+#[must_use]
+pub fn unenforced(directory: Option<&Path>, limits: &Limits) -> Vec<Limit> {
+    let holds = |limit| directory.is_some_and(|directory| holds(directory, limits, limit));
+    limits.given().filter(|limit| !holds(*limit)).collect()
+}
+
+fn holds(directory: &Path, limits: &Limits, limit: Limit) -> bool {
+    let Ok(text) = fs::read_to_string(directory.join(file(limit))) else { return false };
+    // Where there is no limit it says `max`.
+    let mut numbers = text.split_whitespace().map(|word| word.parse::<u64>().ok());
+    let first = numbers.next().flatten();
+    match limit {
+        Limit::Memory => at_most(first, limits.memory),
+        Limit::MemoryHigh => at_most(first, limits.memory_high),
+        Limit::Tasks => at_most(first, limits.tasks),
+        Limit::Cpu => {
+            let period = numbers.next().flatten().filter(|period| *period > 0);
+            let thousandths = first.zip(period).map(|(quota, period)| quota * 1_000 / period);
+            at_most(thousandths, limits.cpu.map(u64::from))
+        }
+    }
+}
+
+/// The kernel makes memory a whole number of pages.
+fn at_most(is: Option<u64>, limit: Option<u64>) -> bool {
+    is.zip(limit).is_some_and(|(is, limit)| is <= limit)
+}
+
+/// The file in which a limit is.
+#[must_use]
+pub fn file(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Memory => "memory.max",
+        Limit::MemoryHigh => "memory.high",
+        Limit::Cpu => "cpu.max",
+        Limit::Tasks => "pids.max",
+    }
+}
+
+/// What that file says of a limit.
+#[must_use]
+pub fn content(limits: &Limits, limit: Limit) -> String {
+    /// Of each so many microseconds, a group gets a part.
+    const PERIOD: u64 = 100_000;
+    let number = match limit {
+        Limit::Memory => limits.memory,
+        Limit::MemoryHigh => limits.memory_high,
+        Limit::Tasks => limits.tasks,
+        Limit::Cpu => limits.cpu.map(|thousandths| u64::from(thousandths) * PERIOD / 1_000),
+    };
+    let number = number.map_or_else(|| "max".to_owned(), |number| number.to_string());
+    if limit == Limit::Cpu { format!("{number} {PERIOD}") } else { number }
+}
+
+/// The limits that groups below this one can have, by the controllers in `file` of its directory.
+#[must_use]
+pub fn enforceable(directory: &Path, file: &str) -> BTreeSet<Limit> {
+    let controllers = fs::read_to_string(directory.join(file)).unwrap_or_default();
+    let has = |limit: &Limit| controllers.split_whitespace().any(|one| one == limit.controller());
+    Limit::ALL.into_iter().filter(has).collect()
+}
+
+/// Says of a run that began which of its limits do not hold.
+pub fn complain(instance: &InstanceId, directory: Option<&Path>, limits: &Limits) {
+    let loose = unenforced(directory, limits);
+    if !loose.is_empty() {
+        let names = loose.iter().map(|limit| format!("limits.{}", limit.key()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        tracing::warn!("{instance}: not enforced here: {names}");
+    }
+}
+
+/// An end as it is to be told: what the kernel killed for want of memory was killed by a signal.
+#[must_use]
+pub fn told(status: ExitStatus, was_out_of_memory: impl FnOnce() -> bool) -> ExitStatus {
+    let is_killed = matches!(status, ExitStatus::Signal { signal: Signal::KILL, .. });
+    if is_killed && was_out_of_memory() { ExitStatus::OutOfMemory } else { status }
+}
+
+/// Whether the kernel has killed something in this group for want of memory.
+#[must_use]
+pub fn was_out_of_memory(directory: &Path) -> bool {
+    let events = fs::read_to_string(directory.join("memory.events")).unwrap_or_default();
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    kills.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's files, as they read where there are controllers: here there may be none.
+    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let group = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(group.path().join(name), text).unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn a_limit_holds_where_the_kernel_has_it() {
+        let limits =
+            Limits { memory: Some(10_000), memory_high: None, cpu: Some(1_500), tasks: Some(9) };
+        assert_eq!(content(&limits, Limit::Cpu), "150000 100000");
+        let files = [Limit::Memory, Limit::Cpu, Limit::Tasks];
+        let files = files.map(|limit| (file(limit), content(&limits, limit)));
+        let held = group(&files.each_ref().map(|(name, text)| (*name, text.as_str())));
+        assert_eq!(unenforced(Some(held.path()), &limits), []);
+        let loose = group(&[("memory.max", "max\n"), ("cpu.max", "max 100000\n")]);
+        let all = [Limit::Memory, Limit::Cpu, Limit::Tasks];
+        assert_eq!(unenforced(Some(loose.path()), &limits), all);
+        let more = group(&[("cpu.max", "200000 100000\n"), ("pids.max", "10\n")]);
+        assert_eq!(unenforced(Some(more.path()), &limits), all);
+        assert_eq!(unenforced(None, &limits), all);
+        assert_eq!(unenforced(None, &Limits::default()), []);
+    }
+
+    #[test]
+    fn controllers_are_what_can_be_limited() {
+        let group = group(&[("cgroup.controllers", "cpuset memory pids\n")]);
+        let can = enforceable(group.path(), "cgroup.controllers");
+        assert_eq!(can, BTreeSet::from([Limit::Memory, Limit::MemoryHigh, Limit::Tasks]));
+        assert!(enforceable(group.path(), "cgroup.subtree_control").is_empty());
+    }
+
+    #[test]
+    fn what_was_killed_for_want_of_memory_is_counted() {
+        let events = |kills| format!("low 0\nhigh 3\nmax 7\noom 1\noom_kill {kills}\n");
+        assert!(was_out_of_memory(group(&[("memory.events", &events(1))]).path()));
+        assert!(!was_out_of_memory(group(&[("memory.events", &events(0))]).path()));
+        assert!(!was_out_of_memory(group(&[]).path()));
+    }
+}
