@@ -5,7 +5,6 @@ use crate::core::event::ExitStatus;
 use crate::core::ids::InstanceId;
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::Signal;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -64,14 +63,6 @@ pub fn content(limits: &Limits, limit: Limit) -> String {
     if limit == Limit::Cpu { format!("{number} {PERIOD}") } else { number }
 }
 
-/// The limits that groups below this one can have, by the controllers in `file` of its directory.
-#[must_use]
-pub fn enforceable(directory: &Path, file: &str) -> BTreeSet<Limit> {
-    let controllers = fs::read_to_string(directory.join(file)).unwrap_or_default();
-    let has = |limit: &Limit| controllers.split_whitespace().any(|one| one == limit.controller());
-    Limit::ALL.into_iter().filter(has).collect()
-}
-
 /// Says of a run that began which of its limits do not hold.
 pub fn complain(instance: &InstanceId, directory: Option<&Path>, limits: &Limits) {
     let loose = unenforced(directory, limits);
@@ -126,14 +117,6 @@ mod tests {
         assert_eq!(unenforced(Some(more.path()), &limits), all);
         assert_eq!(unenforced(None, &limits), all);
         assert_eq!(unenforced(None, &Limits::default()), []);
-    }
-
-    #[test]
-    fn controllers_are_what_can_be_limited() {
-        let group = group(&[("cgroup.controllers", "cpuset memory pids\n")]);
-        let can = enforceable(group.path(), "cgroup.controllers");
-        assert_eq!(can, BTreeSet::from([Limit::Memory, Limit::MemoryHigh, Limit::Tasks]));
-        assert!(enforceable(group.path(), "cgroup.subtree_control").is_empty());
     }
 
     #[test]

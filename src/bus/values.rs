@@ -3,7 +3,9 @@
 //! Both are made from one table for each interface, so that a property cannot be shown one way and
 //! announced another.
 
+use super::process::UNKNOWN;
 use crate::core::event::{ExitStatus, RunEnd};
+use crate::core::limits::Limit;
 use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
 use crate::core::view::{InstanceView, active_state};
@@ -162,6 +164,10 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "NRestarts" Value |v, _| restarts(v);
     "NextRestartUSec" Value |v, _| monotonic(v.next_start);
     "StartedAt" Value |v, c| c.usec(v.started);
+    "MemoryMax" Value |v, _| v.spec.limits.memory.unwrap_or(UNKNOWN);
+    "MemoryHigh" Value |v, _| v.spec.limits.memory_high.unwrap_or(UNKNOWN);
+    "CPUQuotaPerSecUSec" Value |v, _| quota(v);
+    "TasksMax" Value |v, _| v.spec.limits.tasks.unwrap_or(UNKNOWN);
     "Unit" Value |_, _| "";
     "WaitingFor" Value |v, _| waiting_for(v);
     "NeedsRestart" Value |v, _| v.needs_restart;
@@ -187,6 +193,16 @@ pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "NUnhealthy" Value |m, _| m.summary.unhealthy;
     "NJobs" Value |m, _| m.summary.jobs;
 };
+
+/// Microseconds of processor time a second; all ones without a limit.
+pub fn quota(view: &InstanceView) -> u64 {
+    view.spec.limits.cpu.map_or(UNKNOWN, |thousandths| u64::from(thousandths) * 1_000)
+}
+
+/// The keys of limits.
+pub fn limit_keys(limits: &[Limit]) -> Vec<String> {
+    limits.iter().map(|limit| limit.key().to_owned()).collect()
+}
 
 /// The description for people.
 pub fn description(view: &InstanceView) -> String {

@@ -100,6 +100,13 @@ pub fn process(id: String, mut dict: Dict, now: Duration) -> ProcessStatus {
         memory: known(d, "MemoryCurrent"),
         cpu: known(d, "CPUUsageNSec").map(Duration::from_nanos),
         tasks: known(d, "TasksCurrent"),
+        limits: Limits {
+            memory: known(d, "MemoryMax"),
+            memory_high: known(d, "MemoryHigh"),
+            cpu: known(d, "CPUQuotaPerSecUSec").map(|micros| micros as f64 / 1e6),
+            tasks: known(d, "TasksMax"),
+            unenforced: texts(d, "UnenforcedLimits"),
+        },
         control_group: text(d, "ControlGroup"),
         waiting_for: texts(d, "WaitingFor"),
         needs_restart: switch(d, "NeedsRestart"),

@@ -10,12 +10,14 @@
 //! | `lower` | tree to spec, or everything that is wrong with it |
 //! | `env_file`, `interpolate` | environment files; `${NAME}` |
 //! | [`check`] | what can be told of the machine before a process is started |
+//! | [`able`] | what of it has no effect, whatever runs the processes |
 //! | [`environment`] | what every process has in its environment |
 //! | [`diagnostic`], [`render`], `mask` | what is wrong, and how it is shown without secrets |
 //! | [`edit`] | edits in place |
 //! | [`watch`] | when to read again |
 //! | [`schema`] | the JSON schema |
 
+pub mod able;
 pub mod check;
 pub mod diagnostic;
 pub mod edit;

@@ -193,6 +193,7 @@ impl Driver {
             missing: self.desk.missing.clone(),
             daemon: loaded.map(|loaded| loaded.daemon.clone()),
             backend: self.backend.name(),
+            enforceable: self.backend.enforceable(),
         }
     }
 

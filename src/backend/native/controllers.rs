@@ -6,8 +6,8 @@
 //! service without that: systemd starts a service in the group of its unit, which would refuse it as
 //! long as children of an earlier one are there.
 
-use crate::backend::held;
 use crate::core::limits::Limit;
+use crate::sys::controllers::limits_in;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -27,7 +27,7 @@ pub fn above(own: &Path) -> Option<PathBuf> {
 /// Has the groups below `runs` get the controllers that limits need, as far as `base`, which is ours,
 /// has them. Returns the limits that can be enforced then. `daemon` tells two of us apart.
 pub fn hand_on(base: &Path, runs: &Path, daemon: &str) -> BTreeSet<Limit> {
-    let there = held::enforceable(base, "cgroup.controllers");
+    let there = limits_in(&base.join("cgroup.controllers"));
     let controllers: BTreeSet<&str> = there.iter().map(|limit| limit.controller()).collect();
     for controller in controllers {
         let mut handed = enable(base, controller);
@@ -38,7 +38,7 @@ pub fn hand_on(base: &Path, runs: &Path, daemon: &str) -> BTreeSet<Limit> {
             tracing::debug!("the controller {controller} cannot be handed on: {error}");
         }
     }
-    held::enforceable(runs, "cgroup.subtree_control")
+    limits_in(&runs.join("cgroup.subtree_control"))
 }
 
 fn enable(group: &Path, controller: &str) -> io::Result<()> {

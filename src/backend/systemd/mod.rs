@@ -53,6 +53,7 @@ use crate::core::event::Whom;
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
+use crate::sys::controllers::limits_in;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
@@ -194,7 +195,7 @@ async fn enforceable(manager: &Manager) -> BTreeSet<Limit> {
     let group = manager.own::<String>("ControlGroup").await.unwrap_or_default();
     let group = if group.is_empty() { "/" } else { &group };
     let directory = directory_of(group);
-    directory.map(|path| held::enforceable(&path, "cgroup.controllers")).unwrap_or_default()
+    directory.map(|path| limits_in(&path.join("cgroup.controllers"))).unwrap_or_default()
 }
 
 /// The service that this process is in, by its control group.
