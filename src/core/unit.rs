@@ -243,6 +243,10 @@ impl Sandbox {
                 if cwd != "/" {
                     all.insert("ReadWritePaths".to_owned(), vec![cwd.to_owned()]);
                 }
+                // It would not find its directory in a new and empty one.
+                if ["/tmp/", "/var/tmp/"].iter().any(|tmp| format!("{cwd}/").starts_with(tmp)) {
+                    all.remove("PrivateTmp");
+                }
                 all
             }
         }
@@ -285,6 +289,9 @@ mod tests {
         let strict = Sandbox::Strict.properties("/srv");
         assert_eq!(strict["ProtectSystem"], ["strict"]);
         assert_eq!(strict["ReadWritePaths"], ["/srv"]);
+        assert!(strict.contains_key("PrivateTmp"));
         assert!(!Sandbox::Strict.properties("/").contains_key("ReadWritePaths"));
+        assert!(!Sandbox::Strict.properties("/tmp/x").contains_key("PrivateTmp"));
+        assert!(!Sandbox::Strict.properties("/var/tmp").contains_key("PrivateTmp"));
     }
 }
