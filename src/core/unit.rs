@@ -225,8 +225,27 @@ pub fn read(name: &str, words: &[String]) -> Result<Vec<(&'static str, Value)>, 
 }
 
 impl Sandbox {
-    /// What it is made of: properties with their words, by name. `cwd` is the directory of the
-    /// process.
+    /// What it is made of for units of a user's manager: properties with their words, by name. `cwd`
+    /// is the directory of the process.
+    #[must_use]
+    pub fn properties_of_user(self, cwd: &str) -> UnitProperties {
+        let mut all = self.properties(cwd);
+        all.retain(|name, _| !table::OF_ROOT.contains(&name.as_str()));
+        match self {
+            Sandbox::None => {}
+            // Nothing but files that he cannot write anyway would need a view of files of its own.
+            Sandbox::Default => {
+                all.remove("ProtectSystem");
+            }
+            // He may have another view of files only where he seems to be root.
+            Sandbox::Strict => {
+                all.insert("PrivateUsers".to_owned(), vec!["yes".to_owned()]);
+            }
+        }
+        all
+    }
+
+    /// The same for units of the system's manager.
     #[must_use]
     pub fn properties(self, cwd: &str) -> UnitProperties {
         let words = |list: &[(&str, &str)]| -> UnitProperties {

@@ -5,7 +5,7 @@ use super::unit::Properties;
 use crate::config::load::Mode;
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::ExecSpec;
-use crate::core::unit::{self, Part, Sandbox, UnitProperties, Value};
+use crate::core::unit::{self, Part, UnitProperties, Value};
 use std::collections::HashMap;
 use zbus::{OwnedVariant, Variant};
 
@@ -73,11 +73,10 @@ pub(super) fn missing(found: &Limits, wanted: &Limits) -> Properties {
 
 /// The sandbox and the properties of a process, for its own unit or for one of a command beside it.
 pub(super) fn properties(exec: &ExecSpec, cwd: &str, mode: Mode, is_beside: bool) -> Properties {
-    let mut all: UnitProperties = exec.sandbox.properties(cwd);
-    if exec.sandbox != Sandbox::None && mode == Mode::User {
-        // A user may take away what is his only where he seems to be root.
-        all.insert("PrivateUsers".to_owned(), vec!["yes".to_owned()]);
-    }
+    let mut all: UnitProperties = match mode {
+        Mode::System => exec.sandbox.properties(cwd),
+        Mode::User => exec.sandbox.properties_of_user(cwd),
+    };
     let own = exec.unit.iter().map(|(name, words)| (name.clone(), words.clone()));
     all.extend(own);
     if is_beside {
@@ -111,6 +110,7 @@ mod tests {
     use super::*;
     use crate::core::ids::ProcessId;
     use crate::core::spec::{Command, ProcessSpec};
+    use crate::core::unit::Sandbox;
     use std::sync::Arc;
 
     fn shown(properties: &Properties) -> Vec<String> {
@@ -158,7 +158,8 @@ mod tests {
         assert!(beside.iter().any(|one| one.starts_with("ProtectSystem=")));
         assert!(!beside.iter().any(|one| one.starts_with("RuntimeDirectory=")), "{beside:#?}");
         let users = shown(&properties(&exec, "/srv", Mode::User, true));
-        assert!(users.iter().any(|one| one == "PrivateUsers=true"));
+        assert!(users.iter().any(|one| one == "NoNewPrivileges=true"), "{users:#?}");
+        assert!(!users.iter().any(|one| one.starts_with("ProtectClock")), "{users:#?}");
     }
 
     #[test]

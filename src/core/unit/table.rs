@@ -201,6 +201,19 @@ pub(super) static DEFAULT: &[(&str, &str)] = &[
     ("SystemCallArchitectures", "native"),
 ];
 
+/// What takes nothing from somebody who is not root, but takes systemd rights that a user's manager
+/// does not have.
+pub(super) static OF_ROOT: &[&str] = &[
+    "CapabilityBoundingSet",
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+];
+
 /// What `strict` has besides. Code that is made at run time stays possible (no
 /// `MemoryDenyWriteExecute`): most languages of servers need it.
 pub(super) static STRICT: &[(&str, &str)] = &[
