@@ -115,10 +115,10 @@ pub struct ExecSpec {
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
     /// What of the machine it may see and do, where systemd runs it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub sandbox: Sandbox,
     /// Properties of its unit, where systemd runs it; their words, by name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unit: Arc<UnitProperties>,
 }
 
@@ -328,8 +328,13 @@ pub struct ProcessSpec {
     /// Its final end ends the supervisor, with its exit code.
     pub essential: bool,
     /// What all of a run may use together.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
+}
+
+/// What most processes do not have is not written down of each.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ProcessSpec {
