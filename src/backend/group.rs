@@ -1,15 +1,16 @@
 //! A control group (version 2, cgroups(7)) that is watched: whether anything is in it, and what that
 //! uses. Whose group it is, and who may change it, is the business of each backend.
 
-use super::held::was_out_of_memory;
+use super::held::{memory_in_use, was_out_of_memory};
 use futures_util::StreamExt;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 type Listeners = Arc<Mutex<Known>>;
@@ -31,6 +32,10 @@ struct Known {
 struct Memory {
     path: PathBuf,
     was_out: AtomicBool,
+    /// Of how much use somebody wants to hear; 0: of none.
+    most: AtomicU64,
+    /// It may be more.
+    changed: Notify,
 }
 
 impl Memory {
@@ -38,6 +43,18 @@ impl Memory {
         if was_out_of_memory(&self.path) {
             self.was_out.store(true, Ordering::Relaxed);
         }
+        if self.most.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// How much is used, where that is as much as somebody wants to hear of.
+    fn excess(&self) -> Option<u64> {
+        /// The kernel slows it down before it is quite there.
+        const NEARLY: u64 = 64;
+        let most = self.most.load(Ordering::Relaxed);
+        let enough = most - most / NEARLY;
+        memory_in_use(&self.path).filter(|used| most > 0 && *used >= enough)
     }
 }
 
@@ -88,7 +105,12 @@ impl GroupEvents {
         // Without that controller there is no such file.
         let events = watches.add(path.join("memory.events"), WatchMask::MODIFY).ok();
         let memory = events.map(|watch| {
-            let memory = Memory { path: path.clone(), was_out: AtomicBool::new(false) };
+            let memory = Memory {
+                path: path.clone(),
+                was_out: AtomicBool::new(false),
+                most: AtomicU64::new(0),
+                changed: Notify::new(),
+            };
             (watch, Arc::new(memory))
         });
         let mut known = lock(&self.listeners);
@@ -148,6 +170,33 @@ impl Watched {
             memory.look();
             memory.was_out.load(Ordering::Relaxed)
         })
+    }
+
+    /// Has [`Watched::outgrown`] return when so many bytes of memory are used; None: never. The kernel
+    /// must have been told to tell of that (`memory.high`).
+    pub fn alert_above(&self, most: Option<u64>) {
+        if let Some((_, memory)) = &self.memory {
+            memory.most.store(most.unwrap_or(0), Ordering::Relaxed);
+            memory.changed.notify_one();
+        }
+    }
+
+    /// Returns how much memory is used, once, when that is as much as was asked for. One waiter at a
+    /// time.
+    pub async fn outgrown(&self) -> u64 {
+        /// What the kernel holds at its limit it tells of all the time.
+        const PAUSE: Duration = Duration::from_secs(1);
+        let Some((_, memory)) = &self.memory else { return std::future::pending().await };
+        loop {
+            memory.changed.notified().await;
+            if let Some(used) = memory.excess() {
+                memory.most.store(0, Ordering::Relaxed);
+                return used;
+            }
+            if memory.most.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 
     /// The processes in it and below it.

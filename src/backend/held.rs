@@ -23,6 +23,7 @@ fn holds(directory: &Path, limits: &Limits, limit: Limit) -> bool {
     match limit {
         Limit::Memory => at_most(first, limits.memory),
         Limit::MemoryHigh => at_most(first, limits.memory_high),
+        Limit::MaxMemoryRestart => at_most(first, limits.max_memory_restart),
         Limit::Tasks => at_most(first, limits.tasks),
         Limit::Cpu => {
             let period = numbers.next().flatten().filter(|period| *period > 0);
@@ -42,7 +43,8 @@ fn at_most(is: Option<u64>, limit: Option<u64>) -> bool {
 pub fn file(limit: Limit) -> &'static str {
     match limit {
         Limit::Memory => "memory.max",
-        Limit::MemoryHigh => "memory.high",
+        // The kernel tells when it is more.
+        Limit::MemoryHigh | Limit::MaxMemoryRestart => "memory.high",
         Limit::Cpu => "cpu.max",
         Limit::Tasks => "pids.max",
     }
@@ -55,7 +57,7 @@ pub fn content(limits: &Limits, limit: Limit) -> String {
     const PERIOD: u64 = 100_000;
     let number = match limit {
         Limit::Memory => limits.memory,
-        Limit::MemoryHigh => limits.memory_high,
+        Limit::MemoryHigh | Limit::MaxMemoryRestart => limits.high(),
         Limit::Tasks => limits.tasks,
         Limit::Cpu => limits.cpu.map(|thousandths| u64::from(thousandths) * PERIOD / 1_000),
     };
@@ -67,7 +69,7 @@ pub fn content(limits: &Limits, limit: Limit) -> String {
 pub fn complain(instance: &InstanceId, directory: Option<&Path>, limits: &Limits) {
     let loose = unenforced(directory, limits);
     if !loose.is_empty() {
-        let names = loose.iter().map(|limit| format!("limits.{}", limit.key()));
+        let names = loose.iter().map(|limit| limit.full_key());
         let names = names.collect::<Vec<_>>().join(", ");
         tracing::warn!("{instance}: not enforced here: {names}");
     }
@@ -78,6 +80,23 @@ pub fn complain(instance: &InstanceId, directory: Option<&Path>, limits: &Limits
 pub fn told(status: ExitStatus, was_out_of_memory: impl FnOnce() -> bool) -> ExitStatus {
     let is_killed = matches!(status, ExitStatus::Signal { signal: Signal::KILL, .. });
     if is_killed && was_out_of_memory() { ExitStatus::OutOfMemory } else { status }
+}
+
+/// How much memory a group holds that cannot be taken back from it: without what it has of files,
+/// but with what is in memory alone, and with what was put into swap.
+#[must_use]
+pub fn memory_in_use(directory: &Path) -> Option<u64> {
+    let number = |name: &str| -> Option<u64> {
+        fs::read_to_string(directory.join(name)).ok()?.trim().parse().ok()
+    };
+    let stat = fs::read_to_string(directory.join("memory.stat")).ok()?;
+    let line = |key: &str| -> u64 {
+        let line = stat.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+    };
+    let files = line("file ").saturating_sub(line("shmem "));
+    let swap = number("memory.swap.current").unwrap_or(0);
+    Some(number("memory.current")?.saturating_sub(files) + swap)
 }
 
 /// Whether the kernel has killed something in this group for want of memory.
@@ -103,8 +122,8 @@ mod tests {
 
     #[test]
     fn a_limit_holds_where_the_kernel_has_it() {
-        let limits =
-            Limits { memory: Some(10_000), memory_high: None, cpu: Some(1_500), tasks: Some(9) };
+        let (memory, cpu, tasks) = (Some(10_000), Some(1_500), Some(9));
+        let limits = Limits { memory, cpu, tasks, ..Limits::default() };
         assert_eq!(content(&limits, Limit::Cpu), "150000 100000");
         let files = [Limit::Memory, Limit::Cpu, Limit::Tasks];
         let files = files.map(|limit| (file(limit), content(&limits, limit)));
@@ -117,6 +136,16 @@ mod tests {
         assert_eq!(unenforced(Some(more.path()), &limits), all);
         assert_eq!(unenforced(None, &limits), all);
         assert_eq!(unenforced(None, &Limits::default()), []);
+    }
+
+    #[test]
+    fn what_can_be_read_again_is_not_in_use() {
+        let stat = "anon 50\nfile 40\nkernel 10\nshmem 5\n";
+        let files = [("memory.current", "100\n"), ("memory.stat", stat)];
+        assert_eq!(memory_in_use(group(&files).path()), Some(65));
+        let more = [files[0], files[1], ("memory.swap.current", "7\n")];
+        assert_eq!(memory_in_use(group(&more).path()), Some(72));
+        assert_eq!(memory_in_use(group(&[]).path()), None);
     }
 
     #[test]

@@ -309,6 +309,11 @@ impl ProcessObject {
     }
 
     #[zbus(property)]
+    async fn max_memory_restart(&self) -> Result<u64> {
+        Ok(self.view()?.spec.limits.max_memory_restart.unwrap_or(UNKNOWN))
+    }
+
+    #[zbus(property)]
     async fn tasks_max(&self) -> Result<u64> {
         Ok(self.view()?.spec.limits.tasks.unwrap_or(UNKNOWN))
     }

@@ -167,6 +167,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "MemoryMax" Value |v, _| v.spec.limits.memory.unwrap_or(UNKNOWN);
     "MemoryHigh" Value |v, _| v.spec.limits.memory_high.unwrap_or(UNKNOWN);
     "CPUQuotaPerSecUSec" Value |v, _| quota(v);
+    "MaxMemoryRestart" Value |v, _| v.spec.limits.max_memory_restart.unwrap_or(UNKNOWN);
     "TasksMax" Value |v, _| v.spec.limits.tasks.unwrap_or(UNKNOWN);
     "Unit" Value |_, _| "";
     "WaitingFor" Value |v, _| waiting_for(v);
@@ -241,6 +242,7 @@ pub fn result(view: &InstanceView) -> &'static str {
         Some(RunEnd::NotSpawned(_)) => "spawn-failed",
         Some(RunEnd::StartTimedOut) => "timeout",
         Some(RunEnd::Unhealthy(_)) => "unhealthy",
+        Some(RunEnd::Outgrown(_)) => "max-memory",
         Some(RunEnd::Asked(_)) => "stopped",
         Some(RunEnd::Exited(status)) => match status {
             ExitStatus::Code(code) if view.spec.restart.success_exit_codes.contains(code) => {

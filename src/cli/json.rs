@@ -51,6 +51,7 @@ pub fn process(status: &ProcessStatus, shown: &str) -> Value {
             "memory_high": status.limits.memory_high,
             "cpu": status.limits.cpu,
             "tasks": status.limits.tasks,
+            "max_memory_restart": status.limits.max_memory_restart,
         },
         "limits_enforced": status.limits.unenforced.is_empty(),
         "unenforced_limits": status.limits.unenforced,

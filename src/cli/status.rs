@@ -130,6 +130,7 @@ fn limits(limits: &Limits, dash: &str) -> String {
         ("memoryHigh", limits.memory_high.map(human::bytes)),
         ("cpu", limits.cpu.map(|processors| processors.to_string())),
         ("tasks", limits.tasks.map(|tasks| tasks.to_string())),
+        ("maxMemoryRestart", limits.max_memory_restart.map(human::bytes)),
     ];
     let shown = values.into_iter().filter_map(|(key, value)| {
         let is_loose = limits.unenforced.iter().any(|loose| loose == key);

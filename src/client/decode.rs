@@ -105,6 +105,7 @@ pub fn process(id: String, mut dict: Dict, now: Duration) -> ProcessStatus {
             memory_high: known(d, "MemoryHigh"),
             cpu: known(d, "CPUQuotaPerSecUSec").map(|micros| micros as f64 / 1e6),
             tasks: known(d, "TasksMax"),
+            max_memory_restart: known(d, "MaxMemoryRestart"),
             unenforced: texts(d, "UnenforcedLimits"),
         },
         control_group: text(d, "ControlGroup"),

@@ -321,6 +321,10 @@ pub trait Process {
     #[zbus(property, name = "CPUQuotaPerSecUSec")]
     fn cpu_quota(&self) -> zbus::Result<u64>;
 
+    /// Bytes of memory above which it gets a new run.
+    #[zbus(property)]
+    fn max_memory_restart(&self) -> zbus::Result<u64>;
+
     /// Its limit of processes and threads.
     #[zbus(property)]
     fn tasks_max(&self) -> zbus::Result<u64>;

@@ -86,6 +86,8 @@ pub struct Limits {
     pub cpu: Option<f64>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+    /// Bytes of memory above which it gets a new run.
+    pub max_memory_restart: Option<u64>,
     /// Those that do not hold for its run, by their keys in the file.
     pub unenforced: Vec<String>,
 }

@@ -54,7 +54,7 @@ impl Able {
         if lacking.is_empty() {
             return None;
         }
-        let keys = lacking.iter().map(|limit| format!("`limits.{}`", limit.key()));
+        let keys = lacking.iter().map(|limit| format!("`{}`", limit.full_key()));
         let keys = keys.collect::<Vec<_>>().join(", ");
         let controllers: BTreeSet<&str> = lacking.iter().map(|limit| limit.controller()).collect();
         let controllers = controllers.into_iter().collect::<Vec<_>>().join(", ");

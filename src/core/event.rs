@@ -51,6 +51,15 @@ pub enum Event {
         /// Which run of it.
         run: Run,
     },
+    /// A run uses more memory than it may have before it gets a new one.
+    Outgrown {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// Bytes.
+        used: u64,
+    },
     /// A check has an answer.
     Probed {
         /// Which instance.

@@ -135,6 +135,8 @@ pub const FIELDS: &[Field] = fields! {
         => s.exec.log_rotation.map(|r| r.max_files.to_string());
     "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
     "essential" Live |s| s.essential => Some(s.essential.to_string());
+    "maxMemoryRestart" Live |s| s.limits.max_memory_restart
+        => s.limits.text(Limit::MaxMemoryRestart);
     "sandbox" Restart |s| s.exec.sandbox => Some(word(&s.exec.sandbox));
     "systemd" Restart |s| &s.exec.unit => unit(&s.exec.unit);
 };

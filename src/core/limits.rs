@@ -15,6 +15,8 @@ pub struct Limits {
     pub cpu: Option<u32>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+    /// Bytes of memory above which it gets a new run. The key is `maxMemoryRestart`, beside `limits`.
+    pub max_memory_restart: Option<u64>,
 }
 
 /// One of the limits.
@@ -29,13 +31,16 @@ pub enum Limit {
     Cpu,
     /// [`Limits::tasks`].
     Tasks,
+    /// [`Limits::max_memory_restart`].
+    MaxMemoryRestart,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 4] = [Limit::Memory, Limit::MemoryHigh, Limit::Cpu, Limit::Tasks];
+    pub const ALL: [Limit; 5] =
+        [Limit::Memory, Limit::MemoryHigh, Limit::Cpu, Limit::Tasks, Limit::MaxMemoryRestart];
 
-    /// Its key in `limits`.
+    /// Its key, as the section that it is in has it.
     #[must_use]
     pub fn key(self) -> &'static str {
         match self {
@@ -43,6 +48,16 @@ impl Limit {
             Limit::MemoryHigh => "memoryHigh",
             Limit::Cpu => "cpu",
             Limit::Tasks => "tasks",
+            Limit::MaxMemoryRestart => "maxMemoryRestart",
+        }
+    }
+
+    /// Its key, as a process has it.
+    #[must_use]
+    pub fn full_key(self) -> String {
+        match self {
+            Limit::MaxMemoryRestart => self.key().to_owned(),
+            _ => format!("limits.{}", self.key()),
         }
     }
 
@@ -50,7 +65,7 @@ impl Limit {
     #[must_use]
     pub fn controller(self) -> &'static str {
         match self {
-            Limit::Memory | Limit::MemoryHigh => "memory",
+            Limit::Memory | Limit::MemoryHigh | Limit::MaxMemoryRestart => "memory",
             Limit::Cpu => "cpu",
             Limit::Tasks => "pids",
         }
@@ -66,6 +81,7 @@ impl Limits {
             Limit::MemoryHigh => self.memory_high.map(crate::text::size),
             Limit::Cpu => self.cpu.map(|thousandths| processors(thousandths).to_string()),
             Limit::Tasks => self.tasks.map(|tasks| tasks.to_string()),
+            Limit::MaxMemoryRestart => self.max_memory_restart.map(crate::text::size),
         }
     }
 
@@ -76,7 +92,16 @@ impl Limits {
             Limit::MemoryHigh => self.memory_high.is_some(),
             Limit::Cpu => self.cpu.is_some(),
             Limit::Tasks => self.tasks.is_some(),
+            Limit::MaxMemoryRestart => self.max_memory_restart.is_some(),
         })
+    }
+
+    /// Bytes of memory above which the kernel is to do something about it: to slow it down, and to
+    /// tell of it.
+    #[must_use]
+    pub fn high(&self) -> Option<u64> {
+        let both = [self.memory_high, self.max_memory_restart];
+        both.into_iter().flatten().min()
     }
 }
 
@@ -94,7 +119,7 @@ mod tests {
     fn a_limit_is_told_as_the_file_has_it() {
         let limits = Limits { memory: Some(512 << 20), cpu: Some(1500), ..Limits::default() };
         let texts = Limit::ALL.map(|limit| limits.text(limit));
-        assert_eq!(texts, [Some("512M".into()), None, Some("1.5".into()), None]);
+        assert_eq!(texts, [Some("512M".into()), None, Some("1.5".into()), None, None]);
         let keys: Vec<&str> = limits.given().map(Limit::key).collect();
         assert_eq!(keys, ["memory", "cpu"]);
         let whole = Limits { cpu: Some(2000), ..Limits::default() };

@@ -371,6 +371,7 @@ fn limits_sandbox_and_properties() {
     let text = "processes:
   a:
     command: x
+    maxMemoryRestart: 450M
     limits: {memory: 512M, memoryHigh: 400M, cpu: 1.5, tasks: 200, files: 64}
     sandbox: strict
     systemd:
@@ -389,6 +390,7 @@ fn limits_sandbox_and_properties() {
         memory_high: Some(400 << 20),
         cpu: Some(1_500),
         tasks: Some(200),
+        max_memory_restart: Some(450 << 20),
     };
     assert_eq!((&a.limits, a.exec.max_files), (&limits, Some(64)));
     assert_eq!(a.exec.sandbox, Sandbox::Strict);

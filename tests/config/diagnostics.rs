@@ -540,7 +540,6 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("maxMemoryRestart: 400M", "maxMemoryRestart"),
         ("sockets: {http: '127.0.0.1:3000'}", "sockets"),
         ("reload: {signal: SIGHUP}", "reload"),
         ("watch: {paths: [dist]}", "watch"),

@@ -6,9 +6,9 @@
 use crate::supervisor::*;
 use crate::world::*;
 use provost::backend::CommandEnd;
-use provost::core::event::{Event, ExitStatus};
+use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::limits::{Limit, Limits};
-use provost::core::spec::{ProcessSpec, Rendered};
+use provost::core::spec::{ProcessSpec, Rendered, Signal};
 use provost::core::unit::{PROPERTIES, Sandbox};
 use provost::sys::controllers;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,7 @@ pub async fn limits_hold_and_change_under_a_run(mut world: World) {
         memory_high: Some(400 << 20),
         cpu: Some(1_500),
         tasks: Some(77),
+        max_memory_restart: None,
     };
     let run = world.start(limited(program("sleep", &["1000"]), &first));
     let pid = world.spawned().await;
@@ -68,7 +69,9 @@ pub async fn limits_hold_and_change_under_a_run(mut world: World) {
     if let Some(unit) = &unit {
         assert_eq!(shown(unit), ["536870912", "419430400", "1.500000s", "77"].map(str::to_owned));
     }
-    let second = Limits { memory: None, memory_high: Some(100 << 20), cpu: Some(250), tasks: None };
+    // What restarts it is told by the kernel as what slows it down.
+    let second =
+        Limits { max_memory_restart: Some(100 << 20), cpu: Some(250), ..Limits::default() };
     let spec = Arc::new(limited(program("sleep", &["1000"]), &second));
     world.backend.limit(&instance(), run, &spec);
     until(loose(&world, &second), || world.backend.unenforced(&instance(), run, &second)).await;
@@ -150,6 +153,35 @@ pub async fn what_needs_too_much_memory_is_told_as_such(mut world: World) {
     let run = world.start(limited(program("sleep", &["1000"]), &limits));
     world.spawned().await;
     world.end(run).await;
+}
+
+/// Without anybody asking how much it is.
+pub async fn what_outgrows_its_memory_is_told(mut world: World) {
+    let limits = Limits { max_memory_restart: Some(48 << 20), ..Limits::default() };
+    if !loose(&world, &limits).is_empty() {
+        eprintln!("not seen here: nothing tells of memory");
+        return;
+    }
+    let up = world.pipe("up");
+    let line = format!(
+        "open F, q(>), q({up}); print F qq(up\\n); close F; \
+         $SIG{{USR1}} = sub {{ $all .= q(x) x (1 << 20) for 1..64; }}; \
+         $SIG{{TERM}} = sub {{ exit 7 }}; sleep 1 while 1"
+    );
+    let run = world.start(limited(program("perl", &["-e", &line]), &limits));
+    world.spawned().await;
+    world.line("up").await;
+    world.backend.signal(&instance(), run, Signal(10), Whom::Main);
+    match world.event().await {
+        Event::Outgrown { run: of, used, .. } => {
+            assert_eq!(of, run);
+            assert!(used >= 47 << 20, "{used}");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.terminate(run);
+    assert_eq!(world.exited().await, ExitStatus::Code(7));
+    world.emptied().await;
 }
 
 fn has_units(world: &World) -> bool {

@@ -33,6 +33,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("pidFile", "run/api.pid"),
             ("essential", "true"),
             ("tags", "[web]"),
+            ("maxMemoryRestart", "400M"),
             ("sandbox", "strict"),
             ("systemd", "{ ProtectHome: tmpfs }"),
         ],

@@ -182,6 +182,7 @@ impl Cgroup {
     /// # Errors
     /// What the kernel says to the first of them that it refuses.
     pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        self.watched.alert_above(limits.max_memory_restart);
         let mut result = Ok(());
         for limit in Limit::ALL {
             let file = self.watched.path().join(held::file(limit));
@@ -191,6 +192,17 @@ impl Cgroup {
             }
         }
         result
+    }
+
+    /// Returns how much memory is used, when that is above the limit for a new run.
+    pub async fn outgrown(&self) -> u64 {
+        self.watched.outgrown().await
+    }
+
+    /// Has it not slowed down any more for the memory that it uses: it is to end.
+    pub fn relieve(&self) {
+        // Where that cannot be, it ends slowly.
+        let _ = fs::write(self.watched.path().join("memory.high"), "max");
     }
 
     /// Whether the kernel has killed something in it for want of memory.

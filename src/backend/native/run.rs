@@ -8,7 +8,7 @@ use super::reaper::Exit;
 use super::sink::LAST_LINES;
 use super::tree::Tree;
 use super::{Inner, lock};
-use crate::backend::held;
+use crate::backend::{Facts, held};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::limits::Limits;
@@ -251,6 +251,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
         }
     }
     // The table that holds the other end outlives all runs.
+    let exit = watched(&handle, &tree, &inner.facts, exit);
     let status = exit.await.unwrap_or(ExitStatus::Unknown);
     let status = handle.told(status, &tree);
     lock(&handle.state).phase = Phase::Left(tree.clone());
@@ -294,7 +295,8 @@ pub(super) async fn live_on(
             // Where the machine knows that already it changes nothing.
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
-        status = handle.told(ended(&pidfd, &record).await, &tree);
+        let ended = watched(&handle, &tree, &inner.facts, ended(&pidfd, &record)).await;
+        status = handle.told(ended, &tree);
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
     report(Event::Exited { instance: instance.clone(), run, status });
@@ -413,6 +415,27 @@ async fn start(
     }
     let child = Child { pidfd: waiting.pidfd, tree };
     Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file, logged })
+}
+
+/// Waits for the end of a main process, and reports meanwhile that the run uses too much memory.
+async fn watched<T>(
+    handle: &Handle,
+    tree: &Tree,
+    facts: &Facts,
+    end: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut end => return end,
+            used = tree.outgrown() => {
+                let (instance, run) = (handle.instance.clone(), handle.run);
+                tree.relieve();
+                let _ = facts.send(Event::Outgrown { instance, run, used });
+            }
+        }
+    }
 }
 
 /// Holds a run to limits, and says which of them do not hold.

@@ -132,6 +132,22 @@ impl Tree {
         }
     }
 
+    /// Returns how much memory is used, when that is above the limit for a new run; never where nobody
+    /// tells. One waiter at a time.
+    pub async fn outgrown(&self) -> u64 {
+        match self {
+            Tree::Cgroup(group) => group.outgrown().await,
+            Tree::Marked(..) => std::future::pending().await,
+        }
+    }
+
+    /// Has it not slowed down any more for the memory that it uses.
+    pub fn relieve(&self) {
+        if let Tree::Cgroup(group) = self {
+            group.relieve();
+        }
+    }
+
     /// Whether the kernel has killed something of it for want of memory, as far as that is told.
     #[must_use]
     pub fn was_out_of_memory(&self) -> bool {

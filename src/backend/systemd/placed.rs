@@ -245,6 +245,18 @@ impl Placed {
         self.limits = limits;
     }
 
+    /// Has it told when it uses more memory than it may before it gets a new run.
+    pub(super) fn alert(&self, handle: &Handle) {
+        if let Some(group) = handle.group() {
+            group.alert_above(self.limits.max_memory_restart);
+        }
+    }
+
+    /// Has it not slowed down any more for the memory that it uses: it is to end.
+    pub(super) async fn relieve(&self, manager: &Manager) {
+        self.set(manager, &resources::relief()).await;
+    }
+
     pub(super) async fn set(&self, manager: &Manager, properties: &Properties) {
         if properties.is_empty() {
             return;

@@ -15,10 +15,13 @@ const INFINITY: u64 = u64::MAX;
 /// Thousandths of a processor are so many microseconds a second.
 const MICROSECONDS: u64 = 1_000;
 
+/// Those that are properties; what restarts a run is in one of them.
+const OF_UNITS: [Limit; 4] = [Limit::Memory, Limit::MemoryHigh, Limit::Cpu, Limit::Tasks];
+
 fn name(limit: Limit) -> &'static str {
     match limit {
         Limit::Memory => "MemoryMax",
-        Limit::MemoryHigh => "MemoryHigh",
+        Limit::MemoryHigh | Limit::MaxMemoryRestart => "MemoryHigh",
         Limit::Cpu => "CPUQuotaPerSecUSec",
         Limit::Tasks => "TasksMax",
     }
@@ -27,7 +30,7 @@ fn name(limit: Limit) -> &'static str {
 fn value(limits: &Limits, limit: Limit) -> Option<u64> {
     match limit {
         Limit::Memory => limits.memory,
-        Limit::MemoryHigh => limits.memory_high,
+        Limit::MemoryHigh | Limit::MaxMemoryRestart => limits.high(),
         Limit::Cpu => limits.cpu.map(|thousandths| u64::from(thousandths) * MICROSECONDS),
         Limit::Tasks => limits.tasks,
     }
@@ -35,19 +38,24 @@ fn value(limits: &Limits, limit: Limit) -> Option<u64> {
 
 /// The limits of a new unit. What the file does not limit is left to systemd.
 pub(super) fn limits(limits: &Limits) -> Properties {
-    let given = limits.given();
+    let given = OF_UNITS.into_iter();
     given.filter_map(|limit| Some((name(limit), value(limits, limit)?.into()))).collect()
 }
 
 /// What makes of a unit with one set of limits one with another. `tasks` is what systemd gives a unit
 /// that has no limit of tasks of its own.
 pub(super) fn change(old: &Limits, new: &Limits, tasks: u64) -> Properties {
-    let differing = Limit::ALL.into_iter().filter(|limit| value(old, *limit) != value(new, *limit));
+    let differing = OF_UNITS.into_iter().filter(|limit| value(old, *limit) != value(new, *limit));
     let told = differing.map(|limit| {
         let none = if limit == Limit::Tasks { tasks } else { INFINITY };
         (name(limit), value(new, limit).unwrap_or(none).into())
     });
     told.collect()
+}
+
+/// What lets a unit have its memory until it ends.
+pub(super) fn relief() -> Properties {
+    vec![(name(Limit::MemoryHigh), INFINITY.into())]
 }
 
 /// The limits that a unit has.
@@ -61,13 +69,15 @@ pub(super) fn observed(service: &HashMap<String, OwnedVariant>) -> Limits {
         memory_high: number(Limit::MemoryHigh),
         cpu: number(Limit::Cpu).and_then(|micros| u32::try_from(micros / MICROSECONDS).ok()),
         tasks: number(Limit::Tasks),
+        max_memory_restart: None,
     }
 }
 
 /// What of its limits a unit that was found does not have: as for a change from what it has, but
 /// that what the file does not limit is left as it is.
 pub(super) fn missing(found: &Limits, wanted: &Limits) -> Properties {
-    let differing = wanted.given().filter(|limit| value(found, *limit) != value(wanted, *limit));
+    let differing =
+        OF_UNITS.into_iter().filter(|limit| value(found, *limit) != value(wanted, *limit));
     differing.filter_map(|limit| Some((name(limit), value(wanted, limit)?.into()))).collect()
 }
 

@@ -351,10 +351,12 @@ pub(super) async fn follow(
     let (instance, run) = (handle.instance.clone(), handle.run);
     let (mut has_exited, mut is_killing, mut is_gone) = (false, false, false);
     let mut limits = handle.limits();
+    placed.alert(handle);
     loop {
         let wanted = limits.borrow_and_update().clone();
         if wanted != placed.limits {
             placed.hold(manager, wanted).await;
+            placed.alert(handle);
         }
         let status = placed.status().or(is_gone.then_some(ExitStatus::Unknown));
         if let Some(status) = status.filter(|_| !has_exited) {
@@ -384,6 +386,10 @@ pub(super) async fn follow(
                 placed.obey(manager, order, has_exited).await;
             }
             Ok(()) = limits.changed() => {}
+            used = outgrown(group.as_deref()), if !has_exited => {
+                placed.relieve(manager).await;
+                inner.report(Event::Outgrown { instance: instance.clone(), run, used });
+            }
             () = emptied(group.as_deref()), if has_exited => break,
             () = tokio::time::sleep(KILL_AGAIN), if is_killing => {
                 placed.obey(manager, Order::Kill, has_exited).await;
@@ -409,6 +415,13 @@ pub(super) async fn follow(
 async fn emptied(group: Option<&Watched>) {
     if let Some(group) = group {
         group.emptied().await;
+    }
+}
+
+async fn outgrown(group: Option<&Watched>) -> u64 {
+    match group {
+        Some(group) => group.outgrown().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,7 +14,8 @@ use std::sync::Arc;
 impl<'s> File<'_, 's> {
     /// The limits of a run, and that of open files.
     pub(super) fn limits(&mut self, fields: &Fields<'_, 's>) -> (Limits, Option<u64>) {
-        let mut limits = Limits::default();
+        let max_memory_restart = fields.get("maxMemoryRestart").and_then(|field| self.size(field));
+        let mut limits = Limits { max_memory_restart, ..Limits::default() };
         let Some(field) = fields.get("limits") else { return (limits, None) };
         let Some(fields) = self.fields(&field.value, &LIMITS, "`limits`") else {
             return (limits, None);

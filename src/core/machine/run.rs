@@ -427,6 +427,25 @@ impl Machine {
         }
     }
 
+    /// It uses more memory than it may before it gets a new run: it is ended, and the policy decides
+    /// what follows, since what does so at once each time must not be started without end.
+    pub(super) fn outgrown(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        used: u64,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        // The limit may have been raised since.
+        let is_above = inst.spec.limits.max_memory_restart.is_some();
+        if inst.current(run).is_none() || inst.is_going_down() || !is_above {
+            return;
+        }
+        self.begin_stop(id, RunEnd::Outgrown(used), None, StopReason::Outgrown(used), now, out);
+    }
+
     fn act_on_illness(
         &mut self,
         id: &InstanceId,

@@ -103,6 +103,9 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     }),
     ("pidFile", Consequence::Restart, "-", "/x.pid", |s| s.exec.pid_file = Some("/x.pid".into())),
     ("essential", Consequence::Live, "false", "true", |s| s.essential = true),
+    ("maxMemoryRestart", Consequence::Live, "-", "1G", |s| {
+        s.limits.max_memory_restart = Some(1 << 30);
+    }),
     ("sandbox", Consequence::Restart, "none", "strict", |s| s.exec.sandbox = Sandbox::Strict),
     ("systemd", Consequence::Restart, "-", "{ IOWeight: 50, PrivateTmp: yes }", |s| {
         let entries = [("PrivateTmp", "yes"), ("IOWeight", "50")];
@@ -212,7 +215,7 @@ fn no_field_of_a_spec_is_forgotten() {
         health,
         stop: StopSpec { signal: _, timeout: _ },
         essential: _,
-        limits: Limits { memory: _, memory_high: _, cpu: _, tasks: _ },
+        limits: Limits { memory: _, memory_high: _, cpu: _, tasks: _, max_memory_restart: _ },
     } = base();
     let HealthCheck {
         check: _,

@@ -115,6 +115,7 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         ..RestartPolicy::default()
     };
     spec.limits.tasks = dice.pick(&[None, None, Some(10), Some(20)]);
+    spec.limits.max_memory_restart = dice.pick(&[None, None, Some(4 << 20)]);
 }
 
 /// New edges: a random order decides who may depend on whom, so that there is no cycle.

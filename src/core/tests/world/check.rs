@@ -238,6 +238,7 @@ impl Model {
         let end = match (&run.why, run.exit) {
             (None, Some(status)) => RunEnd::Exited(status),
             (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
+            (Some(StopReason::Outgrown(used)), _) => RunEnd::Outgrown(*used),
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             _ => return None,
         };

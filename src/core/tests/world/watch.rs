@@ -365,7 +365,11 @@ impl Model {
             !run.goes_on()
                 && matches!(
                     run.why,
-                    None | Some(StopReason::Unhealthy(_) | StopReason::StartTimedOut)
+                    None | Some(
+                        StopReason::Unhealthy(_)
+                            | StopReason::Outgrown(_)
+                            | StopReason::StartTimedOut
+                    )
                 )
         };
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
@@ -504,6 +508,7 @@ impl Model {
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
             }
+            StopReason::Outgrown(_) => run.outgrown && run.spec.limits.max_memory_restart.is_some(),
             StopReason::StartTimedOut => run.overdue,
             StopReason::Leftovers => false,
             StopReason::Shutdown => self.ending,
