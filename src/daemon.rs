@@ -129,7 +129,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, remarks } = found;
+    let Found { mut restored, missing, trial, generations, remarks } = found;
     let notifier = Notifier::from_environment();
     let (names, stored) = stored_pidfds(listen::inherited());
     restored.there = backend.recover(kept_runs(&restored), stored).await;
@@ -139,7 +139,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             notifier.take_back(name);
         }
     }
-    let keeping = Keeping { store, restored, missing, remarks };
+    let keeping = Keeping { store, restored, missing, trial, generations, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };

@@ -18,6 +18,8 @@ pub enum Named {
     ConfigInvalid(String),
     /// Another generation is active than the caller expected.
     GenerationMismatch(String),
+    /// What the files say was tried and did not come up, or is held off since a rollback.
+    ConfigHeldOff(String),
     /// The file does not allow it to run.
     ProcessDisabled(String),
     /// It has no run.
@@ -97,6 +99,7 @@ impl From<DriverError> for Error {
             DriverError::Refused(refusal) => refusal.into(),
             DriverError::Invalid { rendered, .. } => Named::ConfigInvalid(rendered).into(),
             DriverError::GenerationMismatch { .. } => Named::GenerationMismatch(text).into(),
+            DriverError::HeldOff(_) => Named::ConfigHeldOff(text).into(),
             DriverError::EditRefused(_) => Named::ConfigEditRefused(text).into(),
             DriverError::NotAvailable(_) => Named::NotSupportedByBackend(text).into(),
             DriverError::Gone => Named::ShuttingDown(text).into(),
@@ -145,6 +148,7 @@ mod tests {
             (refused(Refusal::ShuttingDown), "ShuttingDown"),
             (DriverError::Gone, "ShuttingDown"),
             (DriverError::GenerationMismatch { expected: 1, actual: 2 }, "GenerationMismatch"),
+            (DriverError::HeldOff("x".into()), "ConfigHeldOff"),
             (DriverError::EditRefused("x".into()), "ConfigEditRefused"),
             (DriverError::NotAvailable("x".into()), "NotSupportedByBackend"),
         ] {

@@ -454,6 +454,11 @@ impl ManagerObject {
     }
 
     #[zbus(property)]
+    async fn config_detail(&self) -> String {
+        self.view().config_detail.clone()
+    }
+
+    #[zbus(property)]
     async fn config_generation(&self) -> u64 {
         self.view().summary.generation.0
     }

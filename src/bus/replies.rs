@@ -108,7 +108,11 @@ pub fn reload_info(outcome: &ReloadOutcome) -> Dict {
         ("job", Variant::from(job)),
         ("trigger", text::trigger(&outcome.trigger).into()),
         ("timings", timings.into()),
+        ("why", outcome.why.clone().into()),
     ]);
+    if let Some(tried) = outcome.tried {
+        info.insert("tried", tried.0.into());
+    }
     let Some(report) = &outcome.report else { return info };
     for (key, kind) in [
         ("added", ChangeKind::Added),

@@ -116,6 +116,8 @@ pub fn reload(summary: &ReloadSummary) -> Value {
         "modified": summary.modified,
         "unchanged": summary.unchanged,
         "failed": summary.failed,
+        "tried": summary.tried,
+        "why": summary.why,
         "took_ms": millis(summary.took),
         "timings_ms": summary.timings.iter()
             .map(|(stage, took)| (stage.clone(), json!(millis(*took))))

@@ -73,6 +73,15 @@ async fn follow(
             screen.error(text.trim_end());
             Err(CliError::Failed("rejected: nothing was changed".to_owned()))
         }
+        Err(CliError::Client(ClientError::Refused { name, text })) if name == "ConfigHeldOff" => {
+            if screen.json() {
+                screen.value(&serde_json::json!({ "result": "held-off", "text": text }))?;
+            } else {
+                screen.error(&text);
+                screen.note("  provost reload --force  # tries it again");
+            }
+            Ok(Exit::RolledBack)
+        }
         Err(other) => Err(other),
     }
 }
@@ -80,6 +89,7 @@ async fn follow(
 async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -> Outcome {
     let exit = match summary.result.as_str() {
         "applied" | "unchanged" | "superseded" => Exit::Ok,
+        "rolled-back" | "rollback-incomplete" => Exit::RolledBack,
         _ => Exit::Failed,
     };
     if screen.json() {
@@ -93,6 +103,14 @@ async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -
     let names = Names::ask(client).await.unwrap_or_default();
     for line in lines(summary, &names, screen.style) {
         screen.line(line)?;
+    }
+    for why in &summary.why {
+        screen.line(screen.style.paint(Tone::Bad, format!("  {}", visible(why))))?;
+    }
+    if exit == Exit::RolledBack {
+        screen.note(format_args!(
+            "  the file on disk is not tried again until it changes, or: provost reload --force"
+        ));
     }
     for failed in &summary.failed {
         screen.note(format_args!("  provost why {}  # what happened", names.show(failed)));
@@ -112,6 +130,15 @@ fn lines(summary: &ReloadSummary, names: &Names, style: Style) -> Vec<String> {
             Tone::Bad,
             format!("applied generation {}, but not all came up", summary.generation),
         ),
+        "rolled-back" | "rollback-incomplete" => {
+            let (back, tried) = (summary.generation, summary.tried.unwrap_or_default());
+            let all = if summary.result == "rolled-back" { "" } else { ", but not all came back" };
+            let what = match tried {
+                0 => format!("rolled back: generation {back} runs{all}"),
+                _ => format!("rolled back: {tried} did not come up, {back} runs again{all}"),
+            };
+            style.paint(Tone::Bad, what)
+        }
         "superseded" => {
             let what = "superseded by a newer reload, or by the end of the daemon";
             style.paint(Tone::Uneasy, what.to_owned())

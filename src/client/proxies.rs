@@ -130,6 +130,10 @@ pub trait Manager {
     #[zbus(property)]
     fn config_state(&self) -> zbus::Result<String>;
 
+    /// What there is to be said where the files are not what runs.
+    #[zbus(property)]
+    fn config_detail(&self) -> zbus::Result<String>;
+
     /// The active generation.
     #[zbus(property)]
     fn config_generation(&self) -> zbus::Result<u64>;

@@ -128,8 +128,10 @@ pub struct ManagerStatus {
     pub config_file: String,
     /// `starting`, `running`, `degraded`, `reloading` or `stopping`.
     pub system_state: String,
-    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    /// `applied`, `applying`, `rejected`, `failed-kept`, `rolled-back` or `rollback-incomplete`.
     pub config_state: String,
+    /// What there is to be said where the files are not what runs; else empty.
+    pub config_detail: String,
     /// The active generation; 0 before there is one.
     pub generation: u64,
     /// SHA-256 of the active configuration, in hex.
@@ -285,7 +287,7 @@ pub struct ReloadOptions {
 pub struct ReloadSummary {
     /// The generation that is active now.
     pub generation: u64,
-    /// `applied`, `unchanged`, `failed-kept` or `superseded`.
+    /// `applied`, `unchanged`, `failed-kept`, `rolled-back`, `rollback-incomplete` or `superseded`.
     pub result: String,
     /// What caused it: `start`, `file`, `signal`, `uid 1000`.
     pub trigger: String,
@@ -299,6 +301,10 @@ pub struct ReloadSummary {
     pub unchanged: u32,
     /// Instances that did not come up.
     pub failed: Vec<String>,
+    /// The generation that was tried, where another one is active.
+    pub tried: Option<u64>,
+    /// What did not come up or back, and why; one sentence each.
+    pub why: Vec<String>,
     /// How long each stage took, in order.
     pub timings: Vec<(String, Duration)>,
     /// From the acceptance to the end.

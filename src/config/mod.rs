@@ -13,6 +13,7 @@
 //! | [`able`] | what of it has no effect, whatever runs the processes |
 //! | [`environment`] | what every process has in its environment |
 //! | [`diagnostic`], [`render`], `mask` | what is wrong, and how it is shown without secrets |
+//! | [`difference`] | what differs between the files of two configurations |
 //! | [`edit`] | edits in place |
 //! | [`watch`] | when to read again |
 //! | [`schema`] | the JSON schema |
@@ -20,6 +21,7 @@
 pub mod able;
 pub mod check;
 pub mod diagnostic;
+pub mod difference;
 pub mod edit;
 mod env_file;
 pub mod environment;

@@ -21,6 +21,7 @@
 //! | [`health`] | the schedule of checks and what their results add up to |
 //! | [`job`] | what was asked for and what came of it |
 //! | [`reload`] | the plan of a change, its steps, their record |
+//! | [`trial`] | what a new generation has to show before it is good, and what follows when it does not |
 //! | [`machine`] | the whole: events in, effects out |
 //! | [`event`], [`note`] | what the machine is told and answers; what is worth telling people |
 //! | [`snapshot`] | what is kept for a supervisor that was killed |
@@ -47,6 +48,7 @@ pub mod spec;
 pub mod template;
 pub mod text;
 pub mod time;
+pub mod trial;
 pub mod unit;
 pub mod view;
 

@@ -45,8 +45,10 @@ pub struct ManagerView {
     pub summary: Summary,
     /// The main file.
     pub config_file: PathBuf,
-    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    /// `applied`, `applying`, `rejected`, `failed-kept`, `rolled-back` or `rollback-incomplete`.
     pub config_state: &'static str,
+    /// What there is to be said where the files are not what runs; else empty.
+    pub config_detail: String,
     /// SHA-256 of the active configuration, in hex; empty before there is one.
     pub config_digest: String,
     /// When the main file was last modified, as of the last read.
@@ -286,6 +288,9 @@ pub enum DriverError {
         /// What is active.
         actual: u64,
     },
+    /// What the files say was tried and did not come up, or is held off since a rollback.
+    #[error("{0}")]
+    HeldOff(String),
     /// The file was not changed.
     #[error("{0}")]
     EditRefused(String),
@@ -304,10 +309,15 @@ pub struct ReloadOutcome {
     pub job: Option<JobId>,
     /// What caused it; the last cause where several were folded.
     pub trigger: Trigger,
-    /// `applied`, `unchanged`, `failed-kept`, `superseded`, or `rejected`.
+    /// `applied`, `unchanged`, `failed-kept`, `rolled-back`, `rollback-incomplete`, `superseded`, or
+    /// `rejected`.
     pub result: &'static str,
     /// The generation that is active now.
     pub generation: Generation,
+    /// The generation that was tried, where that is another one.
+    pub tried: Option<Generation>,
+    /// What did not come up or back, and why; one sentence each.
+    pub why: Vec<String>,
     /// What was done; None when nothing was.
     pub report: Option<Arc<ReloadReport>>,
     /// Errors and warnings about the files.

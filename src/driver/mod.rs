@@ -8,7 +8,9 @@
 //! | part | owns |
 //! |---|---|
 //! | [`handle`] | what others hold of the driver |
-//! | `desk` | reading, checking and handing over configurations; who waits for which |
+//! | `desk` | reading and checking configurations; who waits for which |
+//! | `accept` | what becomes of a configuration that was read |
+//! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
 //! | `edit`, `replace` | changes of the files |
@@ -16,6 +18,7 @@
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
+mod accept;
 mod desk;
 mod edit;
 pub mod handle;
@@ -25,6 +28,7 @@ mod names;
 mod publish;
 mod read;
 mod replace;
+mod verdict;
 mod watch;
 
 use crate::backend::{Backend, Facts, LogRequest};
@@ -33,6 +37,8 @@ use crate::core::Machine;
 use crate::core::event::{Effect, Event, Refusal};
 use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
+use crate::core::time::Mono;
+use crate::core::trial::Trial;
 use crate::notify::Notifier;
 use crate::probe::Prober;
 use handle::{
@@ -74,6 +80,7 @@ pub struct Driver {
     facts: mpsc::UnboundedReceiver<Event>,
     commands: mpsc::Receiver<Command>,
     desk: desk::Desk,
+    trying: verdict::Trying,
     published: Arc<Published>,
     turns: broadcast::Sender<Arc<Turn>>,
     turn: Turn,
@@ -96,6 +103,8 @@ enum Asked {
     Jobs(Vec<InstanceId>, Reply<Vec<Accepted>>),
     Nothing(Reply<()>),
     Config,
+    /// The configuration before one that did not come up.
+    Withdrawn,
 }
 
 /// The mailbox for facts: made before the backend, which reports into it.
@@ -122,6 +131,7 @@ impl Driver {
             summary: crate::core::view::Summary::default(),
             config_file: options.location.main.clone(),
             config_state: "applying",
+            config_detail: String::new(),
             config_digest: String::new(),
             last_modified: None,
             last_reloaded: None,
@@ -134,6 +144,7 @@ impl Driver {
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
+            trying: verdict::Trying::default(),
             keeping,
             options,
             backend,
@@ -162,8 +173,9 @@ impl Driver {
         self.take_over();
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
         loop {
-            let deadline = self.machine.poll_timeout();
-            let unwritten = self.keeping.store.again();
+            let deadline = self.poll_timeout();
+            let history = self.keeping.generations.again();
+            let unwritten = [self.keeping.store.again(), history].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 Some(fact) = self.facts.recv() => self.take_facts(fact),
@@ -186,6 +198,12 @@ impl Driver {
                 return code;
             }
         }
+    }
+
+    /// When the machine, or what is on trial, is to be looked at next.
+    fn poll_timeout(&self) -> Option<Mono> {
+        let trial = self.trying.trial.as_ref().and_then(Trial::poll_timeout);
+        [self.machine.poll_timeout(), trial].into_iter().flatten().min()
     }
 
     /// What the service manager is told after each turn, whatever was in it.
@@ -229,8 +247,10 @@ impl Driver {
         if self.machine.poll_timeout().is_some_and(|at| at <= now) {
             self.machine.handle_timeout(now, &mut self.effects);
         }
+        self.judge();
         let effects = std::mem::take(&mut self.effects);
         self.keep_and_carry_out(effects);
+        self.tell_verdict();
     }
 
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
@@ -258,7 +278,9 @@ impl Driver {
                 self.prober.probe(&instance, run, probe, check, &spec);
             }
             Effect::Answer { request, answer } => self.answer(request, answer),
+            Effect::JobNew { job, .. } if self.is_hidden(job) => {}
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
+            Effect::JobRemoved { job, kind: JobKind::Reload, .. } if self.keeps_end(job) => {}
             Effect::JobRemoved { job, kind, instance, result, detail } => {
                 self.job_removed(JobEnd { id: job, kind, instance, result, detail });
             }
@@ -291,6 +313,7 @@ impl Driver {
                 let _ = reply.send(answer.map(|_| ()).map_err(DriverError::Refused));
             }
             Some(Asked::Config) => self.config_answered(answer),
+            Some(Asked::Withdrawn) => self.withdrawn(answer.as_deref().unwrap_or_default()),
             None => {}
         }
     }

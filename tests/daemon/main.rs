@@ -13,6 +13,7 @@ mod measure;
 mod namespace;
 mod promises;
 mod reloading;
+mod rollback;
 mod secrets;
 mod seed;
 mod stopping;
