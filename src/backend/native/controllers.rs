@@ -1,10 +1,11 @@
 //! The controllers of control groups (cgroups(7), version 2) for the groups of runs.
 //!
-//! A group can hand a controller on to those below it only when there is no process in itself. So the
-//! daemon must not be in the one that is ours: systemd puts it into one below where the unit says so
-//! (`DelegateSubgroup=supervisor`, from 254 on), and elsewhere it goes there by itself. But not in a
-//! service without that: systemd starts a service in the group of its unit, which would refuse it as
-//! long as children of an earlier one are there.
+//! A group can hand a controller on to those below it only when there is no process in itself. (Some
+//! controllers it would hand on all the same, and nothing could be put into a group below it then.)
+//! So the daemon must not be in the one that is ours: systemd puts it into one below where the unit
+//! says so (`DelegateSubgroup=supervisor`, from 254 on), and elsewhere it goes there by itself. But
+//! not in a service without that: systemd starts a service in the group of its unit, which would
+//! refuse it as long as children of an earlier one are there.
 
 use crate::core::limits::Limit;
 use crate::sys::controllers::limits_in;
@@ -28,25 +29,34 @@ pub fn above(own: &Path) -> Option<PathBuf> {
 /// has them. Returns the limits that can be enforced then. `daemon` tells two of us apart.
 pub fn hand_on(base: &Path, runs: &Path, daemon: &str) -> BTreeSet<Limit> {
     let there = limits_in(&base.join("cgroup.controllers"));
+    if there.is_empty() || !is_free(base, daemon) {
+        return BTreeSet::new();
+    }
     let controllers: BTreeSet<&str> = there.iter().map(|limit| limit.controller()).collect();
     for controller in controllers {
-        let mut handed = enable(base, controller);
-        if handed.as_ref().is_err_and(is_occupied) && may_leave(base) {
-            handed = leave(base, daemon).and_then(|()| enable(base, controller));
-        }
-        if let Err(error) = handed.and_then(|()| enable(runs, controller)) {
+        if let Err(error) = enable(base, controller).and_then(|()| enable(runs, controller)) {
             tracing::debug!("the controller {controller} cannot be handed on: {error}");
         }
     }
     limits_in(&runs.join("cgroup.subtree_control"))
 }
 
-fn enable(group: &Path, controller: &str) -> io::Result<()> {
-    fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"))
+/// Whether there is no process in a group, now that we have left it where we may.
+fn is_free(base: &Path, daemon: &str) -> bool {
+    let is_empty = || {
+        let members = fs::read_to_string(base.join("cgroup.procs"));
+        members.is_ok_and(|members| members.trim().is_empty())
+    };
+    if !is_empty() && may_leave(base) {
+        if let Err(error) = leave(base, daemon) {
+            tracing::debug!("the control group {} cannot be left: {error}", base.display());
+        }
+    }
+    is_empty()
 }
 
-fn is_occupied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ResourceBusy
+fn enable(group: &Path, controller: &str) -> io::Result<()> {
+    fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"))
 }
 
 /// Whether nobody starts the next daemon in this very group.
