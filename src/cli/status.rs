@@ -234,3 +234,21 @@ fn health(status: &ProcessStatus, now: SystemTime) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_does_not_hold_is_a_dash() {
+        assert_eq!(limits(&Limits::default(), "–"), "");
+        let all = Limits {
+            memory: Some(512 << 20),
+            cpu: Some(1.5),
+            tasks: Some(200),
+            unenforced: vec!["cpu".to_owned()],
+            ..Limits::default()
+        };
+        assert_eq!(limits(&all, "–"), "memory 512M, cpu –, tasks 200");
+    }
+}
