@@ -30,6 +30,10 @@ pub enum Named {
     ShuttingDown(String),
     /// The file cannot be changed in place.
     ConfigEditRefused(String),
+    /// A generation is not kept, or never was.
+    NoSuchGeneration(String),
+    /// What is kept of a generation is not as it was written.
+    GenerationUnusable(String),
     /// The log is in the journal; the text is the command that shows it.
     LogInJournal(String),
 }
@@ -101,6 +105,8 @@ impl From<DriverError> for Error {
             DriverError::GenerationMismatch { .. } => Named::GenerationMismatch(text).into(),
             DriverError::HeldOff(_) => Named::ConfigHeldOff(text).into(),
             DriverError::EditRefused(_) => Named::ConfigEditRefused(text).into(),
+            DriverError::NoSuchGeneration(_) => Named::NoSuchGeneration(text).into(),
+            DriverError::GenerationUnusable(_) => Named::GenerationUnusable(text).into(),
             DriverError::NotAvailable(_) => Named::NotSupportedByBackend(text).into(),
             DriverError::Gone => Named::ShuttingDown(text).into(),
         }
@@ -151,6 +157,8 @@ mod tests {
             (DriverError::HeldOff("x".into()), "ConfigHeldOff"),
             (DriverError::EditRefused("x".into()), "ConfigEditRefused"),
             (DriverError::NotAvailable("x".into()), "NotSupportedByBackend"),
+            (DriverError::NoSuchGeneration("x".into()), "NoSuchGeneration"),
+            (DriverError::GenerationUnusable("x".into()), "GenerationUnusable"),
         ] {
             let error = Error::from(error);
             assert_eq!(error.name().as_str(), format!("org.provost.Provost1.Error.{name}"));

@@ -116,6 +116,25 @@ Exit codes:
   2   something would change
   64  the command line was not understood";
 
+/// The table for `--help` of `history` and `show`.
+pub const HISTORY: &str = "\
+Values of variables are never shown.
+
+Exit codes:
+  0   done
+  1   failed, such as that there is no such generation; the reason is said
+  64  the command line was not understood";
+
+/// The table for `--help` of `diff`.
+pub const DIFF: &str = "\
+With one name it goes from that to what runs; `disk` alone goes from what runs to what is on disk.
+Values of variables are never shown.
+
+Exit codes:
+  0   done, whether or not anything differs
+  1   failed, such as that there is no such generation; the reason is said
+  64  the command line was not understood";
+
 /// The table for `--help` of commands that answer or fail.
 pub const QUERY: &str = "\
 Exit codes:

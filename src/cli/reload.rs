@@ -1,6 +1,6 @@
 //! reload, enable and disable: what a change of the files came to.
 
-use super::args::Reload as Args;
+use super::args::{Apply, Reload as Args, Rollback};
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
@@ -26,6 +26,25 @@ pub async fn set_enabled(
     let exit = follow(client, work, None, screen).await?;
     if enabled && exit == Exit::Ok && !screen.json() {
         stopped_by_hand(client, written, screen).await;
+    }
+    Ok(exit)
+}
+
+/// Puts a file in the place of the one with the processes.
+pub async fn apply(client: &Client, args: &Apply, screen: &mut Screen) -> Outcome {
+    if args.dry_run {
+        let plan = super::args::Plan { file: Some(args.file.clone()) };
+        return super::plan::run(client, &plan, screen).await;
+    }
+    let content = super::plan::open(&args.file)?;
+    follow(client, client.apply(content.into()), None, screen).await
+}
+
+/// Applies a configuration of before again.
+pub async fn roll_back(client: &Client, args: &Rollback, screen: &mut Screen) -> Outcome {
+    let exit = follow(client, client.roll_back(args.number, args.write), None, screen).await?;
+    if exit == Exit::Ok && !args.write && !screen.json() {
+        screen.note(format_args!("  the file on disk waits until it changes: see provost status"));
     }
     Ok(exit)
 }

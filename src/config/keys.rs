@@ -212,7 +212,12 @@ pub static MANAGEMENT: Section = Section {
             "5s",
             "How long what a change touches must stay up, without a break, to be good.",
         ),
-        later("history", "How many generations are kept."),
+        key(
+            "history",
+            Kind::Integer { min: 1, max: 1000 },
+            "50",
+            "How many generations are kept; what runs and what is returned to always are.",
+        ),
         later("gateway", "The web gateway."),
     ],
 };

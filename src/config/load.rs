@@ -85,6 +85,8 @@ pub struct DaemonSettings {
     pub default_user: Arc<str>,
     /// What runs the processes.
     pub backend: BackendChoice,
+    /// How many generations are kept.
+    pub history: usize,
 }
 
 impl Default for DaemonSettings {
@@ -95,6 +97,7 @@ impl Default for DaemonSettings {
             validate: true,
             default_user: Arc::from("provost"),
             backend: BackendChoice::Auto,
+            history: 50,
         }
     }
 }

@@ -16,31 +16,32 @@
 
 use super::desk::{Active, Applying, Handover, LastGood, ReadResult, Waiter};
 use super::handle::{DriverError, ReloadOutcome, ReloadTicket, Trigger, now};
+use super::history::{lines, timings};
 use super::read::{Examined, millis, missing};
 use super::verdict::Measure;
 use super::{Asked, Driver};
-use crate::config::load::{Loaded, SourceKind};
+use crate::config::load::{Loaded, SourceKind, Sources};
 use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
 use crate::core::spec::{Config, Numbered};
 use crate::core::trial::{Trial, TrialSnapshot};
-use crate::store::generations::{Accepted, Cause, Record, State, Timing};
+use crate::store::generations::{Accepted, Cause, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tracing::Level;
 
 /// A valid configuration, before it is decided what it is.
-struct Candidate {
-    config: Arc<Config>,
-    active: Active,
-    plan: Plan,
-    waiters: Vec<Waiter>,
-    applying: Applying,
+pub(super) struct Candidate {
+    pub(super) config: Arc<Config>,
+    pub(super) active: Active,
+    pub(super) plan: Plan,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) applying: Applying,
     /// It is what runs instead of what the files say.
-    is_instead: bool,
+    pub(super) is_instead: bool,
 }
 
 impl Driver {
@@ -82,15 +83,9 @@ impl Driver {
         if waiters.is_empty() {
             return;
         }
-        let applying = Applying {
-            job: None,
-            generation: self.machine.generation(),
-            trigger,
-            timings,
-            diagnostics: self.desk.diagnostics.clone(),
-            waiters: Vec::new(),
-            report: None,
-        };
+        let diagnostics = self.desk.diagnostics.clone();
+        let applying = Applying::new(self.machine.generation(), trigger);
+        let applying = Applying { timings, diagnostics, ..applying };
         let force = waiters.iter().any(|waiter| waiter.options.force);
         let is_active = self.desk.active.is_some() && digest == self.desk.digest();
         if is_active && !force {
@@ -114,11 +109,16 @@ impl Driver {
         let active = Active { digest, missing: missing(&loaded), daemon: loaded.daemon.clone() };
         let plan = plan.unwrap_or_default();
         let next = Candidate { config, active, plan, waiters, applying, is_instead: false };
-        self.take_candidate(next, kept, &loaded);
+        self.take_candidate(next, kept, &loaded.sources);
     }
 
     /// Decides which generation a valid configuration is, and hands it over.
-    fn take_candidate(&mut self, next: Candidate, kept: Option<LastGood>, loaded: &Loaded) {
+    pub(super) fn take_candidate(
+        &mut self,
+        next: Candidate,
+        kept: Option<LastGood>,
+        sources: &Sources,
+    ) {
         let is_first = self.desk.active.is_none();
         let is_forced = next.waiters.iter().any(|waiter| waiter.options.force);
         let same = kept.as_ref().filter(|kept| kept.record.digest == next.active.digest);
@@ -129,11 +129,11 @@ impl Driver {
             self.end_pending(number);
             return self.hand_over(number, next, Measure::None);
         }
-        let pending = self.keeping.generations.pending().filter(|_| is_first);
+        let pending = self.history.pending().filter(|_| is_first);
         let pending = pending.filter(|record| record.digest == next.active.digest);
         let number = match &pending {
             Some(record) => record.number,
-            None => self.keeping.generations.next_number(self.machine.generation()),
+            None => self.history.next_number(self.machine.generation()),
         };
         let known = self.keeping.trial.take();
         self.end_pending(number);
@@ -167,7 +167,7 @@ impl Driver {
                     Some(self.machine.generation()).filter(|number| *number > Generation(0))
                 }
             };
-            self.write_down(number, base, &next, loaded);
+            self.write_down(number, base, &next, sources);
         }
         self.hand_over(number, next, measure);
     }
@@ -178,20 +178,18 @@ impl Driver {
         number: Generation,
         base: Option<Generation>,
         next: &Candidate,
-        loaded: &Loaded,
+        sources: &Sources,
     ) {
-        let timings = next.applying.timings.iter();
-        let timings = timings.map(|(stage, ms)| Timing { stage: (*stage).to_owned(), ms: *ms });
         let accepted = Accepted {
             number,
-            cause: cause(&next.applying.trigger),
+            cause: Cause::from(&next.applying.trigger),
             base,
             state: State::Applying,
             plan: next.plan.clone(),
-            timings: timings.collect(),
-            diagnostics: self.desk.diagnostics.iter().map(render::one_line).collect(),
+            timings: timings(&next.applying.timings),
+            diagnostics: lines(&self.desk.diagnostics),
         };
-        self.note_generation(|all| all.add(accepted, &loaded.sources).map(|_| ()));
+        self.note_generation(|all| all.add(accepted, sources).map(|_| ()));
     }
 
     /// Gives a configuration to the machine.
@@ -199,6 +197,8 @@ impl Driver {
         let Candidate { config, active, waiters, mut applying, is_instead, .. } = next;
         self.notifier.reloading();
         applying.generation = generation;
+        // It is written down with what the machine makes of this.
+        self.desk.missing.clone_from(&active.missing);
         self.desk.handover = Some(Handover { waiters, applying, active, is_instead });
         let request = self.request(Asked::Config);
         self.try_config(request, Numbered { generation, config }, measure);
@@ -215,15 +215,8 @@ impl Driver {
             kept.record.number
         );
         self.remark(Level::ERROR, "last-good", message);
-        let applying = Applying {
-            job: None,
-            generation: kept.record.number,
-            trigger: Trigger::Start,
-            timings: Vec::new(),
-            diagnostics: self.desk.diagnostics.clone(),
-            waiters: Vec::new(),
-            report: None,
-        };
+        let applying = Applying::new(kept.record.number, Trigger::Start);
+        let applying = Applying { diagnostics: self.desk.diagnostics.clone(), ..applying };
         self.begin_with(kept, applying, Vec::new());
     }
 
@@ -234,14 +227,14 @@ impl Driver {
             return self.feed(Event::ConfigUnusable);
         };
         let generation = kept.record.number;
-        if let Some(held) = self.keeping.generations.held_off() {
+        if let Some(held) = self.history.held_off() {
             let message = format!("running {generation}; the file on disk {held}");
             self.desk.outcome = Some("rolled-back");
             self.remark(Level::WARN, "held-off", message);
         }
         let active = kept.active();
         let unfinished = self.keeping.trial.take().filter(|known| known.base == generation);
-        let pending = self.keeping.generations.pending();
+        let pending = self.history.pending();
         let Some(pending) = pending.filter(|record| record.number > generation) else {
             applying.generation = generation;
             let plan = Plan::default();
@@ -267,7 +260,7 @@ impl Driver {
 
     /// What a daemon before was killed over is not what the files say any more.
     fn end_pending(&mut self, number: Generation) {
-        let pending = self.keeping.generations.pending().filter(|_| self.desk.active.is_none());
+        let pending = self.history.pending().filter(|_| self.desk.active.is_none());
         if let Some(pending) = pending.filter(|record| record.number != number) {
             self.note_generation(|all| all.set_state(pending.number, State::Superseded));
         }
@@ -279,13 +272,13 @@ impl Driver {
                 && record.state == State::RollingBack
                 && record.digest == digest
         };
-        self.keeping.generations.held_off().is_some_and(|held| held.digest == digest)
-            || self.keeping.generations.pending().is_some_and(|record| was_going_back(&record))
+        self.history.held_off().is_some_and(|held| held.digest == digest)
+            || self.history.pending().is_some_and(|record| was_going_back(&record))
     }
 
     /// What was read was tried before, or is held off since a rollback.
     fn held_off(&self, waiters: Vec<Waiter>) {
-        let Some(held) = self.keeping.generations.held_off() else { return };
+        let Some(held) = self.history.held_off() else { return };
         let text = format!(
             "the file on disk {held}; generation {} runs, and it is not tried again until it changes, \
              or somebody insists",
@@ -345,7 +338,7 @@ impl Driver {
 
     /// What was read is what is active.
     fn same_again(&mut self, applying: Applying, waiters: Vec<Waiter>) {
-        if self.keeping.generations.held_off().is_some() && !self.is_going_back() {
+        if self.history.held_off().is_some() && !self.is_going_back() {
             // The files are what runs again.
             self.note_generation(|all| all.hold_off(None));
             self.desk.outcome = Some("applied");
@@ -397,6 +390,7 @@ impl Driver {
                 if !is_instead {
                     self.note_generation(|all| all.hold_off(None));
                 }
+                self.history.lock().set_history(active.daemon.history);
                 self.desk.set_active(active);
                 self.desk.reloaded = Some(SystemTime::now());
                 match jobs.first() {
@@ -480,12 +474,17 @@ impl Driver {
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }
+        // What was superseded is told by its own number.
+        let active = match result {
+            "superseded" => generation,
+            _ => self.machine.generation(),
+        };
         let outcome = Arc::new(ReloadOutcome {
             job,
             trigger,
             result,
-            generation: self.machine.generation(),
-            tried: Some(generation).filter(|tried| *tried != self.machine.generation()),
+            generation: active,
+            tried: Some(generation).filter(|tried| *tried != active),
             why,
             report,
             diagnostics,
@@ -509,20 +508,10 @@ impl LastGood {
     }
 }
 
-/// Whether files are gone from which the last good generation was read. Before there was any, a file
-/// that is missing is no error.
+/// Whether the file with the processes is gone from which the last good generation was read. Before
+/// there was any, a file that is missing is no error.
 fn is_gone(loaded: &Loaded, record: &Record) -> bool {
-    let is_process_file =
-        |kind: SourceKind| matches!(kind, SourceKind::Main | SourceKind::Processes);
-    loaded.missing
-        && record.files.iter().any(|file| is_process_file(file.kind) && file.content.is_some())
-}
-
-fn cause(trigger: &Trigger) -> Cause {
-    match trigger {
-        Trigger::Start => Cause::Start,
-        Trigger::File => Cause::File,
-        Trigger::Signal => Cause::Signal,
-        Trigger::Caller { uid } => Cause::Caller { uid: *uid },
-    }
+    let of = |kind: SourceKind| record.files.iter().find(|file| file.kind == kind);
+    let file = of(SourceKind::Processes).or_else(|| of(SourceKind::Main));
+    loaded.missing && file.is_some_and(|file| file.content.is_some())
 }

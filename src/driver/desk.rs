@@ -12,6 +12,7 @@ use super::handle::{
     Trigger,
 };
 use super::read::{Examined, Standing};
+use super::rollback::Back;
 use super::watch::Watch;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::{DaemonSettings, Loaded, Location, Sources, load_kept};
@@ -32,6 +33,8 @@ pub(super) enum Work {
     Read(Box<ReadResult>),
     /// Files may have changed.
     FilesChanged,
+    /// What is gone back to was read.
+    Back(Box<Back>),
     /// A file was edited, or why not.
     Edited { result: Result<(), DriverError>, trigger: Trigger, reply: Reply<ReloadTicket> },
 }
@@ -63,6 +66,21 @@ pub(super) struct Applying {
     pub(super) waiters: Vec<oneshot::Sender<Arc<ReloadOutcome>>>,
     /// What the machine did, once it has.
     pub(super) report: Option<Arc<ReloadReport>>,
+}
+
+impl Applying {
+    /// Before anything is known of it.
+    pub(super) fn new(generation: Generation, trigger: Trigger) -> Applying {
+        Applying {
+            job: None,
+            generation,
+            trigger,
+            timings: Vec::new(),
+            diagnostics: Arc::from([]),
+            waiters: Vec::new(),
+            report: None,
+        }
+    }
 }
 
 /// A configuration being handed over: the machine has not answered yet.
@@ -109,7 +127,7 @@ pub(super) struct Desk {
     /// Whoever the next read is for.
     queue: Vec<Waiter>,
     wishes: VecDeque<Wish>,
-    editing: bool,
+    pub(super) editing: bool,
     pub(super) handover: Option<Handover>,
     pub(super) applying: Option<Applying>,
     /// What is active; None before there is any.
@@ -152,6 +170,11 @@ impl Desk {
             watching: false,
             unwatched: None,
         }
+    }
+
+    /// Where other threads send what they come back with.
+    pub(super) fn work_sender(&self) -> mpsc::UnboundedSender<Work> {
+        self.sender.clone()
     }
 
     /// The next piece of work that came back.
@@ -232,7 +255,7 @@ impl Driver {
         self.read_next();
     }
 
-    fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         let daemon = self.desk.active.as_ref().map(|active| active.daemon.clone());
         Standing {
             location: self.desk.location.clone(),
@@ -250,8 +273,8 @@ impl Driver {
         if self.desk.active.is_some() {
             return None;
         }
-        let record = self.keeping.generations.running()?;
-        match self.keeping.generations.files(record.number) {
+        let record = self.history.running()?;
+        match self.history.files(record.number) {
             Ok(files) => Some((record, files)),
             Err(error) => {
                 self.remark(Level::ERROR, "not-kept", error.to_string());
@@ -289,6 +312,7 @@ impl Driver {
                     self.notifier.ready();
                 }
             }
+            Work::Back(back) => self.take_back(*back),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }

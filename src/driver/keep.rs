@@ -5,7 +5,6 @@ use super::handle::now;
 use crate::core::event::{Effect, Event};
 use crate::core::snapshot::Restored;
 use crate::core::trial::{Trial, TrialSnapshot};
-use crate::store::generations::Generations;
 use crate::store::runs::stored_name;
 use crate::store::{Missing, Store};
 use tracing::Level;
@@ -20,8 +19,6 @@ pub struct Keeping {
     pub missing: Missing,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
-    /// What was accepted before, and what came of it.
-    pub generations: Generations,
     /// What is to be said of it.
     pub remarks: Vec<String>,
 }
@@ -76,7 +73,7 @@ impl Driver {
             self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
         }
         // What cannot be written is told below.
-        let _ = self.keeping.generations.retry();
+        let _ = self.history.lock().retry();
         self.tell_trouble();
     }
 
@@ -88,7 +85,7 @@ impl Driver {
 
     /// Says when states cannot be kept, and when they are kept again: each once.
     pub(super) fn tell_trouble(&mut self) {
-        let history = self.keeping.generations.trouble().map(ToOwned::to_owned);
+        let history = self.history.trouble();
         let trouble = self.keeping.store.trouble().or(history);
         if trouble.is_some() == self.is_unkept {
             return;

@@ -13,8 +13,10 @@
 //! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
+//! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
+//! | `history` | what others ask of generations |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
@@ -22,12 +24,14 @@ mod accept;
 mod desk;
 mod edit;
 pub mod handle;
+mod history;
 mod journal;
 mod keep;
 mod names;
 mod publish;
 mod read;
 mod replace;
+mod rollback;
 mod verdict;
 mod watch;
 
@@ -41,6 +45,7 @@ use crate::core::time::Mono;
 use crate::core::trial::Trial;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -75,6 +80,7 @@ pub struct Driver {
     options: Options,
     machine: Machine,
     keeping: Keeping,
+    history: history::History,
     backend: Arc<dyn Backend>,
     prober: Prober,
     facts: mpsc::UnboundedReceiver<Event>,
@@ -120,6 +126,7 @@ impl Driver {
     pub fn new(
         options: Options,
         mut keeping: Keeping,
+        generations: Generations,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -145,6 +152,7 @@ impl Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
             trying: verdict::Trying::default(),
+            history: history::History::new(generations),
             keeping,
             options,
             backend,
@@ -174,7 +182,7 @@ impl Driver {
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
         loop {
             let deadline = self.poll_timeout();
-            let history = self.keeping.generations.again();
+            let history = self.history.again();
             let unwritten = [self.keeping.store.again(), history].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -368,7 +376,12 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
+            Command::Apply { content, uid, reply } => self.apply(content, uid, reply),
+            Command::Rollback { to, write, uid, reply } => self.roll_back(to, write, uid, reply),
             Command::Plan { content, reply } => self.begin_plan(content, reply),
+            Command::History { reply } => self.list_history(reply),
+            Command::ShowGeneration { number, reply } => self.show_generation(number, reply),
+            Command::DiffGenerations { old, new, reply } => self.diff_generations(old, new, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
             Command::OpenLog { name, request, reply } => {
                 let log = self.one(&name).and_then(|id| self.open_log(&id, request));

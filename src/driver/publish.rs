@@ -51,7 +51,7 @@ impl Driver {
     /// What there is to be said where the files are not what runs.
     fn config_detail(&self) -> String {
         let running = self.machine.generation();
-        match (&self.trying.trial, self.keeping.generations.held_off()) {
+        match (&self.trying.trial, self.history.held_off()) {
             (Some(trial), _) if trial.is_going_back() => {
                 format!("going back to {running}: {} did not come up", trial.tried())
             }

@@ -277,7 +277,7 @@ impl Driver {
         write: impl FnOnce(&mut crate::store::generations::Generations) -> io::Result<()>,
     ) {
         // What the error says is asked for below.
-        let _ = write(&mut self.keeping.generations);
+        let _ = write(&mut self.history.lock());
         self.tell_trouble();
     }
 }

@@ -32,7 +32,6 @@ pub mod stops;
 
 use self::boot::Boot;
 use self::file::{Kind, ReadError};
-use self::generations::Generations;
 use self::runs::Runs;
 use self::stops::Stops;
 use crate::core::ids::{Generation, InstanceId};
@@ -118,8 +117,6 @@ pub struct Found {
     pub missing: Missing,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
-    /// What was accepted before, and what came of it.
-    pub generations: Generations,
     /// For people: what was set aside, what is not kept.
     pub remarks: Vec<String>,
 }
@@ -155,7 +152,6 @@ impl Store {
             stops: Stops::open(state, &boot, &mut found.remarks),
             boot: None,
         };
-        found.generations = Generations::open(state, &mut found.remarks);
         found.restored.stopped = store.stops.found();
         if let Some(directory) = &directory {
             if same {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod foreground;
+mod generations;
 mod graph;
 mod hostile;
 mod idle;

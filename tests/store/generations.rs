@@ -164,6 +164,29 @@ fn what_is_on_disk_is_for_its_owner_and_can_be_read() {
 }
 
 #[test]
+fn many_files_are_kept_as_few_are() {
+    let (_dir, state) = state();
+    let many = |version: u64| {
+        let name = |n| format!("/etc/provost/{n}.env");
+        let content = |n| format!("A={}\n", if n == 7 { version } else { n });
+        let files = (0..200).map(|n| source(&name(n), SourceKind::Env, Some(&content(n))));
+        Sources::new(files.collect(), "/etc/provost/processes.d".into(), false)
+    };
+    let mut generations = reopen(&state);
+    generations.add(accepted(1, 0), &many(1)).unwrap();
+    generations.add(accepted(2, 1), &many(2)).unwrap();
+    for generations in [generations, reopen(&state)] {
+        for number in [1, 2] {
+            same_files(&generations.files(Generation(number)).unwrap(), &many(number));
+        }
+        let records = generations.list();
+        let files = records[0].files.iter().zip(&records[1].files);
+        let others: Vec<_> = files.filter(|(a, b)| !Arc::ptr_eq(a, b)).collect();
+        assert_eq!(others.len(), 1);
+    }
+}
+
+#[test]
 fn a_content_that_somebody_wrote_to_is_not_shared() {
     let (_dir, state) = state();
     let mut generations = reopen(&state);

@@ -164,6 +164,10 @@ impl<'s> File<'_, 's> {
         if let Some(field) = fields.get("restartAttempts") {
             settings.max_attempts = self.integer(field).and_then(|n| u32::try_from(n).ok());
         }
+        if let Some(field) = fields.get("history") {
+            let given = self.integer(field).and_then(|n| usize::try_from(n).ok());
+            settings.daemon.history = given.unwrap_or(settings.daemon.history);
+        }
         if let Some(field) = fields.get("backend") {
             let word = self.word(field);
             settings.daemon.backend = word.and_then(BackendChoice::of).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::core::ids::Generation;
 use crate::store::file::{self, Kind, ReadError, hex};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 const META: &str = "meta.json";
 const FILES: &str = "files";
+
+/// Of more new files, the whole file system is synced: that takes the time of a few of them.
+const SYNCED_ONE_BY_ONE: usize = 16;
 
 /// What is found in the directory of all generations.
 #[derive(Debug, Default)]
@@ -194,6 +197,7 @@ fn fill(new: &Path, record: &Record, sources: &Sources, known: &Contents) -> io:
     let files = new.join(FILES);
     DirBuilder::new().mode(0o700).create(new)?;
     DirBuilder::new().mode(0o700).create(&files)?;
+    let mut written = Vec::new();
     for (file, source) in record.files.iter().zip(&sources.files) {
         if let (Some(of), Some(content)) = (&file.content, source.content.as_deref()) {
             let path = files.join(&of.name);
@@ -204,18 +208,23 @@ fn fill(new: &Path, record: &Record, sources: &Sources, known: &Contents) -> io:
             // A file has only so many names, and some file systems know of one only.
             if !matches!(linked, Some(Ok(()))) {
                 write_new(&path, content)?;
+                written.push(path);
             }
         }
     }
-    file::sync_directory(&files)?;
+    if written.len() > SYNCED_ONE_BY_ONE {
+        rustix::fs::syncfs(File::open(&files)?)?;
+    } else {
+        written.iter().try_for_each(|path| File::open(path)?.sync_all())?;
+        file::sync_directory(&files)?;
+    }
     // With it goes the directory that it is in.
     write_record(new, record)
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    file.write_all(content)
 }
 
 /// Writes what is known of a generation that is there.

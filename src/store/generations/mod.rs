@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many are kept where the file does not say.
-pub const HISTORY: usize = 50;
+/// How many are kept before a file says it.
+const HISTORY: usize = 50;
 
 /// How many are kept whose contents are in memory.
 const IN_MEMORY: usize = 5;
@@ -123,27 +123,27 @@ impl Generations {
     }
 
     fn read(&mut self, remarks: &mut Vec<String>) {
-        let (Some(root), Some(held_at)) = (&self.root, &self.held_at) else { return };
-        match disk::open(root, remarks) {
+        let (Some(root), Some(held_at)) = (self.root.clone(), self.held_at.clone()) else { return };
+        match disk::open(&root, remarks) {
             Ok(found) => {
                 self.highest = found.highest;
                 self.aside = found.aside;
-                let entry = |record: Record| {
-                    let record = Arc::new(record);
-                    (record.number, Entry { record, place: Place::Disk, is_unsaved: false })
-                };
-                self.entries = found.records.into_iter().map(entry).collect();
+                let mut records = found.records;
+                records.sort_by_key(|record| record.number);
+                for record in records {
+                    self.insert(record, Place::Disk);
+                }
             }
             Err(error) => {
                 remarks.push(format!("generations are not kept: {}: {error}", root.display()));
             }
         }
-        match file::read::<HeldOff>(held_at, Kind::HeldOff) {
+        match file::read::<HeldOff>(&held_at, Kind::HeldOff) {
             Ok(held_off) => self.held_off = Some(held_off),
             Err(ReadError::Missing) => {}
             // Without the directory there is no file.
             Err(ReadError::Io(_)) if self.entries.is_empty() => {}
-            Err(error) => remarks.push(super::put_aside(held_at, &error)),
+            Err(error) => remarks.push(super::put_aside(&held_at, &error)),
         }
         // A newer one was accepted, and the daemon died before it could say so of the older.
         let newest = self.highest;
@@ -172,15 +172,24 @@ impl Generations {
     /// When it is not on the disk. It is kept in memory then, as far as there is room for the last
     /// few, and written by [`Generations::retry`].
     pub fn add(&mut self, accepted: Accepted, sources: &Sources) -> io::Result<Arc<Record>> {
-        let record = Arc::new(Record::new(accepted, sources));
+        let record = Record::new(accepted, sources);
         self.highest = self.highest.max(record.number);
         let place = Place::Memory(self.shared(sources));
-        let entry = Entry { record: Arc::clone(&record), place, is_unsaved: false };
-        self.entries.insert(record.number, entry);
+        let record = self.insert(record, place);
         let written = self.write(record.number);
         self.drop_old();
         self.note(written)?;
         Ok(record)
+    }
+
+    fn insert(&mut self, mut record: Record, place: Place) -> Arc<Record> {
+        if let Some(newest) = self.entries.values().next_back() {
+            record.share_with(&newest.record);
+        }
+        let record = Arc::new(record);
+        let entry = Entry { record: Arc::clone(&record), place, is_unsaved: false };
+        self.entries.insert(record.number, entry);
+        record
     }
 
     /// The same contents, where the one before it is in memory with some of them too.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How far a generation came.
@@ -31,6 +32,17 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [State; 7] = [
+        State::Applying,
+        State::Applied,
+        State::RollingBack,
+        State::RolledBack,
+        State::RollbackIncomplete,
+        State::FailedKept,
+        State::Superseded,
+    ];
+
     /// The word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -189,8 +201,9 @@ pub struct Record {
     pub why: Vec<String>,
     /// SHA-256 over the paths and contents of all files, in hex.
     pub digest: String,
-    /// Every file that was read or looked for, in that order.
-    pub files: Vec<FileRecord>,
+    /// Every file that was read or looked for, in that order. What is the same as in the record
+    /// before is in memory once.
+    pub files: Vec<Arc<FileRecord>>,
     /// The drop-in directory.
     #[serde(with = "path_text")]
     pub drop_ins: PathBuf,
@@ -242,7 +255,7 @@ impl Record {
             state,
             why: Vec::new(),
             digest: sources.digest.clone(),
-            files: files.map(|(n, source)| FileRecord::of(n, source)).collect(),
+            files: files.map(|(n, source)| Arc::new(FileRecord::of(n, source))).collect(),
             drop_ins: sources.drop_ins.clone(),
             has_drop_ins: sources.has_drop_ins,
             changes: plan.changes,
@@ -250,6 +263,17 @@ impl Record {
             steps: Vec::new(),
             timings,
             diagnostics,
+        }
+    }
+}
+
+impl Record {
+    /// Has what is the same in an older one in memory once.
+    pub(super) fn share_with(&mut self, older: &Record) {
+        for (own, old) in self.files.iter_mut().zip(&older.files) {
+            if *own == *old {
+                *own = Arc::clone(old);
+            }
         }
     }
 }
