@@ -17,7 +17,7 @@
 use super::desk::{Active, Applying, Handover, LastGood, ReadResult, Waiter};
 use super::handle::{DriverError, ReloadOutcome, ReloadTicket, Trigger, now};
 use super::history::{lines, timings};
-use super::read::{Examined, millis, missing};
+use super::read::{Examined, millis};
 use super::verdict::Measure;
 use super::{Asked, Driver};
 use crate::config::load::{Loaded, SourceKind, Sources};
@@ -106,7 +106,7 @@ impl Driver {
         for text in rendered {
             self.remark(Level::WARN, "config-warning", text);
         }
-        let active = Active { digest, missing: missing(&loaded), daemon: loaded.daemon.clone() };
+        let active = Active::of(&loaded);
         let plan = plan.unwrap_or_default();
         let next = Candidate { config, active, plan, waiters, applying, is_instead: false };
         self.take_candidate(next, kept, &loaded.sources);
@@ -505,11 +505,7 @@ impl Driver {
 impl LastGood {
     /// What is active when it is.
     fn active(&self) -> Active {
-        Active {
-            digest: self.record.digest.clone(),
-            missing: missing(&self.loaded),
-            daemon: self.loaded.daemon.clone(),
-        }
+        Active { digest: self.record.digest.clone(), ..Active::of(&self.loaded) }
     }
 }
 
