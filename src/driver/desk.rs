@@ -264,6 +264,7 @@ impl Driver {
             missing: self.desk.missing.clone(),
             daemon,
             backend: self.backend.name(),
+            enforceable: self.backend.enforceable(),
         }
     }
 

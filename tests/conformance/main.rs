@@ -4,6 +4,7 @@
 
 mod daemons;
 mod machines;
+mod resources;
 mod scenarios;
 mod stages;
 mod supervisor;
@@ -35,7 +36,7 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// The table.
 macro_rules! scenarios {
-    ($($module:ident::$scenario:ident),+; $($daemon:ident),+ $(,)?) => {
+    ($($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
             $(#[tokio::test]
@@ -44,7 +45,7 @@ macro_rules! scenarios {
             })+
             $(#[tokio::test]
             async fn $daemon() {
-                crate::daemons::$daemon(crate::supervisor::Supervisor::with("native")).await;
+                crate::$of::$daemon(crate::supervisor::Supervisor::with("native")).await;
             })+
         }
 
@@ -58,7 +59,7 @@ macro_rules! scenarios {
             $(#[tokio::test]
             #[ignore = "run in a machine, by another test"]
             async fn $daemon() {
-                crate::daemons::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
+                crate::$of::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
             })+
         }
 
@@ -92,16 +93,25 @@ scenarios! {
     stages::each_stage_that_fails_is_named,
     stages::a_log_file_is_its_users,
     stages::a_log_file_is_rotated,
-    stages::a_pid_file_is_there_as_long_as_the_run;
-    order_is_that_of_the_graph,
-    a_crashing_process_is_delayed_and_given_up,
-    one_shots_run_once,
-    a_reload_touches_what_changed,
-    health_is_asked_for_and_acted_on,
-    a_killed_daemon_is_followed,
-    what_ends_while_there_is_no_daemon_is_started_again,
-    what_nobody_knows_of_is_ended_before_anything_starts,
-    the_other_backend_leaves_nothing_behind,
-    a_manager_that_executes_itself_again_changes_nothing,
-    a_bus_that_goes_away_changes_nothing,
+    stages::a_pid_file_is_there_as_long_as_the_run,
+    resources::limits_hold_and_change_under_a_run,
+    resources::a_change_of_limits_while_it_begins_is_not_lost,
+    resources::what_forks_without_end_is_limited_and_can_be_stopped,
+    resources::what_needs_too_much_memory_is_told_as_such,
+    resources::what_outgrows_its_memory_is_told,
+    resources::a_sandbox_is_carried_out,
+    resources::a_property_of_the_file_is_that_of_the_unit,
+    resources::every_property_of_the_table_can_be_set;
+    daemons::order_is_that_of_the_graph,
+    daemons::a_crashing_process_is_delayed_and_given_up,
+    daemons::one_shots_run_once,
+    daemons::a_reload_touches_what_changed,
+    daemons::health_is_asked_for_and_acted_on,
+    daemons::a_killed_daemon_is_followed,
+    daemons::what_ends_while_there_is_no_daemon_is_started_again,
+    daemons::what_nobody_knows_of_is_ended_before_anything_starts,
+    daemons::the_other_backend_leaves_nothing_behind,
+    daemons::a_manager_that_executes_itself_again_changes_nothing,
+    daemons::a_bus_that_goes_away_changes_nothing,
+    resources::a_change_of_limits_restarts_nothing,
 }

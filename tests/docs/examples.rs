@@ -33,6 +33,9 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("pidFile", "run/api.pid"),
             ("essential", "true"),
             ("tags", "[web]"),
+            ("maxMemoryRestart", "400M"),
+            ("sandbox", "strict"),
+            ("systemd", "{ ProtectHome: tmpfs }"),
         ],
         "restartPolicy" => &[
             ("condition", "on-failure"),
@@ -57,7 +60,13 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("onFailure", "none"),
         ],
         "stop" => &[("signal", "SIGINT"), ("timeout", "1m")],
-        "limits" => &[("files", "4096")],
+        "limits" => &[
+            ("memory", "512M"),
+            ("memoryHigh", "400M"),
+            ("cpu", "1.5"),
+            ("tasks", "200"),
+            ("files", "4096"),
+        ],
         "log" => &[("target", "none"), ("maxSize", "50M"), ("maxFiles", "10")],
         "dependsOn" => &[("condition", "healthy"), ("restart", "true")],
         "processManagement" => &[

@@ -159,6 +159,13 @@ impl Model {
                 self.probed(instance, *run, *probe, outcome.is_ok(), now);
                 Cause::Fact(instance.clone())
             }
+            // What follows of it shows in why it is stopped.
+            Event::Outgrown { instance, run, .. } => {
+                if let Some(facts) = self.current(instance, *run) {
+                    facts.outgrown = true;
+                }
+                Cause::Fact(instance.clone())
+            }
             Event::ConfigWithdrawn { request, config, generation, before } => {
                 self.withdraws = true;
                 self.before = BTreeMap::clone(before);
@@ -245,6 +252,7 @@ impl Model {
             (None, Some(status)) => RunEnd::Exited(status),
             (None, None) => end,
             (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
+            (Some(StopReason::Outgrown(used)), _) => RunEnd::Outgrown(*used),
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };
