@@ -384,14 +384,14 @@ pub struct Settings {
     /// False: an instance is wanted only once it was started by hand.
     pub auto_start: bool,
     /// What becomes of a change that does not come up.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_usual")]
     pub rollback: Rollback,
     /// How long what a change touched must stay up for the change to be good.
-    #[serde(default = "usual_settle")]
+    #[serde(default = "usual_settle", skip_serializing_if = "is_usual_settle")]
     pub settle: Duration,
     /// How long each that a change touched may take to be good. None: the longest `startTimeout`
     /// among them and `settle`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict_timeout: Option<Duration>,
 }
 
@@ -406,6 +406,16 @@ pub enum Rollback {
     Manual,
     /// It is not judged.
     Off,
+}
+
+// What is as usual is not written: then it can be read by versions that do not know it.
+
+fn is_usual(rollback: &Rollback) -> bool {
+    *rollback == Rollback::default()
+}
+
+fn is_usual_settle(settle: &Duration) -> bool {
+    *settle == usual_settle()
 }
 
 fn usual_settle() -> Duration {
