@@ -47,10 +47,11 @@ fn is_free(base: &Path, daemon: &str) -> bool {
         let members = fs::read_to_string(base.join("cgroup.procs"));
         members.is_ok_and(|members| members.trim().is_empty())
     };
-    if !is_empty() && may_leave(base) {
-        if let Err(error) = leave(base, daemon) {
-            tracing::debug!("the control group {} cannot be left: {error}", base.display());
-        }
+    if !is_empty()
+        && may_leave(base)
+        && let Err(error) = leave(base, daemon)
+    {
+        tracing::debug!("the control group {} cannot be left: {error}", base.display());
     }
     is_empty()
 }
