@@ -62,6 +62,16 @@ pub enum Event {
         /// The answer; an error says in words what was wrong, such as `HTTP 500`.
         outcome: Result<(), String>,
     },
+    /// A run has said something of itself (sd_notify(3)). May come before [`Event::Spawned`]: who
+    /// has just become the command may be quicker than the word of it.
+    Notified {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// What.
+        told: Told,
+    },
     /// A configuration was read, is valid, and shall be what runs.
     ConfigAccepted {
         /// Who waits for the answer.
@@ -119,6 +129,19 @@ pub enum Event {
     ShutdownRequested,
     /// Everything that is still there shall be killed.
     KillRequested,
+}
+
+/// What a run says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// READY=1: it can do its work.
+    Ready,
+    /// WATCHDOG=1: it is alive.
+    Alive,
+    /// WATCHDOG=trigger: something is wrong with it.
+    Trouble,
+    /// STATUS=: one line for people.
+    Status(Arc<str>),
 }
 
 /// Whom a signal is for.

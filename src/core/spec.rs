@@ -147,6 +147,15 @@ pub enum Readiness {
     Started,
     /// With the first success of its check. Only where there is a check.
     Health,
+    /// When it says so by itself: READY=1 of sd_notify(3).
+    Notify,
+}
+
+/// What a run is told of how it may speak for itself (sd_notify(3)). It takes it in when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// It is to say WATCHDOG=1 at least once in so long. None: it need not.
+    pub watchdog: Option<Duration>,
 }
 
 /// Which ends of a run are followed by another run.
@@ -210,6 +219,8 @@ pub enum Check {
     /// A command run as the process's user, in its directory, with its environment; exit 0 is
     /// healthy.
     Exec(Arc<[Text]>),
+    /// Nobody asks: it says WATCHDOG=1 of sd_notify(3) at least once in each interval.
+    Notify,
 }
 
 /// What a failed check leads to.
@@ -229,7 +240,7 @@ pub enum OnFailure {
 pub struct HealthCheck {
     /// How health is asked for.
     pub check: Check,
-    /// From the end of one check to the next.
+    /// From the end of one check to the next; of [`Check::Notify`], the longest silence.
     pub interval: Duration,
     /// One deadline for all of one check.
     pub timeout: Duration,
@@ -354,6 +365,15 @@ impl ProcessSpec {
             stop: StopSpec::default(),
             essential: false,
         }
+    }
+
+    /// How its runs may speak for themselves; None where nothing is to be heard of them.
+    #[must_use]
+    pub fn notify(&self) -> Option<Notify> {
+        let check = self.health.as_ref().filter(|health| health.check == Check::Notify);
+        let watchdog = check.map(|health| health.interval);
+        let is_heard = watchdog.is_some() || self.readiness == Readiness::Notify;
+        is_heard.then_some(Notify { watchdog })
     }
 }
 

@@ -243,12 +243,39 @@ fn causes_are_those_of_the_edits() {
     for (key, consequence, ..) in EDITS {
         let Some(field) = FIELDS.iter().find(|field| field.key == *key) else { continue };
         let causes = match consequence {
+            // What these cause depends on the values: see the next test.
+            Consequence::Live if field.causes == Causes::Told => Causes::Told,
             Consequence::Live => Causes::Live,
             Consequence::Restart => Causes::Restart,
             Consequence::Start | Consequence::Stop => Causes::Count,
         };
         assert_eq!(field.causes, causes, "{key}");
     }
+}
+
+#[test]
+fn what_a_run_is_told_when_it_starts_needs_a_new_one() {
+    let speaking = || process("api").speaking();
+    let alive = || process("api").alive();
+    let slower = || alive().with(|spec| spec.health.as_mut().unwrap().interval = secs(60));
+    let asked = || process("api").checked();
+    use Consequence::{Live, Restart};
+    let told = |(was, is): (Process, Process)| {
+        let told = fields::differences(&was.0, &is.0);
+        assert_eq!(
+            fields::needs_restart(&was.0, &is.0),
+            told.iter().any(|t| t.consequence == Restart)
+        );
+        told.into_iter().map(|one| (one.key, one.consequence)).collect::<Vec<_>>()
+    };
+    let one = |key: &str, consequence| vec![(key.to_owned(), consequence)];
+    assert_eq!(told((process("api"), speaking())), one("readiness", Restart));
+    assert_eq!(told((speaking(), process("api"))), one("readiness", Restart));
+    assert_eq!(told((alive(), slower())), one("healthCheck.interval", Restart));
+    let both = alive().with(|spec| spec.readiness = Readiness::Notify);
+    assert_eq!(told((alive(), both)), one("readiness", Live));
+    let same = asked().with(|spec| spec.health.as_mut().unwrap().failure_threshold = 1);
+    assert_eq!(told((same, alive())), one("healthCheck", Restart));
 }
 
 #[test]
