@@ -12,6 +12,7 @@
 pub mod choice;
 pub mod group;
 pub mod native;
+pub mod notices;
 pub mod systemd;
 
 use crate::core::event::{Event, Whom};
@@ -127,6 +128,10 @@ pub trait Backend: Send + Sync {
 
     /// A descriptor that stands for the main process of a run.
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd>;
+
+    /// The run that a process is of, if it is of one that speaks for itself
+    /// ([`ProcessSpec::notify`]). Known before the command is executed.
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)>;
 
     /// Runs a command (an exec check) as the user, in the directory and with the environment of
     /// `spec`, apart from the run itself, with its output capped; kills it and all its descendants

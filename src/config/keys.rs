@@ -230,7 +230,7 @@ pub static PROCESS: Section = Section {
         ),
         key(
             "readiness",
-            Kind::Words { words: &["health", "started"], later: &["notify", "log"] },
+            Kind::Words { words: &["health", "started", "notify"], later: &["log"] },
             "health where there is a check, else started",
             "When it counts as ready.",
         ),
@@ -324,12 +324,17 @@ pub static HEALTH: Section = Section {
         key("url", Kind::Text, "", "Healthy when a GET of this http: URL answers 200 to 299."),
         key("tcp", Kind::Text, "", "Healthy when host:port accepts a connection."),
         key("exec", Kind::Texts, "", "Healthy when this command exits with 0."),
-        later("notify", "Healthy as long as it says so by itself."),
+        key(
+            "notify",
+            Kind::Bool,
+            "false",
+            "true: nobody asks; healthy as long as it says WATCHDOG=1 within each interval.",
+        ),
         key(
             "interval",
             Kind::Duration { min: 100, max: LONGEST },
             "30s",
-            "From the end of one check to the next.",
+            "From the end of one check to the next; with notify, the longest silence.",
         ),
         key(
             "timeout",
@@ -346,7 +351,7 @@ pub static HEALTH: Section = Section {
         key(
             "failureThreshold",
             Kind::Integer { min: 1, max: MOST },
-            "3",
+            "3, or 1 with notify",
             "So many failures in a row make it unhealthy.",
         ),
         key(

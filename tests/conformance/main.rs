@@ -5,6 +5,7 @@
 mod daemons;
 mod machines;
 mod scenarios;
+mod speaking;
 mod stages;
 mod supervisor;
 mod world;
@@ -92,12 +93,18 @@ scenarios! {
     stages::each_stage_that_fails_is_named,
     stages::a_log_file_is_its_users,
     stages::a_log_file_is_rotated,
-    stages::a_pid_file_is_there_as_long_as_the_run;
+    stages::a_pid_file_is_there_as_long_as_the_run,
+    speaking::a_run_is_heard_whoever_of_it_speaks,
+    speaking::a_run_that_is_quick_is_heard,
+    speaking::what_others_say_is_not_heard,
+    speaking::who_shall_not_speak_is_told_nothing;
     order_is_that_of_the_graph,
     a_crashing_process_is_delayed_and_given_up,
     one_shots_run_once,
     a_reload_touches_what_changed,
     health_is_asked_for_and_acted_on,
+    who_says_so_is_ready,
+    who_speaks_is_healthy_while_it_does,
     a_killed_daemon_is_followed,
     what_ends_while_there_is_no_daemon_is_started_again,
     what_nobody_knows_of_is_ended_before_anything_starts,

@@ -49,6 +49,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("url", "http://localhost:8080/health"),
             ("tcp", "\"localhost:5432\""),
             ("exec", "[pg_isready, -q]"),
+            ("notify", "true"),
             ("interval", "10s"),
             ("timeout", "2s"),
             ("startPeriod", "1m"),
@@ -120,7 +121,7 @@ fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
             (format!("command: x, {check}"), format!("command: x, {check}, {key}: {value}"))
         }
         ("", _) => ("command: x".into(), format!("command: x, {key}: {value}")),
-        ("healthCheck", "url" | "tcp" | "exec") => (
+        ("healthCheck", "url" | "tcp" | "exec" | "notify") => (
             format!("command: x, {check}"),
             format!("command: x, healthCheck: {{ {key}: {value} }}"),
         ),

@@ -91,6 +91,7 @@ pub(super) async fn recover(
         let handle = Arc::new(Handle::new(instance.clone(), run));
         lock(&inner.runs).insert((instance, run), handle.clone());
         handle.adopt(&found);
+        inner.hear(found.record.pid, &handle, &spec);
         tokio::spawn(run::live_on(inner.clone(), handle, spec, found));
     }
     there

@@ -142,6 +142,12 @@ impl Cgroup {
         self.watched.path().file_name()?.to_str()
     }
 
+    /// Its directory, by its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.watched.path()
+    }
+
     /// Its path below the mount of the hierarchy, beginning with a slash.
     #[must_use]
     pub fn below_mount(&self) -> &str {

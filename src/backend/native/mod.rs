@@ -9,6 +9,7 @@
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
 //! | `adopt` | runs of a daemon that was killed |
+//! | `whose` | whose run a process is that has sent something |
 //! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
 
 mod adopt;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod sink;
 pub mod tree;
 mod walk;
+mod whose;
 
 pub use self::adopt::end_all;
 
@@ -51,7 +53,7 @@ use crate::sys::random;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +79,8 @@ pub struct NativeOptions {
     pub log_program: PathBuf,
     /// Where it is kept by what runs are found again.
     pub runs: Runs,
+    /// The socket that runs speak to ([`super::notices`]).
+    pub notices: Option<Arc<Path>>,
 }
 
 /// Runs processes as children of this one.
@@ -102,7 +106,10 @@ struct Inner {
     cgroups: Option<Cgroups>,
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
-    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
+    notices: Option<Arc<Path>>,
+    /// Runs that speak for themselves, by their main processes.
+    speakers: Mutex<HashMap<u32, Arc<Handle>>>,
     /// Commands beside runs, by instance.
     commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
     /// How many outputs are being read.
@@ -140,6 +147,8 @@ impl NativeBackend {
             log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
+            notices: options.notices,
+            speakers: Mutex::default(),
             commands: Mutex::default(),
             pumps: watch::Sender::new(0),
             _reaper: Reaper::new()?,
@@ -373,6 +382,10 @@ impl Backend for NativeBackend {
 
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
+    }
+
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        self.inner.run_of(pid)
     }
 
     fn run_in_context(

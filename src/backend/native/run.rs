@@ -8,6 +8,7 @@ use super::reaper::Exit;
 use super::sink::LAST_LINES;
 use super::tree::Tree;
 use super::{Inner, lock};
+use crate::backend::notices;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
@@ -88,6 +89,21 @@ impl Handle {
     pub fn new(instance: InstanceId, run: Run) -> Handle {
         let state = State { phase: Phase::Preparing, ending: None, killing: false };
         Handle { instance, run, state: Mutex::new(state) }
+    }
+
+    /// Which it is.
+    #[must_use]
+    pub fn key(&self) -> (InstanceId, Run) {
+        (self.instance.clone(), self.run)
+    }
+
+    /// Whether its main process has not ended.
+    #[must_use]
+    pub fn main_is_alive(&self) -> bool {
+        match &lock(&self.state).phase {
+            Phase::Starting(child) | Phase::Running(child) => !has_ended(&child.pidfd),
+            _ => false,
+        }
     }
 
     /// Takes over what another daemon had started.
@@ -226,6 +242,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     }
     // The table that holds the other end outlives all runs.
     let status = exit.await.unwrap_or(ExitStatus::Unknown);
+    inner.unhear(pid, &handle);
     lock(&handle.state).phase = Phase::Left(tree.clone());
     report(Event::Exited { instance: instance.clone(), run, status });
 
@@ -264,6 +281,7 @@ pub(super) async fn live_on(
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
         status = ended(&pidfd, &record).await;
+        inner.unhear(record.pid, &handle);
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
     report(Event::Exited { instance: instance.clone(), run, status });
@@ -299,9 +317,14 @@ async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     // The number may be another's by now; the descriptor is not.
+    !has_ended(pidfd)
+}
+
+/// Whether the process has ended, as far as the kernel answers at all.
+fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = rustix::event::Timespec::default();
     let mut state = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
+    !rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
 }
 
 /// Waits for the end of a process that is no child, and finds out how it ended.
@@ -317,7 +340,7 @@ async fn ended(pidfd: &Arc<OwnedFd>, record: &RunRecord) -> ExitStatus {
 
 async fn start(
     inner: &Arc<Inner>,
-    handle: &Handle,
+    handle: &Arc<Handle>,
     spec: &Arc<ProcessSpec>,
 ) -> Result<Started, SpawnError> {
     let (instance, exec) = (&handle.instance, &spec.exec);
@@ -337,6 +360,7 @@ async fn start(
     let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
+    recipe.env.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;
 
@@ -352,6 +376,7 @@ async fn start(
         waiting
     };
     inner.keep(instance, handle.run, &waiting, recipe.mark, &tree);
+    inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.
     let logged = match output {
         Output::Null | Output::Held(_) => None,
@@ -370,6 +395,7 @@ async fn start(
     if let Err(error) = waiting.go(&recipe, &instruction).await {
         // Reported only when nothing of it exists any more.
         let _ = waiting.exit.await;
+        inner.unhear(waiting.pid, handle);
         if let Some(pid_file) = pid_file.filter(|_| error.stage >= SpawnStage::PidFile) {
             pid_file.remove().await;
         }

@@ -7,6 +7,7 @@ use crate::core::spec::Signal;
 use crate::sys::signal::{gone, send};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ impl Tree {
             Tree::Cgroup(group) => group.name(),
             Tree::Marked(..) => None,
         }
+    }
+
+    /// Whether it is all that is in the control group in this directory.
+    #[must_use]
+    pub fn is_at(&self, directory: &Path) -> bool {
+        matches!(self, Tree::Cgroup(group) if group.path() == directory)
     }
 
     /// Its mark, where that tells what belongs to it.

@@ -54,6 +54,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     for (instance, run, spec, unit, found) in adopted {
         let (handle, orders) = Handle::new(instance.clone(), run);
         let handle = Arc::new(handle);
+        handle.take_unit();
         lock(&inner.runs).insert((instance, run), handle.clone());
         let watch = manager.watch(&unit);
         let inner = inner.clone();

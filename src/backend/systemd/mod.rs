@@ -78,6 +78,8 @@ pub struct SystemdOptions {
     pub runtime: PathBuf,
     /// In the marks of processes that a daemon with the native backend has started here.
     pub token: u32,
+    /// The socket that runs speak to ([`super::notices`]).
+    pub notices: Option<Arc<Path>>,
 }
 
 /// Runs processes as transient units.
@@ -99,7 +101,10 @@ struct Inner {
     /// Where files are that systemd is to find.
     handovers: PathBuf,
     token: u32,
-    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    notices: Option<Arc<Path>>,
+    /// The control group of the service manager, below which those of its units are.
+    root: String,
+    runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
     /// One run of an instance after the other.
     gates: Mutex<HashMap<InstanceId, Gate>>,
     /// Commands beside runs, by instance.
@@ -147,6 +152,8 @@ impl SystemdBackend {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&handovers);
         made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", handovers.display())))?;
         let identities = Identities::new(options.mode, options.default_user, &options.environment);
+        let manager = Manager::start(way).await?;
+        let root = manager.control_group().await.map_err(io::Error::other)?;
         let inner = Inner {
             facts,
             environment: options.environment,
@@ -154,11 +161,13 @@ impl SystemdBackend {
             name: options.name,
             names: options.names,
             daemon_unit: own_unit(),
-            manager: Manager::start(way).await?,
+            manager,
             groups: GroupEvents::new()?,
             log_program: options.log_program,
             handovers,
             token: options.token,
+            notices: options.notices,
+            root,
             runs: Mutex::default(),
             gates: Mutex::default(),
             commands: Mutex::default(),
@@ -188,6 +197,21 @@ fn own_unit() -> Option<String> {
 }
 
 impl Inner {
+    /// The run that a process is of, by its control group: only the service manager can make one
+    /// there.
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let below = group.strip_prefix(&self.root)?.strip_prefix('/')?;
+        let below = below.strip_prefix(unit::SLICE)?.strip_prefix('/')?;
+        let instance = self.names.instance(below.split('/').next()?)?;
+        let all = (instance.clone(), Run(0))..=(instance, Run(u64::MAX));
+        let runs = lock(&self.runs);
+        // The run before has nothing in the unit any more when the next one gets it.
+        let handle = runs.range(all).map(|(_, handle)| handle).find(|handle| handle.has_unit())?;
+        Some((handle.instance.clone(), handle.run))
+    }
+
     /// Writes an environment where only this user and root can read it.
     fn write_environment(
         &self,
@@ -306,6 +330,10 @@ impl Backend for SystemdBackend {
 
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
+    }
+
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        self.inner.run_of(pid)
     }
 
     fn run_in_context(

@@ -14,12 +14,14 @@ use crate::backend::group::Watched;
 use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
+use crate::backend::notices;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
@@ -51,6 +53,8 @@ pub(super) struct Handle {
     pub run: Run,
     orders: mpsc::UnboundedSender<Order>,
     seen: Mutex<Seen>,
+    /// The unit is this run's: systemd was asked for it, or has it.
+    has_unit: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,12 +72,22 @@ pub(super) struct Group {
 impl Handle {
     pub(super) fn new(instance: InstanceId, run: Run) -> (Handle, Orders) {
         let (sender, orders) = mpsc::unbounded_channel();
-        (Handle { instance, run, orders: sender, seen: Mutex::default() }, orders)
+        let has_unit = AtomicBool::new(false);
+        (Handle { instance, run, orders: sender, seen: Mutex::default(), has_unit }, orders)
     }
 
     /// What there is of it now.
     pub(super) fn see(&self, main: Option<Arc<OwnedFd>>, group: Group) {
         *lock(&self.seen) = Seen { main, group: Some(Arc::new(group)) };
+    }
+
+    /// From now on what is in the unit is of this run.
+    pub(super) fn take_unit(&self) {
+        self.has_unit.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_unit(&self) -> bool {
+        self.has_unit.load(Ordering::Relaxed)
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -182,8 +196,9 @@ async fn prepare(
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
     let Connected { output, logged, pipe } =
         log::connect(inner, instance, exec, &identity, umask).await?;
-    let variables =
+    let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
+    variables.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let argv = exec.command.argv(instance.index);
     let program = argv.first().cloned().unwrap_or_default();
     if let Some(name) = bad_variable(&variables) {
@@ -275,6 +290,7 @@ async fn start(
         () = stopped(orders) => return Err(stopped_before()),
         slot = manager.job_slot() => slot,
     };
+    handle.take_unit();
     let job = placed.ask(manager, handle.run, &properties).await?;
     // What of the output is ours must not stay open.
     drop(properties);

@@ -195,6 +195,7 @@ impl<'s> File<'_, 's> {
         }
         match self.word(field) {
             Some("started") => Readiness::Started,
+            Some("notify") => Readiness::Notify,
             Some("health") if spec.health.is_none() && health_is_sure => {
                 let message = format!("`readiness: health`, but `{}` has no health check", spec.id);
                 let problem = self.problem("readiness-without-check", &field.value, message);
