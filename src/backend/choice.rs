@@ -2,6 +2,7 @@
 
 use super::native::console::ConsoleOptions;
 use super::native::{NativeBackend, NativeOptions, sink};
+use super::sockets::Sockets;
 use super::systemd::link::Way;
 use super::systemd::manager::Manager;
 use super::systemd::unit::Names;
@@ -38,6 +39,8 @@ pub struct BackendOptions {
     pub runtime: Option<PathBuf>,
     /// The socket that runs speak to.
     pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Makes the backend of a daemon. Needs a tokio runtime.
@@ -81,6 +84,7 @@ pub async fn choose(facts: Facts, options: BackendOptions) -> io::Result<Arc<dyn
         runs: options.runs,
         log_program: sink::program(),
         notices: options.notices,
+        sockets: options.sockets,
     };
     Ok(NativeBackend::new(facts, native)?)
 }
@@ -120,6 +124,7 @@ async fn with_systemd(
         runtime,
         token: options.runs.token(),
         notices: options.notices.clone(),
+        sockets: options.sockets.clone(),
     };
     let connected = SystemdBackend::new(facts.clone(), way, options).await;
     connected.map(|backend| backend as Arc<dyn Backend>).map_err(|error| {

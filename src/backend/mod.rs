@@ -13,8 +13,10 @@ pub mod choice;
 pub mod group;
 pub mod native;
 pub mod notices;
+pub mod sockets;
 pub mod systemd;
 
+use self::sockets::Sockets;
 use crate::core::event::{Event, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
@@ -156,6 +158,14 @@ pub trait Backend: Send + Sync {
         spec: &Arc<ProcessSpec>,
         request: LogRequest,
     ) -> Option<std::io::Result<OwnedFd>>;
+
+    /// The sockets that are held for processes.
+    fn sockets(&self) -> &Arc<Sockets>;
+
+    /// What this backend lacks on this machine that the process needs, in words.
+    fn lacks(&self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
 
     /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
     fn forget(&self, instance: &InstanceId);

@@ -64,7 +64,7 @@ impl Notices {
     /// # Errors
     /// What the system says.
     pub fn open(directory: &Path, stored: Vec<(String, OwnedFd)>) -> io::Result<Notices> {
-        let path = directory.join("notify");
+        let path = directory.join("process-notify");
         // Root's processes have users who must get to it.
         if rustix::process::geteuid().is_root() {
             let mode = fs::metadata(directory)?.mode() & 0o7777;

@@ -67,6 +67,7 @@ pub struct Diagnostic {
 
 /// Every rule there is, sorted. Names are stable: scripts look for them.
 pub const CODES: &[&str] = &[
+    "address-in-use",
     "args-with-shell",
     "bad-address",
     "bad-boolean",
@@ -79,7 +80,9 @@ pub const CODES: &[&str] = &[
     "bad-process-id",
     "bad-signal",
     "bad-size",
+    "bad-socket-name",
     "bad-url",
+    "cannot-hold-socket",
     "cannot-switch-user",
     "changing",
     "command-and-shell",
@@ -89,6 +92,7 @@ pub const CODES: &[&str] = &[
     "dependency-cycle",
     "duplicate-key",
     "duplicate-process",
+    "duplicate-socket",
     "empty-file",
     "empty-processes",
     "empty-value",
@@ -98,6 +102,7 @@ pub const CODES: &[&str] = &[
     "healthy-without-check",
     "ignored-file",
     "misplaced-key",
+    "missing-address",
     "missing-command",
     "missing-file",
     "no-check",
@@ -116,6 +121,7 @@ pub const CODES: &[&str] = &[
     "shared-pid-file",
     "tag",
     "tilde",
+    "timeout-with-notify",
     "too-deep",
     "too-large",
     "too-long",

@@ -84,6 +84,8 @@ pub enum Kind {
     Variables,
     /// A list of processes, or processes with a condition each.
     Dependencies,
+    /// Names of sockets, each with an address or a mapping.
+    Sockets,
     /// A mapping with keys of its own.
     Section(&'static Section),
     /// Processes by id.
@@ -253,9 +255,9 @@ pub static PROCESS: Section = Section {
             "false",
             "Its final end ends the supervisor, with its exit code.",
         ),
+        key("sockets", Kind::Sockets, "{}", "Sockets that are held for it, by name."),
         key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
         later("maxMemoryRestart", "Restarts it gracefully above so much memory."),
-        later("sockets", "Sockets that are held for it."),
         later("reload", "How it takes new settings without a restart."),
         later("watch", "Restarts it when files change."),
         later("overlap", "Whether old and new may run at once during a change."),
@@ -440,6 +442,15 @@ pub static DEPENDENCY: Section = Section {
     ],
 };
 
+/// A socket that is more than an address.
+pub static SOCKET: Section = Section {
+    path: "sockets",
+    keys: &[
+        key("listen", Kind::Text, "", "An address with a port, or an absolute path."),
+        key("mode", Kind::Octal, "0660", "Permissions of the file of a unix socket."),
+    ],
+};
+
 /// Every section with the name the manual gives it.
 pub static SECTIONS: &[(&str, &Section)] = &[
     ("file", &FILE),
@@ -451,4 +462,5 @@ pub static SECTIONS: &[(&str, &Section)] = &[
     ("limits", &LIMITS),
     ("log", &LOG),
     ("dependsOn", &DEPENDENCY),
+    ("sockets", &SOCKET),
 ];

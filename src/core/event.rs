@@ -191,6 +191,8 @@ pub enum SpawnStage {
     Fork,
     /// Finding user and group.
     Identity,
+    /// Opening the sockets that are held for it.
+    Sockets,
     /// Entering its control group.
     Cgroup,
     /// Opening the journal stream or pipe for its output.
@@ -216,6 +218,7 @@ impl fmt::Display for SpawnStage {
         f.write_str(match self {
             SpawnStage::Fork => "making the process",
             SpawnStage::Identity => "looking up the user",
+            SpawnStage::Sockets => "opening its socket",
             SpawnStage::Cgroup => "entering the control group",
             SpawnStage::Output => "connecting the output",
             SpawnStage::Limits => "setting resource limits",

@@ -130,6 +130,8 @@ pub const FIELDS: &[Field] = fields! {
     "log.maxFiles" Restart |s| s.exec.log_rotation.map(|r| r.max_files)
         => s.exec.log_rotation.map(|r| r.max_files.to_string());
     "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
+    "sockets" Restart |s| &s.exec.sockets
+        => list(s.exec.sockets.iter().map(|(name, listen)| format!("{name}: {listen}")));
     "essential" Live |s| s.essential => Some(s.essential.to_string());
 };
 

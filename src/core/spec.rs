@@ -8,6 +8,7 @@ use crate::ids::{Generation, ProcessId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,41 @@ pub struct LogRotation {
     pub max_files: u32,
 }
 
+/// Where a socket that is held for a process takes connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Listen {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket (stream).
+    Unix {
+        /// Absolute.
+        path: Arc<str>,
+        /// The permissions of its file.
+        mode: u32,
+    },
+}
+
+impl Listen {
+    /// The place alone, where only one socket can be.
+    #[must_use]
+    pub fn place(&self) -> Listen {
+        match self {
+            Listen::Unix { path, .. } => Listen::Unix { path: path.clone(), mode: 0 },
+            Listen::Tcp(_) => self.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "{address}"),
+            Listen::Unix { path, mode } => write!(f, "{path} ({mode:04o})"),
+        }
+    }
+}
+
 /// The part of a spec that a running process has already taken in: a change of any of it needs a
 /// new run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +148,13 @@ pub struct ExecSpec {
     pub log_rotation: Option<LogRotation>,
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
+    /// Sockets that are held for it, by the names it knows them by.
+    #[serde(default, skip_serializing_if = "sockets_are_none")]
+    pub sockets: Arc<BTreeMap<Arc<str>, Listen>>,
+}
+
+fn sockets_are_none(sockets: &Arc<BTreeMap<Arc<str>, Listen>>) -> bool {
+    sockets.is_empty()
 }
 
 /// When a dependency counts as met.
@@ -356,6 +399,7 @@ impl ProcessSpec {
                 log_target: LogTarget::Auto,
                 log_rotation: None,
                 pid_file: None,
+                sockets: Arc::default(),
             },
             depends_on: Vec::new(),
             readiness: Readiness::Started,

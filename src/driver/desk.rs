@@ -192,7 +192,7 @@ impl Driver {
                 .then(|| self.machine.config().clone()),
             missing: self.desk.missing.clone(),
             daemon: loaded.map(|loaded| loaded.daemon.clone()),
-            backend: self.backend.name(),
+            backend: self.backend.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod daemons;
+mod held;
 mod machines;
 mod scenarios;
 mod speaking;
@@ -36,7 +37,7 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// The table.
 macro_rules! scenarios {
-    ($($module:ident::$scenario:ident),+; $($daemon:ident),+ $(,)?) => {
+    ($($module:ident::$scenario:ident),+; $($place:ident::$daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
             $(#[tokio::test]
@@ -45,7 +46,7 @@ macro_rules! scenarios {
             })+
             $(#[tokio::test]
             async fn $daemon() {
-                crate::daemons::$daemon(crate::supervisor::Supervisor::with("native")).await;
+                crate::$place::$daemon(crate::supervisor::Supervisor::with("native")).await;
             })+
         }
 
@@ -59,7 +60,7 @@ macro_rules! scenarios {
             $(#[tokio::test]
             #[ignore = "run in a machine, by another test"]
             async fn $daemon() {
-                crate::daemons::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
+                crate::$place::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
             })+
         }
 
@@ -98,17 +99,20 @@ scenarios! {
     speaking::a_run_that_is_quick_is_heard,
     speaking::what_others_say_is_not_heard,
     speaking::who_shall_not_speak_is_told_nothing;
-    order_is_that_of_the_graph,
-    a_crashing_process_is_delayed_and_given_up,
-    one_shots_run_once,
-    a_reload_touches_what_changed,
-    health_is_asked_for_and_acted_on,
-    who_says_so_is_ready,
-    who_speaks_is_healthy_while_it_does,
-    a_killed_daemon_is_followed,
-    what_ends_while_there_is_no_daemon_is_started_again,
-    what_nobody_knows_of_is_ended_before_anything_starts,
-    the_other_backend_leaves_nothing_behind,
-    a_manager_that_executes_itself_again_changes_nothing,
-    a_bus_that_goes_away_changes_nothing,
+    daemons::order_is_that_of_the_graph,
+    daemons::a_crashing_process_is_delayed_and_given_up,
+    daemons::one_shots_run_once,
+    daemons::a_reload_touches_what_changed,
+    daemons::health_is_asked_for_and_acted_on,
+    daemons::who_says_so_is_ready,
+    daemons::who_speaks_is_healthy_while_it_does,
+    daemons::a_killed_daemon_is_followed,
+    daemons::what_ends_while_there_is_no_daemon_is_started_again,
+    daemons::what_nobody_knows_of_is_ended_before_anything_starts,
+    daemons::the_other_backend_leaves_nothing_behind,
+    daemons::a_manager_that_executes_itself_again_changes_nothing,
+    daemons::a_bus_that_goes_away_changes_nothing,
+    held::sockets_are_held_for_a_process,
+    held::sockets_are_those_of_all_instances,
+    held::a_socket_that_cannot_be_had_is_told,
 }

@@ -85,6 +85,7 @@ impl World {
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
             runs: Runs::new(None, std::process::id()),
             notices: Some(common.notices.path().into()),
+            sockets: Default::default(),
         };
         let backend = NativeBackend::new(common.facts.clone(), options).unwrap();
         common.world(backend)
@@ -108,6 +109,7 @@ impl World {
             runtime,
             token: std::process::id(),
             notices: Some(common.notices.path().into()),
+            sockets: Default::default(),
         };
         let backend = SystemdBackend::new(common.facts.clone(), way, options).await.unwrap();
         common.world(backend)

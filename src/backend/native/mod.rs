@@ -43,6 +43,7 @@ use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
+use super::sockets::Sockets;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
@@ -81,6 +82,8 @@ pub struct NativeOptions {
     pub runs: Runs,
     /// The socket that runs speak to ([`super::notices`]).
     pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Runs processes as children of this one.
@@ -108,6 +111,7 @@ struct Inner {
     shown: Mutex<HashMap<InstanceId, Shown>>,
     runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
     notices: Option<Arc<Path>>,
+    sockets: Arc<Sockets>,
     /// Runs that speak for themselves, by their main processes.
     speakers: Mutex<HashMap<u32, Arc<Handle>>>,
     /// Commands beside runs, by instance.
@@ -148,6 +152,7 @@ impl NativeBackend {
             shown: Mutex::default(),
             runs: Mutex::default(),
             notices: options.notices,
+            sockets: options.sockets,
             speakers: Mutex::default(),
             commands: Mutex::default(),
             pumps: watch::Sender::new(0),
@@ -203,6 +208,7 @@ impl Inner {
             max_files: exec.max_files,
             log_file: None,
             pid_file: None,
+            sockets: Vec::new(),
             mark: None,
         }
     }
@@ -416,6 +422,10 @@ impl Backend for NativeBackend {
             (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
             _ => None,
         }
+    }
+
+    fn sockets(&self) -> &Arc<Sockets> {
+        &self.inner.sockets
     }
 
     fn forget(&self, instance: &InstanceId) {

@@ -360,6 +360,7 @@ async fn start(
     let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
+    recipe.take_sockets(inner.sockets.of_run(instance, exec, &recipe.identity).await?);
     recipe.env.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;

@@ -55,6 +55,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
         let (handle, orders) = Handle::new(instance.clone(), run);
         let handle = Arc::new(handle);
         handle.take_unit();
+        inner.sockets.goes_on(&handle.instance, &spec.exec);
         lock(&inner.runs).insert((instance, run), handle.clone());
         let watch = manager.watch(&unit);
         let inner = inner.clone();

@@ -360,6 +360,14 @@ impl Manager {
         answer.body().deserialize().map_err(|_| unreadable())
     }
 
+    /// Whether units can be given descriptors: those that can say which they have been given.
+    pub async fn passes_descriptors(&self) -> bool {
+        // Of a unit that is not there too.
+        let unit = "provost-none.service";
+        let names = self.get::<Vec<String>>(unit, super::unit::SERVICE, "ExtraFileDescriptorNames");
+        names.await.is_ok()
+    }
+
     /// The control group below which those of all units are; empty for the root.
     ///
     /// # Errors

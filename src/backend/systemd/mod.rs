@@ -44,6 +44,7 @@ use super::native::census::{self, Process};
 use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
+use super::sockets::Sockets;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::Whom;
@@ -80,6 +81,8 @@ pub struct SystemdOptions {
     pub token: u32,
     /// The socket that runs speak to ([`super::notices`]).
     pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Runs processes as transient units.
@@ -102,6 +105,9 @@ struct Inner {
     handovers: PathBuf,
     token: u32,
     notices: Option<Arc<Path>>,
+    sockets: Arc<Sockets>,
+    /// This systemd can pass descriptors to units.
+    passes: bool,
     /// The control group of the service manager, below which those of its units are.
     root: String,
     runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
@@ -153,6 +159,7 @@ impl SystemdBackend {
         made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", handovers.display())))?;
         let identities = Identities::new(options.mode, options.default_user, &options.environment);
         let manager = Manager::start(way).await?;
+        let passes = manager.passes_descriptors().await;
         let root = manager.control_group().await.map_err(io::Error::other)?;
         let inner = Inner {
             facts,
@@ -167,6 +174,8 @@ impl SystemdBackend {
             handovers,
             token: options.token,
             notices: options.notices,
+            sockets: options.sockets,
+            passes,
             root,
             runs: Mutex::default(),
             gates: Mutex::default(),
@@ -358,6 +367,15 @@ impl Backend for SystemdBackend {
     ) -> Option<io::Result<OwnedFd>> {
         let path = log::file_of(instance, &spec.exec)?;
         Some(self.open_log_file(instance, path, &spec.exec, request))
+    }
+
+    fn sockets(&self) -> &Arc<Sockets> {
+        &self.inner.sockets
+    }
+
+    fn lacks(&self, spec: &ProcessSpec) -> Option<String> {
+        let needs = !spec.exec.sockets.is_empty() && !self.inner.passes;
+        needs.then(|| unit::CANNOT_PASS.to_owned())
     }
 
     fn forget(&self, instance: &InstanceId) {

@@ -8,7 +8,7 @@ use super::log::{self, Connected, Pipe};
 use super::manager::{MainChange, UnitEvent};
 use super::pid_file::PidFile;
 use super::placed::{Outcome, Placed};
-use super::unit::{Life, Program, Properties};
+use super::unit::{CANNOT_PASS, Life, Program, Properties, passing_sockets};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::native::identity::Identity;
@@ -205,6 +205,12 @@ async fn prepare(
         let text = format!("systemd takes no environment variable named {name:?}");
         return Err(failure(SpawnStage::Exec, program.shown(), text));
     }
+    if let Some(text) = (!exec.sockets.is_empty() && !inner.passes).then_some(CANNOT_PASS) {
+        return Err(failure(SpawnStage::Sockets, "", text.to_owned()));
+    }
+    let sockets = inner.sockets.of_run(instance, exec, &identity).await?;
+    let sockets =
+        passing_sockets(&sockets).map_err(|io| failure(SpawnStage::Sockets, "", reason(&io)))?;
     let unit = inner.names.of(instance);
     let environment = inner.write_environment(&unit, &variables).map_err(|io| {
         let text = format!("writing its environment for systemd: {}", reason(&io));
@@ -236,6 +242,7 @@ async fn prepare(
         daemon: inner.daemon_unit.as_deref(),
     };
     let mut properties = life.properties();
+    properties.extend(sockets);
     properties.extend(what.properties(&output).map_err(|io| log::output_error(&io))?);
     let attempt = Attempt {
         executable: what.executable(),

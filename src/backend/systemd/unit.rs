@@ -7,8 +7,9 @@ use super::status::OF_SYSTEMD;
 use crate::backend::native::identity::Identity;
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{Rendered, Signal};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use zbus::{Fd, Variant};
 
@@ -264,6 +265,28 @@ impl Life<'_> {
     }
 }
 
+/// Why a process with `sockets` cannot run here.
+pub const CANNOT_PASS: &str =
+    "this systemd cannot pass `sockets` to a unit (257 can); `backend: native` can";
+
+/// The property that passes sockets to a unit (sd_listen_fds(3)); systemd sets the variables.
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn passing_sockets(
+    sockets: &[(Arc<str>, Arc<OwnedFd>)],
+) -> std::io::Result<Option<(&'static str, Variant<'static>)>> {
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    let pair = |(name, socket): &(Arc<str>, Arc<OwnedFd>)| {
+        Ok((Fd::from(socket.try_clone()?), name.to_string()))
+    };
+    let all: Vec<(Fd<'static>, String)> =
+        sockets.iter().map(pair).collect::<std::io::Result<_>>()?;
+    Ok(Some(("ExtraFileDescriptors", all.into())))
+}
+
 /// A level of syslog(3).
 const WARNING: i32 = 4;
 
@@ -350,7 +373,6 @@ mod tests {
     use super::*;
     use crate::config::environment::UserRecord;
     use crate::core::ids::ProcessId;
-    use std::os::fd::OwnedFd;
 
     fn instance(id: &str, index: u32) -> InstanceId {
         ProcessId::new(id).unwrap().instance(index)

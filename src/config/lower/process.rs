@@ -38,8 +38,10 @@ impl<'s> File<'_, 's> {
         self.shared_pid_file(fields, &spec);
         let edges = self.dependencies(id, fields);
         spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();
+        let (listening, sockets) = self.sockets(fields);
+        spec.exec.sockets = Arc::new(listening);
         let place = self.place(key.span());
-        Lowered { spec, place, edges, restart_is_sure, health_is_sure }
+        Lowered { spec, place, edges, sockets, restart_is_sure, health_is_sure }
     }
 
     fn about(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {

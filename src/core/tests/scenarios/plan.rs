@@ -5,8 +5,8 @@ use provost_core::fields::{self, Causes, Consequence, FIELDS};
 use provost_core::ids::ProcessId;
 use provost_core::reload::{ChangeKind, Plan};
 use provost_core::spec::{
-    Check, Command, Config, Dependency, ExecSpec, HealthCheck, LogRotation, LogTarget, ProcessSpec,
-    RestartPolicy, Secret, Signal, StopSpec, Text,
+    Check, Command, Config, Dependency, ExecSpec, HealthCheck, Listen, LogRotation, LogTarget,
+    ProcessSpec, RestartPolicy, Secret, Signal, StopSpec, Text,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,6 +94,11 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
         s.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 9 });
     }),
     ("pidFile", Consequence::Restart, "-", "/x.pid", |s| s.exec.pid_file = Some("/x.pid".into())),
+    ("sockets", Consequence::Restart, "-", "[http: 127.0.0.1:80, web: /run/x (0660)]", |s| {
+        let tcp = Listen::Tcp("127.0.0.1:80".parse().unwrap());
+        let unix = Listen::Unix { path: "/run/x".into(), mode: 0o660 };
+        s.exec.sockets = Arc::new([("http".into(), tcp), ("web".into(), unix)].into());
+    }),
     ("essential", Consequence::Live, "false", "true", |s| s.essential = true),
     ("env.TOKEN", Consequence::Restart, "***", "***", |s| {
         s.exec.env = env(&[("TOKEN", "other"), ("KEPT", "x")]);
@@ -178,6 +183,7 @@ fn no_field_of_a_spec_is_forgotten() {
                 log_target: _,
                 log_rotation: _,
                 pid_file: _,
+                sockets: _,
             },
         depends_on: _,
         readiness: _,
