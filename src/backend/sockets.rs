@@ -25,13 +25,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// How many connections wait to be taken; the kernel has a limit of its own.
 const BACKLOG: i32 = 4096;
+
+/// A unit of systemd is unloaded within milliseconds; not while the machine goes down.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the name begins with under which the service manager keeps a socket.
 const STORED: &str = "socket-";
@@ -39,20 +44,43 @@ const STORED: &str = "socket-";
 /// Has the service manager keep a socket under a name, or let go of it.
 pub type Keeper = Arc<dyn Fn(String, Option<OwnedFd>) + Send + Sync>;
 
+/// One that is held. Whoever has given a copy away keeps this until that is closed.
+#[derive(Debug)]
+pub struct Socket {
+    descriptor: OwnedFd,
+    /// Hangs up when nobody has it any more.
+    gone: watch::Sender<()>,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Socket {
+    fn new(descriptor: OwnedFd) -> Arc<Socket> {
+        Arc::new(Socket { descriptor, gone: watch::Sender::new(()) })
+    }
+}
+
 /// What a run is given, by name, in the order of its descriptors.
-pub type Passed = Vec<(Arc<str>, Arc<OwnedFd>)>;
+pub type Passed = Vec<(Arc<str>, Arc<Socket>)>;
 
 /// All that are held.
 #[derive(Default)]
 pub struct Sockets {
     processes: Mutex<BTreeMap<ProcessId, Held>>,
+    /// Places that were let go of, and that somebody we gave them to may still have: systemd has
+    /// what it passed to a unit until that is unloaded.
+    leaving: Mutex<BTreeMap<Listen, watch::Receiver<()>>>,
     keeper: Option<Keeper>,
 }
 
 /// Those of one process.
 #[derive(Default)]
 struct Held {
-    open: BTreeMap<Arc<str>, (Listen, Arc<OwnedFd>)>,
+    open: BTreeMap<Arc<str>, (Listen, Arc<Socket>)>,
     /// Instances that run, or are to run again.
     users: BTreeSet<u32>,
     /// One instance after the other opens what is not open yet.
@@ -68,7 +96,7 @@ impl Sockets {
             match (of_stored(&stored), place_of(&socket)) {
                 (Some((process, name)), Some(listen)) => {
                     let held = processes.entry(process).or_default();
-                    held.open.insert(name, (listen, Arc::new(socket)));
+                    held.open.insert(name, (listen, Socket::new(socket)));
                 }
                 _ => {
                     if let Some(keeper) = &keeper {
@@ -77,15 +105,18 @@ impl Sockets {
                 }
             }
         }
-        Sockets { processes: Mutex::new(processes), keeper }
+        Sockets { processes: Mutex::new(processes), leaving: Mutex::default(), keeper }
     }
 
-    /// An instance of another daemon runs, and has its sockets open.
-    pub fn goes_on(&self, instance: &InstanceId, exec: &ExecSpec) {
-        if !exec.sockets.is_empty() {
-            let mut processes = self.lock();
-            processes.entry(instance.process.clone()).or_default().users.insert(instance.index);
+    /// An instance of another daemon runs, and has its sockets open; those that were kept.
+    pub fn goes_on(&self, instance: &InstanceId, exec: &ExecSpec) -> Passed {
+        if exec.sockets.is_empty() {
+            return Passed::new();
         }
+        let mut processes = self.lock();
+        let held = processes.entry(instance.process.clone()).or_default();
+        held.users.insert(instance.index);
+        held.open.iter().map(|(name, (_, socket))| (name.clone(), socket.clone())).collect()
     }
 
     /// The sockets of a run that is about to start; opens those that are not open.
@@ -115,6 +146,7 @@ impl Sockets {
             let socket = match self.open(&instance.process, name) {
                 Some(socket) => socket,
                 None => {
+                    self.wait_for(place).await;
                     let opened = open(place.clone(), identity.clone()).await;
                     let opened = opened.map_err(|error| {
                         let subject = format!("{name} ({place})");
@@ -136,8 +168,8 @@ impl Sockets {
         if held.users.is_empty()
             && let Some(held) = processes.remove(&instance.process)
         {
-            for (name, (place, _)) in held.open {
-                self.let_go(&instance.process, &name, &place);
+            for (name, (place, socket)) in &held.open {
+                self.let_go(&instance.process, name, place, socket);
             }
         }
     }
@@ -147,8 +179,8 @@ impl Sockets {
         let mut processes = self.lock();
         processes.retain(|process, held| {
             let is_there = is_there(process);
-            for (name, (place, _)) in held.open.iter().filter(|_| !is_there) {
-                self.let_go(process, name, place);
+            for (name, (place, socket)) in held.open.iter().filter(|_| !is_there) {
+                self.let_go(process, name, place, socket);
             }
             is_there
         });
@@ -157,6 +189,13 @@ impl Sockets {
     /// Whether it is held already, whoever it is for.
     #[must_use]
     pub fn holds(&self, place: &Listen) -> bool {
+        let mut leaving = lock(&self.leaving);
+        // What nobody has any more.
+        leaving.retain(|_, gone| gone.has_changed().is_ok());
+        if leaving.contains_key(&place.place()) {
+            return true;
+        }
+        drop(leaving);
         let processes = self.lock();
         let mut open = processes.values().flat_map(|held| held.open.values());
         open.any(|(held, _)| held.place() == place.place())
@@ -166,16 +205,16 @@ impl Sockets {
     fn close_others(&self, process: &ProcessId, exec: &ExecSpec) {
         let mut processes = self.lock();
         let Some(held) = processes.get_mut(process) else { return };
-        held.open.retain(|name, (place, _)| {
+        held.open.retain(|name, (place, socket)| {
             let is_same = exec.sockets.get(name) == Some(place) && !is_lost(place);
             if !is_same {
-                self.let_go(process, name, place);
+                self.let_go(process, name, place, socket);
             }
             is_same
         });
     }
 
-    fn open(&self, process: &ProcessId, name: &str) -> Option<Arc<OwnedFd>> {
+    fn open(&self, process: &ProcessId, name: &str) -> Option<Arc<Socket>> {
         Some(self.lock().get(process)?.open.get(name)?.1.clone())
     }
 
@@ -185,10 +224,10 @@ impl Sockets {
         name: &Arc<str>,
         place: &Listen,
         socket: OwnedFd,
-    ) -> Arc<OwnedFd> {
-        let socket = Arc::new(socket);
+    ) -> Arc<Socket> {
+        let socket = Socket::new(socket);
         // Where there are no descriptors left, the next daemon opens it again.
-        if let (Some(keeper), Ok(copy)) = (&self.keeper, socket.try_clone()) {
+        if let (Some(keeper), Ok(copy)) = (&self.keeper, socket.descriptor.try_clone()) {
             keeper(stored_name(process, name), Some(copy));
         }
         let mut processes = self.lock();
@@ -197,17 +236,32 @@ impl Sockets {
         socket
     }
 
-    fn let_go(&self, process: &ProcessId, name: &str, place: &Listen) {
+    fn let_go(&self, process: &ProcessId, name: &str, place: &Listen, socket: &Socket) {
+        lock(&self.leaving).insert(place.place(), socket.gone.subscribe());
         if let Some(keeper) = &self.keeper {
             keeper(stored_name(process, name), None);
         }
         tracing::debug!("{process}: its socket {name} ({place}) is closed");
     }
 
-    /// Each change is whole when it is given back.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Held>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns when nobody we gave a place to has it any more.
+    async fn wait_for(&self, place: &Listen) {
+        let leaving = lock(&self.leaving).remove(&place.place());
+        if let Some(mut leaving) = leaving {
+            // An error is what is waited for. Who keeps it for longer is told as whoever has it.
+            let gone = async { while leaving.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(PATIENCE, gone).await;
+        }
     }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Held>> {
+        lock(&self.processes)
+    }
+}
+
+/// Each change is whole when it is given back.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the service manager keeps a socket of a process under this name.

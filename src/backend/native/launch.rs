@@ -6,6 +6,7 @@
 
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
+use crate::backend::sockets::Passed;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
 use crate::sys::clone::{Program, StartError};
@@ -56,7 +57,7 @@ pub struct Recipe {
     /// The file that shall hold its pid.
     pub pid_file: Option<Rendered>,
     /// What is held for it, by name, in the order of its descriptors.
-    pub sockets: Vec<(Arc<str>, Arc<OwnedFd>)>,
+    pub sockets: Passed,
     /// A mark that its descendants inherit, as a resource limit: see [`super::census`].
     pub mark: Option<u64>,
 }
@@ -269,7 +270,7 @@ impl Waiting {
     }
 
     /// Sends descriptors, with one byte.
-    async fn pass(&self, sockets: &[(Arc<str>, Arc<OwnedFd>)]) -> io::Result<()> {
+    async fn pass(&self, sockets: &Passed) -> io::Result<()> {
         let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -292,7 +293,7 @@ impl Waiting {
 
 impl Recipe {
     /// Has its process take these sockets (sd_listen_fds(3)).
-    pub fn take_sockets(&mut self, sockets: Vec<(Arc<str>, Arc<OwnedFd>)>) {
+    pub fn take_sockets(&mut self, sockets: Passed) {
         if sockets.is_empty() {
             return;
         }

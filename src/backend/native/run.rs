@@ -347,7 +347,9 @@ async fn start(
     let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
+    let sockets = inner.sockets.of_run(instance, exec, &identity).await?;
     let mut recipe = inner.recipe(instance, exec, argv, identity);
+    recipe.take_sockets(sockets);
     let route = inner.route(exec);
     let connection = Connection {
         route,
@@ -360,7 +362,6 @@ async fn start(
     let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
-    recipe.take_sockets(inner.sockets.of_run(instance, exec, &recipe.identity).await?);
     recipe.env.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;

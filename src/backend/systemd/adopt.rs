@@ -14,6 +14,7 @@ use super::{Inner, lock};
 use crate::backend::Kept;
 use crate::backend::native;
 use crate::backend::native::launch::{failure, reason};
+use crate::backend::sockets::Passed;
 use crate::core::event::{Event, SpawnStage};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::ProcessSpec;
@@ -55,12 +56,12 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
         let (handle, orders) = Handle::new(instance.clone(), run);
         let handle = Arc::new(handle);
         handle.take_unit();
-        inner.sockets.goes_on(&handle.instance, &spec.exec);
+        let held = inner.sockets.goes_on(&handle.instance, &spec.exec);
         lock(&inner.runs).insert((instance, run), handle.clone());
         let watch = manager.watch(&unit);
         let inner = inner.clone();
         tokio::spawn(async move {
-            live_on(&inner, &handle, &spec, (unit, watch, found), orders).await;
+            live_on(&inner, &handle, &spec, (unit, watch, found, held), orders).await;
         });
     }
     there
@@ -134,7 +135,7 @@ async fn live_on(
     inner: &Arc<Inner>,
     handle: &Arc<Handle>,
     spec: &ProcessSpec,
-    (unit, watch, found): (String, Watch, Observed),
+    (unit, watch, found, held): (String, Watch, Observed, Passed),
     mut orders: run::Orders,
 ) {
     let (instance, run) = (handle.instance.clone(), handle.run);
@@ -143,7 +144,8 @@ async fn live_on(
         let _ = inner.facts.send(event);
     };
     let failed = found.state == "failed" && !found.has_job;
-    let mut placed = Placed { unit, watch, main: found.main, pid_file: None, logged: None, gate };
+    let mut placed =
+        Placed { unit, watch, main: found.main, pid_file: None, logged: None, _held: held, gate };
     // It may have been killed between asking for the start and hearing of it.
     let executed = match found.has_job {
         true => placed.wait_until_started(inner, run, &mut orders).await,

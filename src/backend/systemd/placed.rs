@@ -9,6 +9,7 @@ use super::status::{OF_SYSTEMD, exit_status};
 use super::unit::{Properties, SERVICE};
 use crate::backend::native::cgroup::directory_of;
 use crate::backend::native::launch::{failure, reason};
+use crate::backend::sockets::Passed;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::Run;
 use crate::core::spec::Signal;
@@ -31,6 +32,8 @@ pub(super) struct Placed {
     pub pid_file: Option<PidFile>,
     /// Comes when the last of its lines is in the log.
     pub logged: Option<oneshot::Receiver<()>>,
+    /// systemd has copies of these until the unit is unloaded.
+    pub _held: Passed,
     pub gate: OwnedMutexGuard<Option<u32>>,
 }
 

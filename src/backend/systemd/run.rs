@@ -15,6 +15,7 @@ use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
+use crate::backend::sockets::Passed;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
@@ -180,6 +181,7 @@ struct Prepared {
     handovers: (Handover, Option<Pipe>),
     pid_file: Option<Rendered>,
     logged: Option<oneshot::Receiver<()>>,
+    held: Passed,
     gate: OwnedMutexGuard<Option<u32>>,
 }
 
@@ -193,6 +195,7 @@ async fn prepare(
     // The unit of the run before may not be unloaded yet.
     let gate = inner.gate(instance).lock_owned().await;
     let identity = inner.identities.find(exec).await?;
+    let (held, sockets) = sockets(inner, instance, exec, &identity).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
     let Connected { output, logged, pipe } =
         log::connect(inner, instance, exec, &identity, umask).await?;
@@ -205,12 +208,6 @@ async fn prepare(
         let text = format!("systemd takes no environment variable named {name:?}");
         return Err(failure(SpawnStage::Exec, program.shown(), text));
     }
-    if let Some(text) = (!exec.sockets.is_empty() && !inner.passes).then_some(CANNOT_PASS) {
-        return Err(failure(SpawnStage::Sockets, "", text.to_owned()));
-    }
-    let sockets = inner.sockets.of_run(instance, exec, &identity).await?;
-    let sockets =
-        passing_sockets(&sockets).map_err(|io| failure(SpawnStage::Sockets, "", reason(&io)))?;
     let unit = inner.names.of(instance);
     let environment = inner.write_environment(&unit, &variables).map_err(|io| {
         let text = format!("writing its environment for systemd: {}", reason(&io));
@@ -257,7 +254,23 @@ async fn prepare(
     };
     let pid_file = exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
     let handovers = (environment, pipe);
-    Ok(Prepared { attempt, properties, handovers, pid_file, logged, gate })
+    Ok(Prepared { attempt, properties, handovers, pid_file, logged, held, gate })
+}
+
+/// The sockets that are held for a run, and how its unit gets them.
+async fn sockets(
+    inner: &Inner,
+    instance: &InstanceId,
+    exec: &ExecSpec,
+    identity: &Identity,
+) -> Result<(Passed, Properties), SpawnError> {
+    let error = |text: String| failure(SpawnStage::Sockets, "", text);
+    if !exec.sockets.is_empty() && !inner.passes {
+        return Err(error(CANNOT_PASS.to_owned()));
+    }
+    let held = inner.sockets.of_run(instance, exec, identity).await?;
+    let properties = passing_sockets(&held).map_err(|io| error(reason(&io)))?;
+    Ok((held, properties))
 }
 
 /// The directory without `..` in it, which systemd does not take.
@@ -281,7 +294,7 @@ async fn start(
     prepared: Prepared,
     orders: &mut Orders,
 ) -> Result<(Placed, u32), SpawnError> {
-    let Prepared { attempt, properties, handovers, pid_file, logged, gate } = prepared;
+    let Prepared { attempt, properties, handovers, pid_file, logged, held, gate } = prepared;
     let unit = attempt.unit.clone();
     let manager = &inner.manager;
     let mut placed = Placed {
@@ -290,6 +303,7 @@ async fn start(
         main: MainChange::default(),
         pid_file: None,
         logged,
+        _held: held,
         gate,
     };
     let slot = tokio::select! {

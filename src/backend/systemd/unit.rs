@@ -5,11 +5,11 @@
 
 use super::status::OF_SYSTEMD;
 use crate::backend::native::identity::Identity;
+use crate::backend::sockets::Passed;
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{Rendered, Signal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use zbus::{Fd, Variant};
 
@@ -269,22 +269,19 @@ impl Life<'_> {
 pub const CANNOT_PASS: &str =
     "this systemd cannot pass `sockets` to a unit (257 can); `backend: native` can";
 
-/// The property that passes sockets to a unit (sd_listen_fds(3)); systemd sets the variables.
+/// What passes sockets to a unit (sd_listen_fds(3)); systemd sets the variables.
 ///
 /// # Errors
 /// When there are no descriptors left.
-pub fn passing_sockets(
-    sockets: &[(Arc<str>, Arc<OwnedFd>)],
-) -> std::io::Result<Option<(&'static str, Variant<'static>)>> {
+pub fn passing_sockets(sockets: &Passed) -> std::io::Result<Properties> {
     if sockets.is_empty() {
-        return Ok(None);
+        return Ok(Properties::new());
     }
-    let pair = |(name, socket): &(Arc<str>, Arc<OwnedFd>)| {
-        Ok((Fd::from(socket.try_clone()?), name.to_string()))
-    };
-    let all: Vec<(Fd<'static>, String)> =
-        sockets.iter().map(pair).collect::<std::io::Result<_>>()?;
-    Ok(Some(("ExtraFileDescriptors", all.into())))
+    let pairs = sockets.iter().map(|(name, socket)| {
+        Ok((Fd::from(socket.as_fd().try_clone_to_owned()?), name.to_string()))
+    });
+    let all: Vec<(Fd<'static>, String)> = pairs.collect::<std::io::Result<_>>()?;
+    Ok(vec![("ExtraFileDescriptors", all.into())])
 }
 
 /// A level of syslog(3).
@@ -373,6 +370,7 @@ mod tests {
     use super::*;
     use crate::config::environment::UserRecord;
     use crate::core::ids::ProcessId;
+    use std::os::fd::OwnedFd;
 
     fn instance(id: &str, index: u32) -> InstanceId {
         ProcessId::new(id).unwrap().instance(index)
