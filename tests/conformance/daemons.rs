@@ -1,6 +1,7 @@
 //! What a daemon does with its processes.
 
 use crate::supervisor::*;
+use crate::world::until;
 use provost::client::{JobOutcome, Verb};
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +40,7 @@ pub async fn order_is_that_of_the_graph(mut it: Supervisor) {
         fs::read_to_string(&path).unwrap().lines().skip(from).map(str::to_owned).collect()
     };
     // Each says so once it runs, which is after it was started.
-    it.until("said by all", |_| said(0).len() == 4).await;
+    until("said by all", || said(0).len() == 4).await;
     assert_eq!(said(0)[0], "db begins");
     client.stop(&["db".into()], quiet).await.unwrap();
     it.until_all("down", &["db@0"]).await;

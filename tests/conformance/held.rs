@@ -1,13 +1,13 @@
 //! Sockets that are held for processes.
 
 use crate::supervisor::*;
+use crate::world::until;
 use provost::client::Verb;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
 
 /// Answers on its sockets who it is and what it was told, with what every Debian has.
 const SERVER: &str = r#"
@@ -144,16 +144,6 @@ pub async fn sockets_are_held_for_a_process(mut it: Supervisor) {
 /// The daemon closes it when it says that nobody serves it, and systemd a moment later.
 async fn refused(address: SocketAddr) {
     until("a connection that is refused", || TcpStream::connect(address).is_err()).await;
-}
-
-/// Looks again and again: of this nobody is told.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let so = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    crate::world::in_time(so, what).await;
 }
 
 pub async fn sockets_are_those_of_all_instances(mut it: Supervisor) {

@@ -246,6 +246,16 @@ pub async fn in_time<T>(future: impl Future<Output = T>, what: &str) -> T {
     deadline.unwrap_or_else(|_| panic!("{what}: it should have come by now"))
 }
 
+/// Looks again and again: for what nobody is told of.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    in_time(so, what).await;
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -145,7 +145,7 @@ async fn live_on(
     };
     let failed = found.state == "failed" && !found.has_job;
     let mut placed =
-        Placed { unit, watch, main: found.main, pid_file: None, logged: None, _held: held, gate };
+        Placed { unit, watch, main: found.main, pid_file: None, logged: None, held, gate };
     // It may have been killed between asking for the start and hearing of it.
     let executed = match found.has_job {
         true => placed.wait_until_started(inner, run, &mut orders).await,

@@ -303,7 +303,7 @@ async fn start(
         main: MainChange::default(),
         pid_file: None,
         logged,
-        _held: held,
+        held,
         gate,
     };
     let slot = tokio::select! {
@@ -402,6 +402,7 @@ pub(super) async fn follow(
     inner.over(handle);
     inner.report(Event::Emptied { instance, run });
     placed.unloaded(manager, job).await;
+    placed.let_go(manager).await;
 }
 
 async fn emptied(group: Option<&Watched>) {
