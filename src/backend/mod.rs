@@ -135,6 +135,12 @@ pub trait Backend: Send + Sync {
     /// ([`ProcessSpec::notify`]). Known before the command is executed.
     fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)>;
 
+    /// Whether how a run ends is told later by whoever runs it, and needs no pidfd that outlives the
+    /// daemon.
+    fn remembers_ends(&self) -> bool {
+        false
+    }
+
     /// Runs a command (an exec check) as the user, in the directory and with the environment of
     /// `spec`, apart from the run itself, with its output capped; kills it and all its descendants
     /// at the deadline.

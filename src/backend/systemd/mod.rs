@@ -341,6 +341,10 @@ impl Backend for SystemdBackend {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
     }
 
+    fn remembers_ends(&self) -> bool {
+        true
+    }
+
     fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
         self.inner.run_of(pid)
     }
