@@ -14,6 +14,7 @@ use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
 use crate::sys::{listen, memory};
@@ -138,7 +139,8 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, remarks } = found;
+    let Found { mut restored, missing, trial, mut remarks } = found;
+    let generations = Generations::open(options.state.as_deref(), &mut remarks);
     let (names, stored) = stored_pidfds(inherited);
     backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
     restored.there = backend.recover(kept_runs(&restored), stored).await;
@@ -155,7 +157,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         }
         tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
-    let keeping = Keeping { store, restored, missing, remarks };
+    let keeping = Keeping { store, restored, missing, trial, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };
@@ -163,7 +165,8 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let unsent = notifier.unsent();
     // Who is started by nobody is followed by nobody.
     let may_leave = notifier.is_heard() && !options.foreground;
-    let (driver, handle) = Driver::new(driver, keeping, backend, prober, facts, notifier);
+    let (driver, handle) =
+        Driver::new(driver, keeping, generations, backend, prober, facts, notifier);
     listen(&options, private, &handle, log).await?;
     let hurry = Arc::new(Notify::new());
     let leave = Arc::new(Notify::new());

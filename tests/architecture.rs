@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["core", "sys"]),
     ("driver", &["core", "config", "backend", "probe", "notify", "store"]),
     ("backend", &["core", "config", "driver", "journal", "store", "sys"]),
-    ("store", &["core", "sys"]),
+    ("store", &["config", "core", "sys"]),
     ("probe", &["core", "driver", "backend"]),
     ("notify", &["core", "driver"]),
     ("journal", &["core", "driver", "sys"]),
@@ -37,6 +37,7 @@ const ONLY: &[(&str, &str, &[&str])] = &[
     ("probe", "driver", &["handle"]),
     ("backend", "driver", &["handle"]),
     ("backend", "config", &["load", "environment"]),
+    ("store", "config", &["load"]),
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

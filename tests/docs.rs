@@ -212,6 +212,9 @@ fn all_words_for_states_are_explained() {
     use JobResult::{Canceled, Dependency, Done, Failed, Skipped, Timeout};
     let results = [Done, Canceled, Timeout, Failed, Dependency, Skipped];
     assert_eq!(first_cells(text, "Jobs"), results.map(JobResult::as_str));
+    let text = include_str!("../docs/generations.md");
+    let states = provost::store::generations::State::ALL;
+    assert_eq!(first_cells(text, "States of a generation"), states.map(|state| state.as_str()));
 }
 
 /// The anchor that a heading gets, as the usual readers of markdown make it.

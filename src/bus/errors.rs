@@ -18,6 +18,8 @@ pub enum Named {
     ConfigInvalid(String),
     /// Another generation is active than the caller expected.
     GenerationMismatch(String),
+    /// What the files say was tried and did not come up, or is held off since a rollback.
+    ConfigHeldOff(String),
     /// The file does not allow it to run.
     ProcessDisabled(String),
     /// It has no run.
@@ -28,6 +30,10 @@ pub enum Named {
     ShuttingDown(String),
     /// The file cannot be changed in place.
     ConfigEditRefused(String),
+    /// A generation is not kept, or never was.
+    NoSuchGeneration(String),
+    /// What is kept of a generation is not as it was written.
+    GenerationUnusable(String),
     /// The log is in the journal; the text is the command that shows it.
     LogInJournal(String),
 }
@@ -97,7 +103,10 @@ impl From<DriverError> for Error {
             DriverError::Refused(refusal) => refusal.into(),
             DriverError::Invalid { rendered, .. } => Named::ConfigInvalid(rendered).into(),
             DriverError::GenerationMismatch { .. } => Named::GenerationMismatch(text).into(),
+            DriverError::HeldOff(_) => Named::ConfigHeldOff(text).into(),
             DriverError::EditRefused(_) => Named::ConfigEditRefused(text).into(),
+            DriverError::NoSuchGeneration(_) => Named::NoSuchGeneration(text).into(),
+            DriverError::GenerationUnusable(_) => Named::GenerationUnusable(text).into(),
             DriverError::NotAvailable(_) => Named::NotSupportedByBackend(text).into(),
             DriverError::Gone => Named::ShuttingDown(text).into(),
         }
@@ -145,8 +154,11 @@ mod tests {
             (refused(Refusal::ShuttingDown), "ShuttingDown"),
             (DriverError::Gone, "ShuttingDown"),
             (DriverError::GenerationMismatch { expected: 1, actual: 2 }, "GenerationMismatch"),
+            (DriverError::HeldOff("x".into()), "ConfigHeldOff"),
             (DriverError::EditRefused("x".into()), "ConfigEditRefused"),
             (DriverError::NotAvailable("x".into()), "NotSupportedByBackend"),
+            (DriverError::NoSuchGeneration("x".into()), "NoSuchGeneration"),
+            (DriverError::GenerationUnusable("x".into()), "GenerationUnusable"),
         ] {
             let error = Error::from(error);
             assert_eq!(error.name().as_str(), format!("org.provost.Provost1.Error.{name}"));

@@ -1,18 +1,19 @@
 //! `org.provost.Provost1.Manager`: the root object.
 
 use super::auth::Action;
+use super::content::read_config;
 use super::emit::expose_jobs;
 use super::errors::{Error, Named, Result};
 use super::options::Options;
 use super::process::{UNKNOWN, signal_arguments};
 use super::replies::{self, ChangeRow, DiagnosticRow, EventRow};
 use super::values::{self, Clock, Dict};
-use super::{Context, ReplyDue, holding, job_number, paths, plain, text};
-use crate::core::ids::{InstanceId, JobId};
+use super::{Context, ReplyDue, generations, holding, job_number, paths, plain, text};
+use crate::core::ids::{Generation, InstanceId, JobId};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{
     Accepted, LogRequest, ManagerView, PlanOutcome, ReloadOptions, ReloadTicket, Trigger, Usage,
-    now,
+    Which, now,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,10 +24,8 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, interface};
 type Jobs = ResponseDispatchNotifier<Vec<OwnedObjectPath>>;
 type Job = ResponseDispatchNotifier<OwnedObjectPath>;
 type Statuses = ResponseDispatchNotifier<BTreeMap<String, Dict>>;
+type Large = ResponseDispatchNotifier<Dict>;
 type Given = HashMap<String, OwnedVariant>;
-
-/// The largest file that is read through a descriptor: the limit of a configuration file.
-const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
 /// The root object.
 pub struct ManagerObject(Arc<Context>);
@@ -127,30 +126,6 @@ fn named(names: Vec<String>) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads the file behind a descriptor from its beginning. Only of a regular file (a memfd is one):
-/// any other can keep a reader waiting for ever.
-async fn read_config(descriptor: OwnedFd) -> Result<Vec<u8>> {
-    let file = std::fs::File::from(std::os::fd::OwnedFd::from(descriptor));
-    let read = move || {
-        use std::io::{Read, Seek};
-        let metadata = file.metadata().map_err(|error| Error::invalid(error.to_string()))?;
-        if !metadata.is_file() {
-            return Err(Error::invalid("the configuration must be a regular file or a memfd"));
-        }
-        let mut file = file;
-        let mut content = Vec::new();
-        file.rewind().and_then(|()| file.take(MAX_CONFIG + 1).read_to_end(&mut content)).map_err(
-            |error| Error::invalid(format!("the configuration cannot be read: {error}")),
-        )?;
-        if content.len() as u64 > MAX_CONFIG {
-            return Err(Error::invalid("the configuration is larger than 16 MiB"));
-        }
-        Ok(content)
-    };
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|error| Error::failed(error.to_string()))?
-}
-
 #[interface(name = "org.provost.Provost1.Manager", introspection_docs = false)]
 impl ManagerObject {
     #[zbus(out_args("jobs"))]
@@ -221,6 +196,42 @@ impl ManagerObject {
         given.done()?;
         let due = self.0.replies.reload().await;
         let ticket = self.0.handle().reload(Trigger::Caller { uid }, options).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn apply(
+        &self,
+        content: zbus::OwnedFd,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let content = read_config(content).await?;
+        let due = self.0.replies.reload().await;
+        let ticket = self.0.handle().apply(content, uid).await?;
+        self.reloaded(due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn rollback(
+        &self,
+        generation: u64,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Job> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        let mut options = Options::new(options);
+        let (wait, write) = (options.switch("wait")?, options.switch("write")?);
+        options.done()?;
+        let to = (generation != 0).then_some(Generation(generation));
+        let due = self.0.replies.reload().await;
+        let ticket = self.0.handle().roll_back(to, write, uid).await?;
         self.reloaded(due, ticket, wait, connection).await
     }
 
@@ -364,7 +375,53 @@ impl ManagerObject {
         options.done()?;
         let outcome = self.planned(config).await?;
         let diagnostics = replies::full_diagnostics(&outcome.diagnostics, &outcome.rendered);
-        Ok((outcome.plan.as_ref().map(replies::changes).unwrap_or_default(), diagnostics))
+        let changes = outcome.plan.map(|plan| replies::changes(&plan.changes));
+        Ok((changes.unwrap_or_default(), diagnostics))
+    }
+
+    #[zbus(out_args("generations"))]
+    async fn get_history(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<Dict>> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let mut options = Options::new(options);
+        let limit = options.number("limit")?;
+        options.done()?;
+        Ok(generations::list(&self.0.handle().history().await?, limit))
+    }
+
+    #[zbus(out_args("generation"))]
+    async fn show_generation(
+        &self,
+        number: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Large> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let turn = self.0.replies.large().await;
+        let shown = self.0.handle().show_generation(Generation(number)).await?;
+        Ok(holding(turn, generations::one(&shown)))
+    }
+
+    #[zbus(out_args("difference"))]
+    async fn diff_generations(
+        &self,
+        old: u64,
+        new: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Large> {
+        self.authorise(Action::Inspect, &header, connection).await?;
+        let turn = self.0.replies.large().await;
+        let which = |number| match number {
+            0 => Which::Disk,
+            number => Which::Kept(Generation(number)),
+        };
+        let found = self.0.handle().diff_generations(which(old), which(new)).await?;
+        Ok(holding(turn, generations::difference(&found)))
     }
 
     #[zbus(out_args("stream"))]
@@ -449,6 +506,11 @@ impl ManagerObject {
     #[zbus(property)]
     async fn config_state(&self) -> String {
         self.view().config_state.to_owned()
+    }
+
+    #[zbus(property)]
+    async fn config_detail(&self) -> String {
+        self.view().config_detail.clone()
     }
 
     #[zbus(property)]

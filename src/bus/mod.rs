@@ -6,8 +6,10 @@
 //! for people; a test compares it with what a running daemon shows.
 
 pub mod auth;
+mod content;
 mod emit;
 pub mod errors;
+mod generations;
 mod job;
 mod lazy;
 pub mod logcontrol;

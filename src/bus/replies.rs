@@ -3,7 +3,7 @@
 use super::values::{Clock, Dict, real};
 use super::{job_number, paths, text};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::core::reload::{Change, ChangeKind, Plan, Step, StepState};
+use crate::core::reload::{Change, ChangeKind, Step, StepState};
 use crate::core::view::InstanceView;
 use crate::driver::handle::{EventLine, ReloadOutcome};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub type EventRow = (String, u64, Dict);
 pub type HistoryRow = (u64, String, String);
 
 /// Instance, kind, state, milliseconds, why.
-type StepRow = (String, String, String, u64, String);
+pub type StepRow = (String, String, String, u64, String);
 
 fn row(diagnostic: &Diagnostic, text: String) -> DiagnosticRow {
     let severity = match diagnostic.severity {
@@ -50,8 +50,8 @@ pub fn full_diagnostics(diagnostics: &[Diagnostic], rendered: &[String]) -> Vec<
 }
 
 /// What a plan would do.
-pub fn changes(plan: &Plan) -> Vec<ChangeRow> {
-    plan.changes.iter().map(|c| (c.process.to_string(), change(c))).collect()
+pub fn changes(changes: &[Change]) -> Vec<ChangeRow> {
+    changes.iter().map(|c| (c.process.to_string(), change(c))).collect()
 }
 
 fn change(change: &Change) -> Dict {
@@ -108,7 +108,11 @@ pub fn reload_info(outcome: &ReloadOutcome) -> Dict {
         ("job", Variant::from(job)),
         ("trigger", text::trigger(&outcome.trigger).into()),
         ("timings", timings.into()),
+        ("why", outcome.why.clone().into()),
     ]);
+    if let Some(tried) = outcome.tried {
+        info.insert("tried", tried.0.into());
+    }
     let Some(report) = &outcome.report else { return info };
     for (key, kind) in [
         ("added", ChangeKind::Added),
@@ -127,11 +131,15 @@ pub fn reload_info(outcome: &ReloadOutcome) -> Dict {
         .map(|step| step.instance.to_string())
         .collect();
     info.insert("failed", failed.into());
-    let steps: Vec<StepRow> = report.steps.iter().map(step).collect();
-    info.insert("steps", steps.into());
+    info.insert("steps", steps(&report.steps).into());
     let took = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
     info.insert("took-usec", took.into());
     info
+}
+
+/// What was done, in the order it was planned.
+pub fn steps(steps: &[Step]) -> Vec<StepRow> {
+    steps.iter().map(step).collect()
 }
 
 fn step(step: &Step) -> StepRow {

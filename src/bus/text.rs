@@ -28,6 +28,8 @@ pub fn trigger(trigger: &Trigger) -> String {
         Trigger::File => "file".to_owned(),
         Trigger::Signal => "signal".to_owned(),
         Trigger::Caller { uid } => format!("uid {uid}"),
+        Trigger::Apply { uid } => format!("apply by uid {uid}"),
+        Trigger::Rollback { to, uid } => format!("rollback to {to} by uid {uid}"),
     }
 }
 

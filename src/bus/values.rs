@@ -174,6 +174,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
 pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "SystemState" Value |m, _| m.summary.system_state();
     "ConfigState" Value |m, _| m.config_state;
+    "ConfigDetail" Value |m, _| m.config_detail.clone();
     "ConfigGeneration" Value |m, _| m.summary.generation.0;
     "ConfigDigest" Value |m, _| m.config_digest.clone();
     "LastModified" Value |m, _| real_or_none(m.last_modified);

@@ -106,6 +106,21 @@ pub enum Command {
     /// Show what a reload would do, and do nothing
     #[command(after_help = exit::PLAN)]
     Plan(Plan),
+    /// Put a file in the place of the one with the processes, and apply it
+    #[command(after_help = exit::RELOAD)]
+    Apply(Apply),
+    /// Apply a configuration of before again, as a new one
+    #[command(after_help = exit::RELOAD)]
+    Rollback(Rollback),
+    /// List the configurations that were accepted, and what came of each
+    #[command(after_help = exit::HISTORY)]
+    History(History),
+    /// Show what differs between two configurations; without names: what runs, and the one before it
+    #[command(after_help = exit::DIFF)]
+    Diff(Diff),
+    /// Show a configuration that was accepted, with its files as they were
+    #[command(after_help = exit::HISTORY)]
+    Show(Show),
     /// Show what processes write
     #[command(after_help = exit::QUERY)]
     Logs(Logs),
@@ -167,6 +182,11 @@ impl Command {
             Command::Up(_)
             | Command::Check(_)
             | Command::Plan(_)
+            | Command::Apply(_)
+            | Command::Rollback(_)
+            | Command::History(_)
+            | Command::Diff(_)
+            | Command::Show(_)
             | Command::Schema
             | Command::Completions { .. } => &[],
         }
@@ -295,6 +315,92 @@ pub struct Check {
 pub struct Plan {
     /// Instead of the daemon's own file with the processes; `-` is standard input
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file; `-` is standard input
+    pub file: PathBuf,
+    /// Only show what it would do
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The number of a generation; without it, the one before what runs
+    #[arg(value_name = "GENERATION", value_parser = parse_generation)]
+    pub number: Option<u64>,
+    /// Also put the files back as they were then; else they wait until they change
+    #[arg(long)]
+    pub write: bool,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Only so many of the newest
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u64>,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// From this one: the number of a generation, `running`, or `disk`
+    #[arg(value_name = "OLD", value_parser = parse_which)]
+    pub old: Option<Which>,
+    /// To this one; without it, what runs
+    #[arg(value_name = "NEW", value_parser = parse_which)]
+    pub new: Option<Which>,
+    /// By the lines of the files instead of by process and key
+    #[arg(long)]
+    pub text: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The number of a generation
+    #[arg(value_name = "GENERATION", value_parser = parse_generation)]
+    pub number: u64,
+}
+
+/// A configuration that can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// A generation.
+    Number(u64),
+    /// The generation that runs.
+    Running,
+    /// What is on disk.
+    Disk,
+}
+
+fn parse_which(text: &str) -> Result<Which, String> {
+    match text {
+        "running" => Ok(Which::Running),
+        "disk" => Ok(Which::Disk),
+        text => positive(text).map(Which::Number).ok_or_else(|| {
+            "write the number of a generation, `running` or `disk`; what a file would change is \
+             shown by `provost plan FILE`"
+                .to_owned()
+        }),
+    }
+}
+
+fn parse_generation(text: &str) -> Result<u64, String> {
+    positive(text).ok_or_else(|| {
+        "write the number of a generation; a process is shown by `provost status NAME` and \
+         `provost why NAME`"
+            .to_owned()
+    })
+}
+
+fn positive(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number > 0)
 }
 
 /// Arguments of `logs`.

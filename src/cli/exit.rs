@@ -12,6 +12,8 @@ pub enum Exit {
     Failed,
     /// `plan`: there are changes.
     Changes,
+    /// `reload`: it did not come up, and what was there before runs again.
+    RolledBack,
     /// `status`: something that is wanted is not up. `is-active`: it is not.
     NotUp,
     /// No process has that name.
@@ -27,7 +29,7 @@ impl Exit {
         match self {
             Exit::Ok => 0,
             Exit::Failed => 1,
-            Exit::Changes => 2,
+            Exit::Changes | Exit::RolledBack => 2,
             Exit::NotUp => 3,
             Exit::NoSuchProcess => 4,
             Exit::Usage => 64,
@@ -88,6 +90,7 @@ pub const RELOAD: &str = "\
 Exit codes:
   0   applied, or nothing differs
   1   rejected: the files are not valid and nothing was changed; or applied, and not all came up
+  2   rolled back: it did not come up, and what was there before runs again
   64  the command line was not understood";
 
 /// The table for `--help` of `enable` and `disable`.
@@ -111,6 +114,25 @@ Exit codes:
   0   nothing would change
   1   the files are not valid, or there is no daemon
   2   something would change
+  64  the command line was not understood";
+
+/// The table for `--help` of `history` and `show`.
+pub const HISTORY: &str = "\
+Values of variables are never shown.
+
+Exit codes:
+  0   done
+  1   failed, such as that there is no such generation; the reason is said
+  64  the command line was not understood";
+
+/// The table for `--help` of `diff`.
+pub const DIFF: &str = "\
+With one name it goes from that to what runs; `disk` alone goes from what runs to what is on disk.
+Values of variables are never shown.
+
+Exit codes:
+  0   done, whether or not anything differs
+  1   failed, such as that there is no such generation; the reason is said
   64  the command line was not understood";
 
 /// The table for `--help` of commands that answer or fail.

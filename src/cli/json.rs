@@ -3,8 +3,8 @@
 
 use super::human::rfc3339;
 use crate::client::{
-    Change, DiagnosticLine, EventLine, Exit, JobOutcome, PlanSummary, ProcessStatus, ReloadSummary,
-    Severity, Step,
+    Change, DiagnosticLine, Difference, EventLine, Exit, FileText, Generation, GenerationPage,
+    JobOutcome, PlanSummary, ProcessStatus, ReloadSummary, Severity, Step,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
@@ -108,10 +108,10 @@ pub fn reload(summary: &ReloadSummary) -> Value {
         "modified": summary.modified,
         "unchanged": summary.unchanged,
         "failed": summary.failed,
+        "tried": summary.tried,
+        "why": summary.why,
         "took_ms": millis(summary.took),
-        "timings_ms": summary.timings.iter()
-            .map(|(stage, took)| (stage.clone(), json!(millis(*took))))
-            .collect::<serde_json::Map<_, _>>(),
+        "timings_ms": timings(&summary.timings),
         "steps": summary.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }
@@ -162,6 +162,64 @@ fn diagnostic(line: &DiagnosticLine) -> Value {
         "column": line.column,
         "text": line.text,
     })
+}
+
+/// A configuration that was accepted.
+#[must_use]
+pub fn generation(one: &Generation) -> Value {
+    json!({
+        "generation": one.number,
+        "time": time(one.time),
+        "cause": one.cause,
+        "cause_text": one.cause_text,
+        "uid": one.uid,
+        "rollback_to": one.rollback_to,
+        "base": one.base,
+        "state": one.state,
+        "running": one.running,
+        "why": one.why,
+        "digest": one.digest,
+        "added": one.added,
+        "removed": one.removed,
+        "modified": one.modified,
+        "unchanged": one.unchanged,
+    })
+}
+
+/// The same with its changes and files.
+#[must_use]
+pub fn generation_page(page: &GenerationPage) -> Value {
+    let mut value = generation(&page.generation);
+    value["changes"] = page.changes.iter().map(change).collect();
+    value["steps"] = page.steps.iter().map(step).collect();
+    value["timings_ms"] = timings(&page.timings);
+    value["diagnostics"] = json!(page.diagnostics);
+    value["last_modified"] = json!(time(page.last_modified));
+    let file = |file: &FileText| json!({ "kind": file.kind, "path": file.path, "text": file.text });
+    value["files"] = page.files.iter().map(file).collect();
+    value
+}
+
+/// What differs between two configurations; null is what is on disk.
+#[must_use]
+pub fn difference(found: &Difference, old: Option<u64>, new: Option<u64>) -> Value {
+    json!({
+        "old": old,
+        "new": new,
+        "comparable": found.comparable,
+        "changes": found.changes.iter().map(change).collect::<Vec<_>>(),
+        "files": found.files.iter().map(|file| json!({
+            "path": file.path,
+            "kind": file.kind,
+            "hidden_values_differ": file.hidden,
+            "hunks": file.hunks,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn timings(timings: &[(String, Duration)]) -> Value {
+    let entries = timings.iter().map(|(stage, took)| (stage.clone(), json!(millis(*took))));
+    Value::Object(entries.collect())
 }
 
 #[cfg(test)]

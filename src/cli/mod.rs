@@ -6,8 +6,10 @@
 
 pub mod args;
 mod check;
+mod diff;
 mod events;
 pub mod exit;
+mod history;
 mod human;
 mod json;
 mod log_source;
@@ -188,6 +190,11 @@ async fn carry_out(command: Command, found: &Found, screen: &mut Screen) -> Outc
         Command::Disable(args) => reload::set_enabled(client, &args.names, false, screen).await,
         Command::Reload(args) => reload::run(client, &args, screen).await,
         Command::Plan(args) => plan::run(client, &args, screen).await,
+        Command::Apply(args) => reload::apply(client, &args, screen).await,
+        Command::Rollback(args) => reload::roll_back(client, &args, screen).await,
+        Command::History(args) => history::run(client, &args, screen).await,
+        Command::Diff(args) => diff::run(client, &args, screen).await,
+        Command::Show(args) => history::show(client, &args, screen).await,
         Command::Logs(args) => logs::run(client, &args, screen).await,
         Command::Events(args) => events::run(client, &args, screen).await,
         Command::Wait(args) => wait::run(client, &args, screen).await,

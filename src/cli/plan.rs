@@ -38,7 +38,7 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
 }
 
 /// The caller's file: the daemon may not be able to read it, and shall not be asked to.
-fn open(path: &std::path::Path) -> Result<std::fs::File, CliError> {
+pub(super) fn open(path: &std::path::Path) -> Result<std::fs::File, CliError> {
     let fail = |error: std::io::Error| {
         CliError::Failed(format!("cannot read {}: {error}", path.display()))
     };
@@ -55,9 +55,17 @@ fn lines(plan: &PlanSummary, style: Style) -> Vec<String> {
     if plan.changes.is_empty() {
         return vec!["nothing would change".to_owned()];
     }
-    let width = plan.changes.iter().map(|change| change.process.len()).max().unwrap_or(0);
+    let mut lines = changes(&plan.changes, style);
+    lines.push(counts(&plan.changes));
+    lines
+}
+
+/// What each change does, key by key.
+#[must_use]
+pub fn changes(changes: &[Change], style: Style) -> Vec<String> {
+    let width = changes.iter().map(|change| change.process.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
-    for change in &plan.changes {
+    for change in changes {
         let (sign, tone) = match change.kind.as_str() {
             "added" => ('+', Tone::Good),
             "removed" => ('-', Tone::Bad),
@@ -71,14 +79,19 @@ fn lines(plan: &PlanSummary, style: Style) -> Vec<String> {
             lines.push(format!("    touches: {}", change.touches.join(", ")));
         }
     }
-    let count = |kind: &str| plan.changes.iter().filter(|change| change.kind == kind).count();
-    lines.push(format!(
+    lines
+}
+
+/// How many there are, in one line.
+#[must_use]
+pub fn counts(changes: &[Change]) -> String {
+    let count = |kind: &str| changes.iter().filter(|change| change.kind == kind).count();
+    format!(
         "{} to add, {} to remove, {} to modify; all else stays as it is",
         count("added"),
         count("removed"),
         count("modified")
-    ));
-    lines
+    )
 }
 
 fn consequence(change: &Change) -> &str {

@@ -1,6 +1,6 @@
 //! reload, enable and disable: what a change of the files came to.
 
-use super::args::Reload as Args;
+use super::args::{Apply, Reload as Args, Rollback};
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
@@ -26,6 +26,25 @@ pub async fn set_enabled(
     let exit = follow(client, work, None, screen).await?;
     if enabled && exit == Exit::Ok && !screen.json() {
         stopped_by_hand(client, written, screen).await;
+    }
+    Ok(exit)
+}
+
+/// Puts a file in the place of the one with the processes.
+pub async fn apply(client: &Client, args: &Apply, screen: &mut Screen) -> Outcome {
+    if args.dry_run {
+        let plan = super::args::Plan { file: Some(args.file.clone()) };
+        return super::plan::run(client, &plan, screen).await;
+    }
+    let content = super::plan::open(&args.file)?;
+    follow(client, client.apply(content.into()), None, screen).await
+}
+
+/// Applies a configuration of before again.
+pub async fn roll_back(client: &Client, args: &Rollback, screen: &mut Screen) -> Outcome {
+    let exit = follow(client, client.roll_back(args.number, args.write), None, screen).await?;
+    if exit == Exit::Ok && !args.write && !screen.json() {
+        screen.note(format_args!("  the file on disk waits until it changes: see provost status"));
     }
     Ok(exit)
 }
@@ -73,6 +92,15 @@ async fn follow(
             screen.error(text.trim_end());
             Err(CliError::Failed("rejected: nothing was changed".to_owned()))
         }
+        Err(CliError::Client(ClientError::Refused { name, text })) if name == "ConfigHeldOff" => {
+            if screen.json() {
+                screen.value(&serde_json::json!({ "result": "held-off", "text": text }))?;
+            } else {
+                screen.error(&text);
+                screen.note("  provost reload --force  # tries it again");
+            }
+            Ok(Exit::RolledBack)
+        }
         Err(other) => Err(other),
     }
 }
@@ -80,6 +108,7 @@ async fn follow(
 async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -> Outcome {
     let exit = match summary.result.as_str() {
         "applied" | "unchanged" | "superseded" => Exit::Ok,
+        "rolled-back" | "rollback-incomplete" => Exit::RolledBack,
         _ => Exit::Failed,
     };
     if screen.json() {
@@ -93,6 +122,14 @@ async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -
     let names = Names::ask(client).await.unwrap_or_default();
     for line in lines(summary, &names, screen.style) {
         screen.line(line)?;
+    }
+    for why in &summary.why {
+        screen.line(screen.style.paint(Tone::Bad, format!("  {}", visible(why))))?;
+    }
+    if exit == Exit::RolledBack {
+        screen.note(format_args!(
+            "  the file on disk is not tried again until it changes, or: provost reload --force"
+        ));
     }
     for failed in &summary.failed {
         screen.note(format_args!("  provost why {}  # what happened", names.show(failed)));
@@ -112,6 +149,15 @@ fn lines(summary: &ReloadSummary, names: &Names, style: Style) -> Vec<String> {
             Tone::Bad,
             format!("applied generation {}, but not all came up", summary.generation),
         ),
+        "rolled-back" | "rollback-incomplete" => {
+            let (back, tried) = (summary.generation, summary.tried.unwrap_or_default());
+            let all = if summary.result == "rolled-back" { "" } else { ", but not all came back" };
+            let what = match tried {
+                0 => format!("rolled back: generation {back} runs{all}"),
+                _ => format!("rolled back: {tried} did not come up, {back} runs again{all}"),
+            };
+            style.paint(Tone::Bad, what)
+        }
         "superseded" => {
             let what = "superseded by a newer reload, or by the end of the daemon";
             style.paint(Tone::Uneasy, what.to_owned())

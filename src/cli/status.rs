@@ -63,6 +63,14 @@ fn heading(manager: &ManagerStatus, whose: &str, screen: &mut Screen) {
     }
     let text = screen.err_style.paint(Tone::Quiet, text);
     screen.note(text);
+    if !manager.config_detail.is_empty() {
+        let tone = match manager.config_state.as_str() {
+            "applying" => Tone::Quiet,
+            _ => Tone::Bad,
+        };
+        let text = screen.err_style.paint(tone, visible(&manager.config_detail));
+        screen.note(text);
+    }
     if !manager.valid {
         let text = format!(
             "{} is not valid; what runs is of before: see `provost check {}`",

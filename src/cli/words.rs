@@ -80,8 +80,6 @@ fn meaning(word: &str) -> Option<Meaning> {
         "kill" | "sendSignal" => Same(&["signal"]),
         "tail" | "log" => Same(&["logs"]),
         // Answered.
-        "show" => Use("use `provost status NAME` or `provost why NAME`"),
-        "diff" => Use("use `provost plan FILE`"),
         "down" => Use(
             "use `provost stop NAME...`, Ctrl-C where `provost up` runs, or `systemctl stop provostd`",
         ),
@@ -144,7 +142,6 @@ mod tests {
     #[test]
     fn words_without_are_answered_with_the_command_to_use() {
         for (word, command) in [
-            ("show", "provost why"),
             ("down", "provost stop"),
             ("mask", "provost disable"),
             ("maintail", "journalctl -u provostd"),

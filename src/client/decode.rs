@@ -125,6 +125,7 @@ pub fn manager(mut dict: Dict) -> ManagerStatus {
         config_file: text(d, "ConfigFile"),
         system_state: text(d, "SystemState"),
         config_state: text(d, "ConfigState"),
+        config_detail: text(d, "ConfigDetail"),
         generation: number(d, "ConfigGeneration"),
         digest: text(d, "ConfigDigest"),
         last_modified: time(d, "LastModified"),
@@ -177,15 +178,19 @@ pub fn event((kind, usec, mut dict): (String, u64, Dict)) -> EventLine {
 /// The stages of a reload in their order; the bus has them without.
 const STAGES: [&str; 4] = ["read", "check", "plan", "apply"];
 
+fn timings(dict: &mut Dict) -> Vec<(String, Duration)> {
+    let given: std::collections::BTreeMap<String, u64> = take(dict, "timings").unwrap_or_default();
+    let mut timings: Vec<(String, Duration)> =
+        given.into_iter().map(|(stage, millis)| (stage, Duration::from_millis(millis))).collect();
+    timings.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage));
+    timings
+}
+
 /// The job of a reload and what came of it.
 pub fn reload(generation: u64, result: String, mut dict: Dict) -> (String, ReloadSummary) {
     let d = &mut dict;
     let job = take::<zbus::OwnedObjectPath>(d, "job").map(|job| job.to_string());
-    let timings: std::collections::BTreeMap<String, u64> = take(d, "timings").unwrap_or_default();
-    let mut timings: Vec<(String, Duration)> =
-        timings.into_iter().map(|(stage, millis)| (stage, Duration::from_millis(millis))).collect();
-    timings.sort_by_key(|(stage, _)| STAGES.iter().position(|known| known == stage));
-    let steps = rows::<(String, String, String, u64, String)>(d, "steps");
+    let (timings, steps) = (timings(d), steps(d));
     let summary = ReloadSummary {
         generation,
         result,
@@ -195,15 +200,83 @@ pub fn reload(generation: u64, result: String, mut dict: Dict) -> (String, Reloa
         modified: texts(d, "modified"),
         unchanged: small(d, "unchanged"),
         failed: texts(d, "failed"),
+        tried: take::<u64>(d, "tried"),
+        why: texts(d, "why"),
         timings,
         took: Duration::from_micros(number(d, "took-usec")),
-        steps: steps.into_iter().map(step).collect(),
+        steps,
     };
     (job.unwrap_or_default(), summary)
 }
 
+fn steps(dict: &mut Dict) -> Vec<Step> {
+    let rows = rows::<(String, String, String, u64, String)>(dict, "steps");
+    rows.into_iter().map(step).collect()
+}
+
 fn step((name, kind, state, millis, why): (String, String, String, u64, String)) -> Step {
     Step { name, kind, state, took: Duration::from_millis(millis), why }
+}
+
+/// A generation; what it has besides is left.
+pub fn generation(d: &mut Dict) -> Generation {
+    Generation {
+        number: number(d, "number"),
+        time: time(d, "time"),
+        cause: text(d, "cause"),
+        cause_text: text(d, "cause-text"),
+        uid: take(d, "uid"),
+        rollback_to: take(d, "rollback-to"),
+        base: take(d, "base"),
+        state: text(d, "state"),
+        running: switch(d, "running"),
+        why: texts(d, "why"),
+        digest: text(d, "digest"),
+        added: small(d, "added"),
+        removed: small(d, "removed"),
+        modified: small(d, "modified"),
+        unchanged: small(d, "unchanged"),
+    }
+}
+
+pub fn generation_page(mut dict: Dict) -> GenerationPage {
+    let d = &mut dict;
+    let files = rows::<(String, String, bool, String)>(d, "files");
+    let file = |(kind, path, is_there, text): (String, String, bool, String)| FileText {
+        kind,
+        path,
+        text: is_there.then_some(text),
+    };
+    GenerationPage {
+        generation: generation(d),
+        changes: changes(d),
+        steps: steps(d),
+        timings: timings(d),
+        diagnostics: texts(d, "diagnostics"),
+        last_modified: time(d, "last-modified"),
+        files: files.into_iter().map(file).collect(),
+    }
+}
+
+pub fn difference(mut dict: Dict) -> Difference {
+    let d = &mut dict;
+    let files = rows::<(String, String, bool, String)>(d, "files");
+    let file = |(path, kind, hidden, hunks): (String, String, bool, String)| FileDifference {
+        path,
+        kind,
+        hidden,
+        hunks,
+    };
+    Difference {
+        comparable: switch(d, "comparable"),
+        changes: changes(d),
+        files: files.into_iter().map(file).collect(),
+    }
+}
+
+fn changes(dict: &mut Dict) -> Vec<Change> {
+    let rows = rows::<(String, Dict)>(dict, "changes");
+    rows.into_iter().map(change).collect()
 }
 
 #[cfg(test)]

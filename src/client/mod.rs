@@ -7,6 +7,7 @@ mod connect;
 mod content;
 mod decode;
 mod error;
+mod generations;
 pub mod proxies;
 mod signals;
 mod types;
@@ -215,6 +216,33 @@ impl Client {
         }
         let signals = Signals::of(&self.0.link, Select::Manager).await?;
         let job = self.0.manager.reload(given).await?;
+        self.reloaded(signals, job).await
+    }
+
+    /// Puts a content in the place of the file with the processes, and returns when it is applied.
+    ///
+    /// # Errors
+    /// [`ClientError::ConfigInvalid`] when it is not valid; then the file is as it was.
+    pub async fn apply(&self, content: OwnedFd) -> Result<ReloadSummary, ClientError> {
+        let content = content::regular(content).await?;
+        let signals = Signals::of(&self.0.link, Select::Manager).await?;
+        let job = self.0.manager.apply(zbus::Fd::from(&content), Options::new()).await?;
+        self.reloaded(signals, job).await
+    }
+
+    /// Applies an older generation again, and returns when that has ended; None: the one before
+    /// what runs. `write`: the files on disk become what they were then.
+    ///
+    /// # Errors
+    /// When it is not kept, or the files cannot be replaced; then nothing is changed.
+    pub async fn roll_back(
+        &self,
+        to: Option<u64>,
+        write: bool,
+    ) -> Result<ReloadSummary, ClientError> {
+        let signals = Signals::of(&self.0.link, Select::Manager).await?;
+        let options = Options::from([("write", write.into())]);
+        let job = self.0.manager.rollback(to.unwrap_or(0), options).await?;
         self.reloaded(signals, job).await
     }
 

@@ -31,6 +31,12 @@ pub trait Manager {
     /// Reads the files and applies what differs.
     fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Puts a content in the place of the file with the processes, and applies it.
+    fn apply(&self, content: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Applies an older generation again.
+    fn rollback(&self, generation: u64, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
     /// Changes `enabled` in the file and reloads.
     fn set_enabled(
         &self,
@@ -73,6 +79,15 @@ pub trait Manager {
         &self,
         options: Options<'_>,
     ) -> zbus::Result<(Vec<(String, Dict)>, Vec<DiagnosticRow>)>;
+
+    /// The configurations that were accepted.
+    fn get_history(&self, options: Options<'_>) -> zbus::Result<Vec<Dict>>;
+
+    /// One of them.
+    fn show_generation(&self, number: u64) -> zbus::Result<Dict>;
+
+    /// What differs between two of them; 0 is what is on disk.
+    fn diff_generations(&self, old: u64, new: u64) -> zbus::Result<Dict>;
 
     /// What an instance wrote.
     fn open_log(&self, names: &[&str], options: Options<'_>) -> zbus::Result<OwnedFd>;
@@ -129,6 +144,10 @@ pub trait Manager {
     /// The state of the configuration.
     #[zbus(property)]
     fn config_state(&self) -> zbus::Result<String>;
+
+    /// What there is to be said where the files are not what runs.
+    #[zbus(property)]
+    fn config_detail(&self) -> zbus::Result<String>;
 
     /// The active generation.
     #[zbus(property)]

@@ -111,8 +111,10 @@ pub struct ManagerStatus {
     pub config_file: String,
     /// `starting`, `running`, `degraded`, `reloading` or `stopping`.
     pub system_state: String,
-    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    /// `applied`, `applying`, `rejected`, `failed-kept`, `rolled-back` or `rollback-incomplete`.
     pub config_state: String,
+    /// What there is to be said where the files are not what runs; else empty.
+    pub config_detail: String,
     /// The active generation; 0 before there is one.
     pub generation: u64,
     /// SHA-256 of the active configuration, in hex.
@@ -268,7 +270,7 @@ pub struct ReloadOptions {
 pub struct ReloadSummary {
     /// The generation that is active now.
     pub generation: u64,
-    /// `applied`, `unchanged`, `failed-kept` or `superseded`.
+    /// `applied`, `unchanged`, `failed-kept`, `rolled-back`, `rollback-incomplete` or `superseded`.
     pub result: String,
     /// What caused it: `start`, `file`, `signal`, `uid 1000`.
     pub trigger: String,
@@ -282,6 +284,10 @@ pub struct ReloadSummary {
     pub unchanged: u32,
     /// Instances that did not come up.
     pub failed: Vec<String>,
+    /// The generation that was tried, where another one is active.
+    pub tried: Option<u64>,
+    /// What did not come up or back, and why; one sentence each.
+    pub why: Vec<String>,
     /// How long each stage took, in order.
     pub timings: Vec<(String, Duration)>,
     /// From the acceptance to the end.
@@ -303,6 +309,96 @@ pub struct Step {
     pub took: Duration,
     /// Why it failed or is held; else empty.
     pub why: String,
+}
+
+/// A configuration that was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// Counted from 1.
+    pub number: u64,
+    /// When it was accepted.
+    pub time: Option<SystemTime>,
+    /// `start`, `file`, `signal`, `caller`, `apply`, `checkpoint` or `rollback`.
+    pub cause: String,
+    /// The same for people.
+    pub cause_text: String,
+    /// The user of whoever asked.
+    pub uid: Option<u32>,
+    /// For a rollback: of which generation its content is.
+    pub rollback_to: Option<u64>,
+    /// What ran before it.
+    pub base: Option<u64>,
+    /// `applying`, `applied`, `rolling-back`, `rolled-back`, `rollback-incomplete`, `failed-kept` or
+    /// `superseded`.
+    pub state: String,
+    /// Whether it is what runs.
+    pub running: bool,
+    /// What did not come up or back, and why.
+    pub why: Vec<String>,
+    /// SHA-256 of its files, in hex.
+    pub digest: String,
+    /// How many processes it added.
+    pub added: u32,
+    /// How many it removed.
+    pub removed: u32,
+    /// How many it changed.
+    pub modified: u32,
+    /// How many it left as they were.
+    pub unchanged: u32,
+}
+
+/// All about one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GenerationPage {
+    /// In short.
+    pub generation: Generation,
+    /// What it changed.
+    pub changes: Vec<Change>,
+    /// What was done.
+    pub steps: Vec<Step>,
+    /// How long each stage took, in order.
+    pub timings: Vec<(String, Duration)>,
+    /// What was remarked on its files.
+    pub diagnostics: Vec<String>,
+    /// When its newest file was last modified.
+    pub last_modified: Option<SystemTime>,
+    /// In the order they were read.
+    pub files: Vec<FileText>,
+}
+
+/// One file of a generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileText {
+    /// `main`, `processes`, `drop-in` or `env`.
+    pub kind: String,
+    /// Absolute.
+    pub path: String,
+    /// Its text, in which values of variables are masked; None where there was no such file.
+    pub text: Option<String>,
+}
+
+/// What differs between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// False: one of the two is not valid, and there are no changes.
+    pub comparable: bool,
+    /// By process and key.
+    pub changes: Vec<Change>,
+    /// By file.
+    pub files: Vec<FileDifference>,
+}
+
+/// What differs in one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileDifference {
+    /// Absolute.
+    pub path: String,
+    /// `added`, `removed` or `modified`.
+    pub kind: String,
+    /// Whether values of variables differ, which are not shown.
+    pub hidden: bool,
+    /// The hunks of a unified diff; empty where nothing that is shown differs.
+    pub hunks: String,
 }
 
 /// One line of the event log.

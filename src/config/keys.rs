@@ -193,10 +193,31 @@ pub static MANAGEMENT: Section = Section {
              change needs a restart of the daemon.",
         ),
         key("defaultUser", Kind::Text, "provost", "Runs the processes that name no user."),
-        later("rollback", "Whether a change that does not come up is undone."),
-        later("verdictTimeout", "How long a change may take to come up."),
-        later("settle", "How long a change must stay up to be good."),
-        later("history", "How many generations are kept."),
+        key(
+            "rollback",
+            Kind::Words { words: &["auto", "manual", "off"], later: &[] },
+            "auto",
+            "What becomes of a change that does not come up: it is undone; it stays until somebody \
+             decides; it is not judged.",
+        ),
+        key(
+            "verdictTimeout",
+            Kind::Duration { min: 0, max: LONGEST },
+            "the longest startTimeout, and settle",
+            "How long each process that a change touches may take to be good.",
+        ),
+        key(
+            "settle",
+            Kind::Duration { min: 0, max: LONGEST },
+            "5s",
+            "How long what a change touches must stay up, without a break, to be good.",
+        ),
+        key(
+            "history",
+            Kind::Integer { min: 1, max: 1000 },
+            "50",
+            "How many generations are kept; what runs and what is returned to always are.",
+        ),
         later("gateway", "The web gateway."),
     ],
 };

@@ -2,11 +2,12 @@
 
 use super::diagnostic::{Diagnostic, Place, Severity};
 use super::lower::{File, Found, Role, Whole};
-use super::read::ReadError;
+use super::read::{FileSet, ReadError};
 use super::text::{SourceText, invalid_utf8_at};
 use super::yaml;
 use crate::core::ids::ProcessId;
 use crate::core::spec::Config;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -84,6 +85,8 @@ pub struct DaemonSettings {
     pub default_user: Arc<str>,
     /// What runs the processes.
     pub backend: BackendChoice,
+    /// How many generations are kept.
+    pub history: usize,
 }
 
 impl Default for DaemonSettings {
@@ -94,6 +97,7 @@ impl Default for DaemonSettings {
             validate: true,
             default_user: Arc::from("provost"),
             backend: BackendChoice::Auto,
+            history: 50,
         }
     }
 }
@@ -113,7 +117,8 @@ pub struct Source {
 }
 
 /// What a file is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// The file named on the command line, or the standard one.
     Main,
@@ -123,6 +128,19 @@ pub enum SourceKind {
     DropIn,
     /// An environment file.
     Env,
+}
+
+impl SourceKind {
+    /// The word, as it is kept and shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SourceKind::Main => "main",
+            SourceKind::Processes => "processes",
+            SourceKind::DropIn => "drop-in",
+            SourceKind::Env => "env",
+        }
+    }
 }
 
 /// All that was read, whatever came of it.
@@ -136,6 +154,24 @@ pub struct Sources {
     pub has_drop_ins: bool,
     /// SHA-256 over paths and contents, in hex.
     pub digest: String,
+}
+
+impl Sources {
+    /// Files of some time, in the order they were read, with the digest they have together.
+    #[must_use]
+    pub fn new(files: Vec<Source>, drop_ins: PathBuf, has_drop_ins: bool) -> Sources {
+        let digest = digest(&files);
+        Sources { files, drop_ins, has_drop_ins, digest }
+    }
+
+    /// What was read from a directory as drop-ins; None where there was no such directory.
+    pub(crate) fn drop_ins_in(&self, directory: &Path) -> Option<Vec<PathBuf>> {
+        if !self.has_drop_ins || self.drop_ins != directory {
+            return None;
+        }
+        let drop_ins = self.files.iter().filter(|file| file.kind == SourceKind::DropIn);
+        Some(drop_ins.map(|file| file.path.to_path_buf()).collect())
+    }
 }
 
 /// What came of reading a configuration.
@@ -187,12 +223,7 @@ pub fn load_with(location: &Location, content: Option<Vec<u8>>) -> Loaded {
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut loading = Loading {
-            whole: Whole::new(location.mode, Arc::clone(&location.environment)),
-            missing: false,
-            main: location.main.clone(),
-            stand_in: content.clone(),
-        };
+        let mut loading = Loading::new(location, FileSet::default(), content.clone());
         let drop_ins = loading.all();
         if !loading.whole.files.is_current() {
             if tries < TRIES {
@@ -206,6 +237,18 @@ pub fn load_with(location: &Location, content: Option<Vec<u8>>) -> Loaded {
     }
 }
 
+/// The same, of files as they were kept; what is on disk is not looked at. The daemon's own
+/// environment, where it is visible to processes, is that of now.
+///
+/// A configuration that then was good can be refused now, by a newer version, or because the ways to
+/// its files have become others.
+#[must_use]
+pub fn load_kept(location: &Location, kept: &Sources) -> Loaded {
+    let mut loading = Loading::new(location, FileSet::of(kept.clone()), None);
+    let drop_ins = loading.all();
+    loading.finish(drop_ins)
+}
+
 struct Loading {
     whole: Whole,
     missing: bool,
@@ -214,6 +257,15 @@ struct Loading {
 }
 
 impl Loading {
+    fn new(location: &Location, files: FileSet, stand_in: Option<Vec<u8>>) -> Loading {
+        Loading {
+            whole: Whole::new(location.mode, Arc::clone(&location.environment), files),
+            missing: false,
+            main: location.main.clone(),
+            stand_in,
+        }
+    }
+
     /// Reads the main file, the file with the processes and the drop-ins; returns where the last
     /// ones are.
     fn all(&mut self) -> PathBuf {
@@ -343,6 +395,9 @@ impl Loading {
 
     /// `config/proxy.yaml` that names `config/processes.yaml` means the directory above.
     fn elsewhere(&self, path: &Path) -> Option<String> {
+        if self.whole.files.is_kept() {
+            return None;
+        }
         let directory = self.main.parent()?;
         let relative = path.strip_prefix(directory).ok()?;
         let above = directory.parent()?.join(relative);
@@ -400,9 +455,8 @@ impl Loading {
             Arc::new(Config { settings: settings.core.clone(), processes: specs.collect() })
         });
         let daemon = if good { settings.daemon } else { DaemonSettings::default() };
-        let digest = digest(&files.sources);
         let has_drop_ins = !files.lacks_directory();
-        let sources = Sources { files: files.sources, drop_ins, has_drop_ins, digest };
+        let sources = Sources::new(files.sources, drop_ins, has_drop_ins);
         Loaded { sources, config, daemon, missing: self.missing, diagnostics, places }
     }
 }

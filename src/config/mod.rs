@@ -12,12 +12,14 @@
 //! | [`check`] | what can be told of the machine before a process is started |
 //! | [`environment`] | what every process has in its environment |
 //! | [`diagnostic`], [`render`], `mask` | what is wrong, and how it is shown without secrets |
+//! | [`difference`] | what differs between the files of two configurations |
 //! | [`edit`] | edits in place |
 //! | [`watch`] | when to read again |
 //! | [`schema`] | the JSON schema |
 
 pub mod check;
 pub mod diagnostic;
+pub mod difference;
 pub mod edit;
 mod env_file;
 pub mod environment;

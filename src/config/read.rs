@@ -1,6 +1,7 @@
 //! Reads files: each once, regular files only, 16 MiB at most; all of them as of one moment.
 
-use super::load::{Source, SourceKind};
+use super::load::{Source, SourceKind, Sources};
+use std::collections::HashMap;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -26,6 +27,9 @@ pub(crate) enum ReadError {
     /// Somebody is writing to it.
     #[error("it changed while it was read")]
     Changing,
+    /// Files of another time are looked at, and this is none of them.
+    #[error("it was not kept")]
+    NotKept,
     /// The system says no.
     #[error("{}", reason(.0))]
     Io(#[from] io::Error),
@@ -65,10 +69,25 @@ impl Stamp {
     }
 }
 
+/// Files of another time, and the place of each among them.
+#[derive(Debug)]
+struct Kept {
+    sources: Sources,
+    places: HashMap<Arc<PathBuf>, usize>,
+}
+
+impl Kept {
+    fn file(&self, path: &Path) -> Option<&Source> {
+        self.places.get(&path.to_owned()).and_then(|place| self.sources.files.get(*place))
+    }
+}
+
 /// Every file that was read or looked for, in that order.
 #[derive(Debug, Default)]
 pub(crate) struct FileSet {
     pub(crate) sources: Vec<Source>,
+    /// Where files are read from instead of the disk.
+    kept: Option<Kept>,
     /// What is on disk when it is still as it was read.
     expected: Vec<(PathBuf, Option<Stamp>)>,
     /// A directory and what was in it; None: it was not there.
@@ -76,12 +95,35 @@ pub(crate) struct FileSet {
 }
 
 impl FileSet {
+    /// Reads what was kept, and nothing on disk.
+    pub(crate) fn of(sources: Sources) -> FileSet {
+        let files = sources.files.iter().enumerate();
+        let places = files.map(|(place, file)| (Arc::clone(&file.path), place)).collect();
+        FileSet { kept: Some(Kept { sources, places }), ..FileSet::default() }
+    }
+
+    /// Whether it reads what was kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Reads a file and remembers that it was read.
     pub(crate) fn read(
         &mut self,
         path: &Path,
         kind: SourceKind,
     ) -> (Arc<PathBuf>, Result<Arc<[u8]>, ReadError>) {
+        if let Some(kept) = &self.kept {
+            let found = kept.file(path);
+            let content = found.and_then(|file| file.content.clone());
+            let modified = found.and_then(|file| file.modified);
+            let outcome = match (found, &content) {
+                (None, _) => Err(ReadError::NotKept),
+                (Some(_), None) => Err(ReadError::Missing),
+                (Some(_), Some(content)) => Ok(Arc::clone(content)),
+            };
+            return (self.remember(path, kind, content, modified), outcome);
+        }
         let result = read(path);
         let (content, found, outcome) = match result {
             Ok((content, found)) => {
@@ -102,7 +144,10 @@ impl FileSet {
 
     /// What is in a directory, in the order of the names; None when it is not there.
     pub(crate) fn list(&mut self, directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
-        let found = list(directory)?;
+        let found = match &self.kept {
+            Some(kept) => kept.sources.drop_ins_in(directory),
+            None => list(directory)?,
+        };
         self.listed = Some((directory.to_owned(), found.clone()));
         Ok(found)
     }
@@ -114,6 +159,9 @@ impl FileSet {
 
     /// Whether all is as it was read: then it was so, all at once, at the end of reading.
     pub(crate) fn is_current(&self) -> bool {
+        if self.is_kept() {
+            return true;
+        }
         let listed = self
             .listed
             .iter()

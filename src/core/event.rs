@@ -7,7 +7,9 @@ use crate::ids::{Generation, InstanceId, JobId, ProbeId, Request, Run};
 use crate::job::{JobKind, JobResult};
 use crate::reload::ReloadReport;
 use crate::spec::{Config, HealthCheck, ProcessSpec, Signal, StopSpec};
+use crate::trial::Before;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +82,17 @@ pub enum Event {
         config: Arc<Config>,
         /// Its number, higher than any before.
         generation: Generation,
+    },
+    /// A configuration did not come up, and the one before it shall be what runs again.
+    ConfigWithdrawn {
+        /// Who waits for the answer.
+        request: Request,
+        /// The configuration before it.
+        config: Arc<Config>,
+        /// The number it had.
+        generation: Generation,
+        /// How those it touched were then.
+        before: Arc<BTreeMap<InstanceId, Before>>,
     },
     /// The first look at the files brought no configuration that can be applied. What a supervisor
     /// that was there before has left is gone on with.

@@ -19,6 +19,7 @@
 //! | [`health`] | the schedule of checks and what their results add up to |
 //! | [`job`] | what was asked for and what came of it |
 //! | [`reload`] | the plan of a change, its steps, their record |
+//! | [`trial`] | what a new generation has to show before it is good, and what follows when it does not |
 //! | [`machine`] | the whole: events in, effects out |
 //! | [`event`], [`note`] | what the machine is told and answers; what is worth telling people |
 //! | [`snapshot`] | what is kept for a supervisor that was killed |
@@ -44,6 +45,7 @@ pub mod spec;
 pub mod template;
 pub mod text;
 pub mod time;
+pub mod trial;
 pub mod view;
 
 pub use machine::Machine;

@@ -132,7 +132,10 @@ impl Machine {
                 self.notified(&instance, run, told, now, out);
             }
             Event::ConfigAccepted { request, config, generation } => {
-                self.accept(request, config, generation, now, out);
+                self.accept(request, config, generation, None, now, out);
+            }
+            Event::ConfigWithdrawn { request, config, generation, before } => {
+                self.accept(request, config, generation, Some(&before), now, out);
             }
             Event::ConfigUnusable => self.go_on(),
             Event::StartRequested { request, instances, once } => {
@@ -192,6 +195,29 @@ impl Machine {
     /// All instances, in order.
     pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
         self.instances.keys()
+    }
+
+    /// All there is to know about one instance.
+    pub(crate) fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    /// Whether a configuration is being carried out.
+    #[must_use]
+    pub fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// Whether everything is to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// What changed in the last turns: those whose snapshots were not taken since.
+    #[must_use]
+    pub fn unsaved(&self) -> &BTreeSet<InstanceId> {
+        &self.unsaved
     }
 
     /// The current run of an instance.
@@ -441,7 +467,11 @@ impl Machine {
         self.moves.extend(self.instances.keys().cloned());
     }
 
-    fn instances_of(&self, process: &ProcessId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+    /// The instances of a process, in order.
+    pub(crate) fn instances_of(
+        &self,
+        process: &ProcessId,
+    ) -> impl Iterator<Item = (&InstanceId, &Instance)> {
         self.instances.range(instances_of(process))
     }
 

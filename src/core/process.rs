@@ -47,6 +47,7 @@ use crate::job::Job;
 use crate::restart::{self, Next};
 use crate::spec::{ProcessSpec, Readiness};
 use crate::time::Mono;
+use crate::trial::Rest;
 use crate::view::{HealthState, State};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -162,6 +163,8 @@ pub(crate) struct Instance {
     pub last_run: Run,
     /// Since when it is in the state others see.
     pub since: Mono,
+    /// Where it rests when its run is over, instead of what its policy says.
+    pub rest: Option<(Rest, Option<RunEnd>)>,
     /// End the current run, then start another.
     pub restart_due: Option<StopReason>,
     pub job: Option<Job>,
@@ -207,6 +210,7 @@ impl Instance {
             phase: Phase::Down,
             last_run: Run(0),
             since: now,
+            rest: None,
             restart_due: None,
             job: None,
             attempt: 0,
@@ -313,6 +317,15 @@ pub(crate) enum Timer {
     Probe,
     /// The check that is out counts as failed.
     ProbeDeadline,
+}
+
+impl From<Rest> for Phase {
+    fn from(rest: Rest) -> Phase {
+        match rest {
+            Rest::Completed => Phase::Completed,
+            Rest::Failed => Phase::Failed,
+        }
+    }
 }
 
 impl Phase {

@@ -148,7 +148,7 @@ pub enum StepState {
         /// Why.
         why: String,
     },
-    /// A newer reload took over before its end.
+    /// A newer reload took over before its end, or the one before it again.
     Superseded,
 }
 
@@ -183,9 +183,17 @@ pub enum ReloadResult {
     FailedKept,
     /// A newer configuration took over.
     Superseded,
+    /// It did not come up, and the configuration before it takes over again.
+    Withdrawn,
 }
 
 impl ReloadResult {
+    /// Whether its steps had not all ended.
+    #[must_use]
+    pub fn is_unfinished(self) -> bool {
+        matches!(self, ReloadResult::Superseded | ReloadResult::Withdrawn)
+    }
+
     /// The word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -194,6 +202,7 @@ impl ReloadResult {
             ReloadResult::Unchanged => "unchanged",
             ReloadResult::FailedKept => "failed-kept",
             ReloadResult::Superseded => "superseded",
+            ReloadResult::Withdrawn => "withdrawn",
         }
     }
 }

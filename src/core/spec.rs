@@ -428,11 +428,44 @@ pub struct Settings {
     pub enabled: bool,
     /// False: an instance is wanted only once it was started by hand.
     pub auto_start: bool,
+    /// What becomes of a change that does not come up.
+    #[serde(default)]
+    pub rollback: Rollback,
+    /// How long what a change touched must stay up for the change to be good.
+    #[serde(default = "usual_settle")]
+    pub settle: Duration,
+    /// How long each that a change touched may take to be good. None: the longest `startTimeout`
+    /// among them and `settle`.
+    #[serde(default)]
+    pub verdict_timeout: Option<Duration>,
+}
+
+/// What becomes of a change that does not come up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rollback {
+    /// What was there before is put back.
+    #[default]
+    Auto,
+    /// It is judged and stays: somebody decides.
+    Manual,
+    /// It is not judged.
+    Off,
+}
+
+fn usual_settle() -> Duration {
+    Duration::from_secs(5)
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { enabled: true, auto_start: true }
+        Settings {
+            enabled: true,
+            auto_start: true,
+            rollback: Rollback::Auto,
+            settle: usual_settle(),
+            verdict_timeout: None,
+        }
     }
 }
 

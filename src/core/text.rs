@@ -152,7 +152,7 @@ impl Display for FailReason {
     }
 }
 
-fn joined<T: Display>(items: &[T]) -> String {
+pub(crate) fn joined<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -1,26 +1,26 @@
 //! Reading, checking and handing over configurations; who waits for which.
 //!
 //! At most one read is under way, in a thread of its own, and at most one more is due after it:
-//! whoever asks during a read is answered by the next. What was read and found valid goes to the
-//! machine at once; a newer one takes over from one that is still being applied.
+//! whoever asks during a read is answered by the next. What becomes of what was read is in `accept`.
 //!
 //! Edits of the files wait their turn: each begins when what the one before it changed is active.
 
+use super::Driver;
 use super::edit::Edit;
 use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
     Trigger,
 };
-use super::read::{Examined, Standing, millis, missing};
+use super::read::{Examined, Standing};
+use super::rollback::Back;
 use super::watch::Watch;
-use super::{Asked, Driver};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::load::{Loaded, Location};
+use crate::config::load::{DaemonSettings, Loaded, Location, Sources, load_kept};
 use crate::config::render;
-use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId, ProcessId};
-use crate::core::reload::{ReloadReport, ReloadResult};
+use crate::core::reload::ReloadReport;
 use crate::store::Missing;
+use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -33,38 +33,79 @@ pub(super) enum Work {
     Read(Box<ReadResult>),
     /// Files may have changed.
     FilesChanged,
+    /// What is gone back to was read.
+    Back(Box<Back>),
     /// A file was edited, or why not.
     Edited { result: Result<(), DriverError>, trigger: Trigger, reply: Reply<ReloadTicket> },
 }
 
 /// A configuration that was read and judged.
 pub(super) struct ReadResult {
-    examined: Examined,
+    pub(super) examined: Examined,
+    /// What was last good, where nothing is active yet.
+    pub(super) kept: Option<LastGood>,
     /// Why not every file is watched, where it should be.
-    unwatched: Option<String>,
-    watching: bool,
+    pub(super) unwatched: Option<String>,
+    pub(super) watching: bool,
 }
 
-struct Waiter {
-    trigger: Trigger,
-    options: ReloadOptions,
-    reply: Option<Reply<ReloadTicket>>,
+pub(super) struct Waiter {
+    pub(super) trigger: Trigger,
+    pub(super) options: ReloadOptions,
+    pub(super) reply: Option<Reply<ReloadTicket>>,
 }
 
-/// A configuration on its way through the machine.
-struct Applying {
-    job: Option<JobId>,
-    trigger: Trigger,
-    timings: Vec<(&'static str, u64)>,
-    diagnostics: Arc<[Diagnostic]>,
-    waiters: Vec<oneshot::Sender<Arc<ReloadOutcome>>>,
+/// A configuration on its way through the machine, and through its trial.
+pub(super) struct Applying {
+    pub(super) job: Option<JobId>,
+    /// Which it is.
+    pub(super) generation: Generation,
+    pub(super) trigger: Trigger,
+    pub(super) timings: Vec<(&'static str, u64)>,
+    pub(super) diagnostics: Arc<[Diagnostic]>,
+    pub(super) waiters: Vec<oneshot::Sender<Arc<ReloadOutcome>>>,
+    /// What the machine did, once it has.
+    pub(super) report: Option<Arc<ReloadReport>>,
+}
+
+impl Applying {
+    /// Before anything is known of it.
+    pub(super) fn new(generation: Generation, trigger: Trigger) -> Applying {
+        Applying {
+            job: None,
+            generation,
+            trigger,
+            timings: Vec::new(),
+            diagnostics: Arc::from([]),
+            waiters: Vec::new(),
+            report: None,
+        }
+    }
 }
 
 /// A configuration being handed over: the machine has not answered yet.
-struct Handover {
-    waiters: Vec<Waiter>,
-    applying: Applying,
-    digest: String,
+pub(super) struct Handover {
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) applying: Applying,
+    pub(super) active: Active,
+    /// It is handed over instead of what the files say.
+    pub(super) is_instead: bool,
+}
+
+/// A configuration that is active, as it was read.
+#[derive(Clone)]
+pub(super) struct Active {
+    pub(super) digest: String,
+    /// What was not there of it.
+    pub(super) missing: Missing,
+    /// What it says about the daemon.
+    pub(super) daemon: DaemonSettings,
+}
+
+/// The last good generation, read from what is kept of it.
+pub(super) struct LastGood {
+    pub(super) record: Arc<Record>,
+    pub(super) loaded: Loaded,
 }
 
 /// An edit whose turn has not come.
@@ -86,25 +127,23 @@ pub(super) struct Desk {
     /// Whoever the next read is for.
     queue: Vec<Waiter>,
     wishes: VecDeque<Wish>,
-    editing: bool,
-    handover: Option<Handover>,
-    applying: Option<Applying>,
-    /// What is active, as it was read.
-    loaded: Option<Loaded>,
-    /// What was not there of it.
+    pub(super) editing: bool,
+    pub(super) handover: Option<Handover>,
+    pub(super) applying: Option<Applying>,
+    /// What is active; None before there is any.
+    pub(super) active: Option<Active>,
+    /// What was not there of what is active, which a daemon before may have told.
     pub(super) missing: Missing,
-    /// Of what is active.
-    digest: String,
     /// How the last one that was handed over ended; None before that.
-    outcome: Option<&'static str>,
+    pub(super) outcome: Option<&'static str>,
     /// The digest of what was read last, when it was refused.
-    refused: Option<String>,
-    diagnostics: Arc<[Diagnostic]>,
-    modified: Option<SystemTime>,
-    reloaded: Option<SystemTime>,
-    watching: bool,
+    pub(super) refused: Option<String>,
+    pub(super) diagnostics: Arc<[Diagnostic]>,
+    pub(super) modified: Option<SystemTime>,
+    pub(super) reloaded: Option<SystemTime>,
+    pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
-    unwatched: Option<String>,
+    pub(super) unwatched: Option<String>,
 }
 
 impl Desk {
@@ -121,9 +160,8 @@ impl Desk {
             editing: false,
             handover: None,
             applying: None,
-            loaded: None,
+            active: None,
             missing,
-            digest: String::new(),
             outcome: None,
             refused: None,
             diagnostics: Arc::from([]),
@@ -132,6 +170,11 @@ impl Desk {
             watching: false,
             unwatched: None,
         }
+    }
+
+    /// Where other threads send what they come back with.
+    pub(super) fn work_sender(&self) -> mpsc::UnboundedSender<Work> {
+        self.sender.clone()
     }
 
     /// The next piece of work that came back.
@@ -144,13 +187,41 @@ impl Desk {
         ManagerView {
             config_file: self.location.main.clone(),
             config_state: self.state(),
-            config_digest: self.digest.clone(),
+            config_digest: self.digest().to_owned(),
             last_modified: self.modified,
             last_reloaded: self.reloaded,
             watching: self.watching,
             valid: self.refused.is_none(),
             diagnostics: self.diagnostics.clone(),
             ..view
+        }
+    }
+
+    /// Of what is active; empty before there is any.
+    pub(super) fn digest(&self) -> &str {
+        self.active.as_ref().map_or("", |active| &active.digest)
+    }
+
+    /// The job of the configuration that is on its way.
+    pub(super) fn job(&self) -> Option<JobId> {
+        self.applying.as_ref()?.job
+    }
+
+    /// Which configuration is on its way.
+    pub(super) fn tried(&self) -> Option<Generation> {
+        Some(self.applying.as_ref()?.generation)
+    }
+
+    /// Something is active from now on.
+    pub(super) fn set_active(&mut self, active: Active) {
+        self.missing.clone_from(&active.missing);
+        self.active = Some(active);
+    }
+
+    /// What is active is nothing that can be read.
+    pub(super) fn forget_digest(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.digest.clear();
         }
     }
 
@@ -184,15 +255,30 @@ impl Driver {
         self.read_next();
     }
 
-    fn standing(&self) -> Standing {
-        let loaded = self.desk.loaded.as_ref();
+    pub(super) fn standing(&self) -> Standing {
+        let daemon = self.desk.active.as_ref().map(|active| active.daemon.clone());
         Standing {
             location: self.desk.location.clone(),
             config: (self.machine.generation() > Generation(0))
                 .then(|| self.machine.config().clone()),
             missing: self.desk.missing.clone(),
-            daemon: loaded.map(|loaded| loaded.daemon.clone()),
+            daemon,
             backend: self.backend.clone(),
+        }
+    }
+
+    /// What to go on with, where nothing is active yet, if the files cannot be.
+    fn last_good(&mut self) -> Option<(Arc<Record>, Sources)> {
+        if self.desk.active.is_some() {
+            return None;
+        }
+        let record = self.history.running()?;
+        match self.history.files(record.number) {
+            Ok(files) => Some((record, files)),
+            Err(error) => {
+                self.remark(Level::ERROR, "not-kept", error.to_string());
+                None
+            }
         }
     }
 
@@ -205,9 +291,10 @@ impl Driver {
         let standing = self.standing();
         let watch = self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone();
         let sender = self.desk.sender.clone();
+        let last_good = self.last_good();
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
-            let _ = sender.send(Work::Read(Box::new(read(standing, watch).await)));
+            let _ = sender.send(Work::Read(Box::new(read(standing, last_good, watch).await)));
         });
     }
 
@@ -224,6 +311,7 @@ impl Driver {
                     self.notifier.ready();
                 }
             }
+            Work::Back(back) => self.take_back(*back),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
@@ -239,222 +327,6 @@ impl Driver {
             }
         }
         self.edit_next();
-    }
-
-    fn take_read(&mut self, result: ReadResult, waiters: Vec<Waiter>) {
-        let ReadResult { examined, unwatched, watching } = result;
-        let Examined { loaded, diagnostics, is_refused, timings, .. } = examined;
-        self.desk.watching = watching;
-        if self.desk.unwatched != unwatched {
-            if let Some(why) = &unwatched {
-                self.remark(Level::WARN, "not-watching", why.clone());
-            }
-            self.desk.unwatched = unwatched;
-        }
-        let main = loaded.sources.files.iter().find_map(|source| source.modified);
-        self.desk.modified = main.or(self.desk.modified);
-        let known = *self.desk.diagnostics == *diagnostics;
-        let rendered = render::render(&diagnostics, &loaded.sources, false);
-        self.desk.diagnostics = Arc::from(diagnostics);
-        let digest = loaded.sources.digest.clone();
-        let before = match is_refused {
-            true => self.desk.refused.replace(digest.clone()),
-            false => self.desk.refused.take(),
-        };
-        let config = match loaded.config.clone().filter(|_| !is_refused) {
-            Some(config) => config,
-            None => {
-                if !self.notifier.is_started() {
-                    // What a daemon before has left goes on.
-                    self.feed(Event::ConfigUnusable);
-                }
-                // Of what nobody asked for, and what was told before, nobody has to hear again.
-                let asked = waiters.iter().any(|waiter| waiter.reply.is_some());
-                if asked || !known || before != Some(digest) {
-                    self.reject(rendered, timings, waiters);
-                }
-                return;
-            }
-        };
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
-        let waiters = self.dismiss_mismatched(waiters);
-        if waiters.is_empty() {
-            return;
-        }
-        let applying = Applying {
-            job: None,
-            trigger,
-            timings,
-            diagnostics: self.desk.diagnostics.clone(),
-            waiters: Vec::new(),
-        };
-        let force = waiters.iter().any(|waiter| waiter.options.force);
-        if digest == self.desk.digest && !force {
-            if before.is_some() && self.desk.applying.is_none() {
-                let message = "the configuration is valid again, and what runs is what it says";
-                self.remark(Level::INFO, "config-valid", message.to_owned());
-            }
-            self.same_again(applying, waiters);
-            return;
-        }
-        for text in rendered {
-            self.remark(Level::WARN, "config-warning", text);
-        }
-        self.notifier.reloading();
-        let generation = Generation(self.machine.generation().0 + 1);
-        self.desk.missing = missing(&loaded);
-        self.desk.loaded = Some(loaded);
-        self.desk.handover = Some(Handover { waiters, applying, digest });
-        let request = self.request(Asked::Config);
-        self.feed(Event::ConfigAccepted { request, config, generation });
-    }
-
-    /// Turns away whoever expected another generation.
-    fn dismiss_mismatched(&self, waiters: Vec<Waiter>) -> Vec<Waiter> {
-        let actual = self.machine.generation().0;
-        let mut staying = Vec::new();
-        for waiter in waiters {
-            match (waiter.options.expect_generation, waiter.reply) {
-                (Some(expected), Some(reply)) if expected != actual => {
-                    super::refuse(reply, DriverError::GenerationMismatch { expected, actual });
-                }
-                (_, reply) => staying.push(Waiter { reply, ..waiter }),
-            }
-        }
-        staying
-    }
-
-    fn reject(
-        &mut self,
-        rendered: Vec<String>,
-        timings: Vec<(&'static str, u64)>,
-        waiters: Vec<Waiter>,
-    ) {
-        self.notifier.reloading();
-        let text = rendered.join("\n");
-        self.remark(
-            Level::ERROR,
-            "config-rejected",
-            format!("the configuration is not valid; nothing was changed\n{text}"),
-        );
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
-        for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
-            let diagnostics = self.desk.diagnostics.clone();
-            let error = DriverError::Invalid { diagnostics, rendered: text.clone() };
-            super::refuse(reply, error);
-        }
-        self.turn.reloads.push(Arc::new(ReloadOutcome {
-            job: None,
-            trigger,
-            result: "rejected",
-            generation: self.machine.generation(),
-            report: None,
-            diagnostics: self.desk.diagnostics.clone(),
-            timings,
-        }));
-    }
-
-    /// What was read is what is active.
-    fn same_again(&mut self, applying: Applying, waiters: Vec<Waiter>) {
-        if let Some(under_way) = &self.desk.applying {
-            // It is being applied: whoever asks now waits for that.
-            let job = under_way.job;
-            for waiter in waiters {
-                self.give_ticket(job, waiter);
-            }
-            return;
-        }
-        // A file that was only touched is not worth a word.
-        if waiters.iter().any(|waiter| waiter.reply.is_some()) {
-            self.unchanged(applying, waiters);
-        }
-    }
-
-    fn unchanged(&mut self, mut applying: Applying, waiters: Vec<Waiter>) {
-        for waiter in waiters {
-            if let Some(reply) = waiter.reply {
-                let (sender, outcome) = oneshot::channel();
-                applying.waiters.push(sender);
-                let _ = reply.send(Ok(ReloadTicket { job: None, outcome }));
-            }
-        }
-        self.conclude(applying, "unchanged", None);
-    }
-
-    /// The machine took the configuration in, or not.
-    pub(super) fn config_answered(&mut self, answer: Result<Vec<JobId>, Refusal>) {
-        let Some(Handover { waiters, mut applying, digest }) = self.desk.handover.take() else {
-            return;
-        };
-        match answer {
-            Err(refusal) => {
-                for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
-                    super::refuse(reply, DriverError::Refused(refusal.clone()));
-                }
-            }
-            Ok(jobs) => {
-                self.desk.digest = digest;
-                self.desk.reloaded = Some(SystemTime::now());
-                match jobs.first() {
-                    None => {
-                        // How the one before it ended stays true.
-                        self.desk.outcome.get_or_insert("applied");
-                        self.unchanged(applying, waiters);
-                    }
-                    Some(job) => {
-                        applying.job = Some(*job);
-                        self.desk.applying = Some(applying);
-                        for waiter in waiters {
-                            self.give_ticket(Some(*job), waiter);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn give_ticket(&mut self, job: Option<JobId>, waiter: Waiter) {
-        let (Some(reply), Some(applying)) = (waiter.reply, &mut self.desk.applying) else { return };
-        let (sender, outcome) = oneshot::channel();
-        applying.waiters.push(sender);
-        let _ = reply.send(Ok(ReloadTicket { job, outcome }));
-    }
-
-    /// The machine has carried a configuration out, or something newer took over.
-    pub(super) fn reload_finished(&mut self, report: Arc<ReloadReport>) {
-        let Some(applying) = self.desk.applying.take() else { return };
-        match report.result {
-            ReloadResult::Applied => self.desk.outcome = Some("applied"),
-            ReloadResult::FailedKept => self.desk.outcome = Some("failed-kept"),
-            ReloadResult::Superseded | ReloadResult::Unchanged => {}
-        }
-        self.conclude(applying, report.result.as_str(), Some(report));
-    }
-
-    fn conclude(
-        &mut self,
-        applying: Applying,
-        result: &'static str,
-        report: Option<Arc<ReloadReport>>,
-    ) {
-        let Applying { job, trigger, mut timings, diagnostics, waiters } = applying;
-        if let Some(report) = &report {
-            timings.push(("apply", millis(report.took)));
-        }
-        let active = self.machine.generation();
-        let outcome = Arc::new(ReloadOutcome {
-            job,
-            trigger,
-            result,
-            generation: report.as_ref().map_or(active, |report| report.generation),
-            report,
-            diagnostics,
-            timings,
-        });
-        for waiter in waiters {
-            let _ = waiter.send(outcome.clone());
-        }
-        self.turn.reloads.push(outcome);
     }
 
     /// Works out what a reload would do; nothing is changed.
@@ -497,7 +369,7 @@ impl Driver {
         };
         self.desk.editing = true;
         let location = self.desk.location.clone();
-        let edit = Edit { location, active: self.desk.digest.clone(), ids, enabled };
+        let edit = Edit { location, active: self.desk.digest().to_owned(), ids, enabled };
         let sender = self.desk.sender.clone();
         tokio::task::spawn_blocking(move || {
             let result = edit.run();
@@ -507,11 +379,21 @@ impl Driver {
 }
 
 /// Reads and judges, and has watched what was read.
-async fn read(standing: Standing, watch: Watch) -> ReadResult {
+async fn read(
+    standing: Standing,
+    last_good: Option<(Arc<Record>, Sources)>,
+    watch: Watch,
+) -> ReadResult {
     let asked = standing.clone();
-    let work = tokio::task::spawn_blocking(move || asked.examine(None)).await;
-    let examined = match work {
-        Ok(examined) => examined,
+    let work = tokio::task::spawn_blocking(move || {
+        let kept = last_good.map(|(record, files)| {
+            let loaded = load_kept(&asked.location, &files);
+            LastGood { record, loaded }
+        });
+        (asked.examine(None), kept)
+    });
+    let (examined, kept) = match work.await {
+        Ok(read) => read,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     let daemon = standing.settings_after(&examined);
@@ -519,5 +401,5 @@ async fn read(standing: Standing, watch: Watch) -> ReadResult {
     let told = watch.set(sources, daemon.debounce).await;
     let watching = daemon.watch && told.is_ok();
     let unwatched = told.unwrap_or_else(Some);
-    ReadResult { examined, unwatched, watching }
+    ReadResult { examined, kept, unwatched, watching }
 }

@@ -76,11 +76,11 @@ impl Edit {
     }
 }
 
-fn refused(path: &Path, why: impl std::fmt::Display) -> DriverError {
+pub(super) fn refused(path: &Path, why: impl std::fmt::Display) -> DriverError {
     DriverError::EditRefused(format!("{}: {why}", path.display()))
 }
 
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         // What rename(2) says of a single file that is mounted.
         Some(libc::EBUSY) => {

@@ -4,6 +4,9 @@
 //! waits for the driver: after each turn it publishes what changed into [`Published`], and tells
 //! subscribers which objects that were.
 
+pub use super::history::{
+    Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
+};
 use crate::backend::Backend;
 pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
@@ -35,6 +38,18 @@ pub enum Trigger {
         /// Its user.
         uid: u32,
     },
+    /// A caller who hands a configuration over.
+    Apply {
+        /// Its user.
+        uid: u32,
+    },
+    /// A caller who wants an older one again.
+    Rollback {
+        /// Which.
+        to: Generation,
+        /// Its user.
+        uid: u32,
+    },
 }
 
 /// What is known about the configuration and the daemon as a whole.
@@ -44,8 +59,10 @@ pub struct ManagerView {
     pub summary: Summary,
     /// The main file.
     pub config_file: PathBuf,
-    /// `applied`, `applying`, `rejected` or `failed-kept`.
+    /// `applied`, `applying`, `rejected`, `failed-kept`, `rolled-back` or `rollback-incomplete`.
     pub config_state: &'static str,
+    /// What there is to be said where the files are not what runs; else empty.
+    pub config_detail: String,
     /// SHA-256 of the active configuration, in hex; empty before there is one.
     pub config_digest: String,
     /// When the main file was last modified, as of the last read.
@@ -285,12 +302,21 @@ pub enum DriverError {
         /// What is active.
         actual: u64,
     },
+    /// What the files say was tried and did not come up, or is held off since a rollback.
+    #[error("{0}")]
+    HeldOff(String),
     /// The file was not changed.
     #[error("{0}")]
     EditRefused(String),
     /// Something that the caller asked for does not exist.
     #[error("{0}")]
     NotAvailable(String),
+    /// A generation is not kept, or never was.
+    #[error("{0}")]
+    NoSuchGeneration(String),
+    /// What is kept of a generation is not as it was written.
+    #[error("{0}")]
+    GenerationUnusable(String),
     /// The driver is gone.
     #[error("the supervisor is shutting down")]
     Gone,
@@ -303,10 +329,15 @@ pub struct ReloadOutcome {
     pub job: Option<JobId>,
     /// What caused it; the last cause where several were folded.
     pub trigger: Trigger,
-    /// `applied`, `unchanged`, `failed-kept`, `superseded`, or `rejected`.
+    /// `applied`, `unchanged`, `failed-kept`, `rolled-back`, `rollback-incomplete`, `superseded`, or
+    /// `rejected`.
     pub result: &'static str,
     /// The generation that is active now.
     pub generation: Generation,
+    /// The generation that was tried, where that is another one.
+    pub tried: Option<Generation>,
+    /// What did not come up or back, and why; one sentence each.
+    pub why: Vec<String>,
     /// What was done; None when nothing was.
     pub report: Option<Arc<ReloadReport>>,
     /// Errors and warnings about the files.
@@ -366,7 +397,12 @@ pub(super) enum Command {
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
+    Apply { content: Vec<u8>, uid: u32, reply: Reply<ReloadTicket> },
+    Rollback { to: Option<Generation>, write: bool, uid: u32, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
+    History { reply: Reply<Listed> },
+    ShowGeneration { number: Generation, reply: Reply<Shown> },
+    DiffGenerations { old: Which, new: Which, reply: Reply<Difference> },
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
@@ -441,11 +477,36 @@ impl Handle {
         let _ = tokio::time::timeout(PATIENCE, looked.wait_for(|looked| *looked)).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DriverError> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, DriverError> {
         self.first_look().await;
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| DriverError::Gone)?;
         answer.await.map_err(|_| DriverError::Gone)?
+    }
+
+    /// Puts a content in the place of the file with the processes, and applies it.
+    ///
+    /// # Errors
+    /// When it is not valid, or the file cannot be replaced; then it is as it was.
+    pub async fn apply(&self, content: Vec<u8>, uid: u32) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::Apply { content, uid, reply }).await
+    }
+
+    /// Applies an older generation again, as a new one; None: the one before what runs. `write`: the
+    /// files on disk become what they were then; else they are held off until they change.
+    ///
+    /// # Errors
+    /// When it is not kept, or the files cannot be replaced; then nothing is changed.
+    pub async fn roll_back(
+        &self,
+        to: Option<Generation>,
+        write: bool,
+        uid: u32,
+    ) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::Rollback { to, write, uid, reply }).await
     }
 
     /// Wants instances up. Returns as soon as the jobs exist, one for each instance.

@@ -4,6 +4,7 @@ use super::Driver;
 use super::handle::now;
 use crate::core::event::{Effect, Event};
 use crate::core::snapshot::Restored;
+use crate::core::trial::{Trial, TrialSnapshot};
 use crate::store::runs::stored_name;
 use crate::store::{Missing, Store};
 use tracing::Level;
@@ -16,6 +17,8 @@ pub struct Keeping {
     pub restored: Restored,
     /// What was not there of the files that were active.
     pub missing: Missing,
+    /// What was on trial.
+    pub trial: Option<TrialSnapshot>,
     /// What is to be said of it.
     pub remarks: Vec<String>,
 }
@@ -69,17 +72,21 @@ impl Driver {
         for id in unwritten {
             self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
         }
+        // What cannot be written is told below.
+        let _ = self.history.lock().retry();
         self.tell_trouble();
     }
 
     fn save_whole(&mut self) {
         let (generation, config) = (self.machine.generation(), self.machine.config());
-        self.keeping.store.save_whole(generation, &config.settings, &self.desk.missing);
+        let trial = self.trying.trial.as_ref().map(Trial::snapshot);
+        self.keeping.store.save_whole(generation, &config.settings, &self.desk.missing, trial);
     }
 
     /// Says when states cannot be kept, and when they are kept again: each once.
-    fn tell_trouble(&mut self) {
-        let trouble = self.keeping.store.trouble();
+    pub(super) fn tell_trouble(&mut self) {
+        let history = self.history.trouble();
+        let trouble = self.keeping.store.trouble().or(history);
         if trouble.is_some() == self.is_unkept {
             return;
         }

@@ -8,23 +8,31 @@
 //! | part | owns |
 //! |---|---|
 //! | [`handle`] | what others hold of the driver |
-//! | `desk` | reading, checking and handing over configurations; who waits for which |
+//! | `desk` | reading and checking configurations; who waits for which |
+//! | `accept` | what becomes of a configuration that was read |
+//! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
+//! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
+//! | `history` | what others ask of generations |
 //! | `journal` | the event log: lines for people and programs |
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
+mod accept;
 mod desk;
 mod edit;
 pub mod handle;
+mod history;
 mod journal;
 mod keep;
 mod names;
 mod publish;
 mod read;
 mod replace;
+mod rollback;
+mod verdict;
 mod watch;
 
 use crate::backend::{Backend, Facts, LogRequest};
@@ -33,8 +41,11 @@ use crate::core::Machine;
 use crate::core::event::{Effect, Event, Refusal};
 use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
+use crate::core::time::Mono;
+use crate::core::trial::Trial;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
     now,
@@ -69,11 +80,13 @@ pub struct Driver {
     options: Options,
     machine: Machine,
     keeping: Keeping,
+    history: history::History,
     backend: Arc<dyn Backend>,
     prober: Prober,
     facts: mpsc::UnboundedReceiver<Event>,
     commands: mpsc::Receiver<Command>,
     desk: desk::Desk,
+    trying: verdict::Trying,
     published: Arc<Published>,
     turns: broadcast::Sender<Arc<Turn>>,
     turn: Turn,
@@ -96,6 +109,8 @@ enum Asked {
     Jobs(Vec<InstanceId>, Reply<Vec<Accepted>>),
     Nothing(Reply<()>),
     Config,
+    /// The configuration before one that did not come up.
+    Withdrawn,
 }
 
 /// The mailbox for facts: made before the backend, which reports into it.
@@ -111,6 +126,7 @@ impl Driver {
     pub fn new(
         options: Options,
         mut keeping: Keeping,
+        generations: Generations,
         backend: Arc<dyn Backend>,
         prober: Prober,
         facts: mpsc::UnboundedReceiver<Event>,
@@ -122,6 +138,7 @@ impl Driver {
             summary: crate::core::view::Summary::default(),
             config_file: options.location.main.clone(),
             config_state: "applying",
+            config_detail: String::new(),
             config_digest: String::new(),
             last_modified: None,
             last_reloaded: None,
@@ -134,6 +151,8 @@ impl Driver {
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
+            trying: verdict::Trying::default(),
+            history: history::History::new(generations),
             keeping,
             options,
             backend,
@@ -162,8 +181,9 @@ impl Driver {
         self.take_over();
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
         loop {
-            let deadline = self.machine.poll_timeout();
-            let unwritten = self.keeping.store.again();
+            let deadline = self.poll_timeout();
+            let history = self.history.again();
+            let unwritten = [self.keeping.store.again(), history].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 Some(fact) = self.facts.recv() => self.take_facts(fact),
@@ -186,6 +206,12 @@ impl Driver {
                 return code;
             }
         }
+    }
+
+    /// When the machine, or what is on trial, is to be looked at next.
+    fn poll_timeout(&self) -> Option<Mono> {
+        let trial = self.trying.trial.as_ref().and_then(Trial::poll_timeout);
+        [self.machine.poll_timeout(), trial].into_iter().flatten().min()
     }
 
     /// What the service manager is told after each turn, whatever was in it.
@@ -229,8 +255,10 @@ impl Driver {
         if self.machine.poll_timeout().is_some_and(|at| at <= now) {
             self.machine.handle_timeout(now, &mut self.effects);
         }
+        self.judge();
         let effects = std::mem::take(&mut self.effects);
         self.keep_and_carry_out(effects);
+        self.tell_verdict();
     }
 
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
@@ -257,7 +285,9 @@ impl Driver {
                 self.prober.probe(&instance, run, probe, check, &spec);
             }
             Effect::Answer { request, answer } => self.answer(request, answer),
+            Effect::JobNew { job, .. } if self.is_hidden(job) => {}
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
+            Effect::JobRemoved { job, kind: JobKind::Reload, .. } if self.keeps_end(job) => {}
             Effect::JobRemoved { job, kind, instance, result, detail } => {
                 self.job_removed(JobEnd { id: job, kind, instance, result, detail });
             }
@@ -290,6 +320,7 @@ impl Driver {
                 let _ = reply.send(answer.map(|_| ()).map_err(DriverError::Refused));
             }
             Some(Asked::Config) => self.config_answered(answer),
+            Some(Asked::Withdrawn) => self.withdrawn(answer.as_deref().unwrap_or_default()),
             None => {}
         }
     }
@@ -344,7 +375,12 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
+            Command::Apply { content, uid, reply } => self.apply(content, uid, reply),
+            Command::Rollback { to, write, uid, reply } => self.roll_back(to, write, uid, reply),
             Command::Plan { content, reply } => self.begin_plan(content, reply),
+            Command::History { reply } => self.list_history(reply),
+            Command::ShowGeneration { number, reply } => self.show_generation(number, reply),
+            Command::DiffGenerations { old, new, reply } => self.diff_generations(old, new, reply),
             Command::WaitJob { job, reply } => self.wait_job(job, reply),
             Command::OpenLog { name, request, reply } => {
                 let log = self.one(&name).and_then(|id| self.open_log(&id, request));

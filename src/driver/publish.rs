@@ -39,11 +39,35 @@ impl Driver {
     fn publish_manager(&mut self) {
         let old = self.published.manager();
         let summary = self.machine.summary();
-        let view = self.desk.describe(ManagerView { summary, ..ManagerView::clone(&old) });
+        let config_detail = self.config_detail();
+        let view = ManagerView { summary, config_detail, ..ManagerView::clone(&old) };
+        let view = self.desk.describe(view);
         if view != *old {
             self.notifier.status(&status_line(&summary, &view));
             self.published.set_manager(view);
             self.turn.manager = true;
+        }
+    }
+}
+
+impl Driver {
+    /// What there is to be said where the files are not what runs.
+    fn config_detail(&self) -> String {
+        let running = self.machine.generation();
+        match (&self.trying.trial, self.history.held_off()) {
+            (Some(trial), _) if trial.is_going_back() => {
+                format!("going back to {running}: {} did not come up", trial.tried())
+            }
+            (Some(trial), _) if self.machine.is_reloading() => {
+                format!(
+                    "trying {}; {} is what it goes back to",
+                    trial.tried(),
+                    trial.base().generation
+                )
+            }
+            (Some(trial), _) => format!("{} is up; it has to stay so for a while", trial.tried()),
+            (None, Some(held)) => format!("running {running}; the file on disk {held}"),
+            (None, None) => String::new(),
         }
     }
 }
@@ -61,6 +85,9 @@ fn status_line(summary: &Summary, view: &ManagerView) -> String {
     }
     if summary.unhealthy > 0 {
         line += &format!(", {} unhealthy", summary.unhealthy);
+    }
+    if !view.config_detail.is_empty() {
+        return format!("{line}; {}", view.config_detail);
     }
     line += &format!("; generation {}", summary.generation);
     line += match view.config_state {

@@ -28,6 +28,32 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     result
 }
 
+/// The same, for a file that may be missing: a new one is for its owner alone.
+///
+/// # Errors
+/// Then it is as it was.
+pub(super) fn put(path: &Path, content: &[u8]) -> io::Result<()> {
+    match replace(path, content) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let temporary = beside(path);
+            let _ = fs::remove_file(&temporary);
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            let written = file.write_all(content).and_then(|()| file.sync_all());
+            written.and_then(|()| fs::rename(&temporary, path))
+        }
+        result => result,
+    }
+}
+
+/// Removes a file that [`put`] has made.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
 /// A hidden name, which the drop-in directory and the watch pass over.
 fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");

@@ -16,8 +16,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Larger ones are not ours.
-const LARGEST: u64 = 16 * 1024 * 1024;
+/// Larger ones are not ours. A plan may name a hundred thousand processes.
+const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// What a file has in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub enum Kind {
     Run,
     /// What operators stopped.
     Stops,
+    /// A configuration that was accepted.
+    Generation,
+    /// What on disk is not to be applied.
+    HeldOff,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
             Kind::State => "state",
             Kind::Run => "run",
             Kind::Stops => "stops",
+            Kind::Generation => "generation",
+            Kind::HeldOff => "held-off",
         }
     }
 }
@@ -83,16 +89,43 @@ pub struct Text {
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
     // What is kept has text keys and no value that JSON cannot hold.
     let body = serde_json::to_vec(value).unwrap_or_default();
-    let digest: [u8; 32] = Sha256::digest(&body).into();
-    let mut head = format!("provost {} {VERSION} ", kind.as_str());
-    for byte in digest {
-        // Writing to a String cannot fail.
-        let _ = write!(head, "{byte:02x}");
-    }
-    head.push('\n');
+    let (head, digest) = head(kind, &body);
     let mut bytes = head.into_bytes();
+    bytes.push(b'\n');
     bytes.extend(body);
     Text { bytes, digest }
+}
+
+/// Puts a file together that people and their programs read too: it is JSON as a whole, with the
+/// head as the first member and the value as the second, which is named as the kind.
+pub fn encode_readable<T: Serialize>(kind: Kind, value: &T) -> Text {
+    // As above.
+    let body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    let (head, digest) = head(kind, &body);
+    let mut bytes = format!("{READABLE}{head}{}", between(kind)).into_bytes();
+    bytes.extend(body);
+    bytes.extend(READABLE_END);
+    Text { bytes, digest }
+}
+
+const READABLE: &str = "{\"file\": \"";
+const READABLE_END: &[u8] = b"}\n";
+
+fn between(kind: Kind) -> String {
+    format!("\",\n\"{}\": ", kind.as_str())
+}
+
+fn head(kind: Kind, body: &[u8]) -> (String, [u8; 32]) {
+    let digest: [u8; 32] = Sha256::digest(body).into();
+    (format!("provost {} {VERSION} {}", kind.as_str(), hex(&digest)), digest)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Takes a file apart.
@@ -100,9 +133,33 @@ pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
 /// # Errors
 /// When anything about it is not as it was written.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, ReadError> {
-    let damaged = |why: &str| ReadError::Damaged(why.to_owned());
     let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| damaged("it has no end"))?;
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("its head is no text"))?;
+    value(digest(&bytes[..end], kind)?, &bytes[end + 1..])
+}
+
+/// Takes a file of [`encode_readable`] apart.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_readable<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, ReadError> {
+    let inner = bytes.strip_prefix(READABLE.as_bytes());
+    let inner = inner.ok_or_else(|| damaged("its head is not ours"))?;
+    let end = inner.iter().position(|b| *b == b'"').ok_or_else(|| damaged("it has no end"))?;
+    let (head, rest) = inner.split_at(end);
+    // First: what follows may be another in a newer version.
+    let digest = digest(head, kind)?;
+    let body = rest.strip_prefix(between(kind).as_bytes());
+    let body = body.and_then(|body| body.strip_suffix(READABLE_END));
+    value(digest, body.ok_or_else(|| damaged("it has no end"))?)
+}
+
+fn damaged(why: &str) -> ReadError {
+    ReadError::Damaged(why.to_owned())
+}
+
+/// The digest that a head names, when it is one of this kind and of a version that is known.
+fn digest(head: &[u8], kind: Kind) -> Result<&str, ReadError> {
+    let head = std::str::from_utf8(head).map_err(|_| damaged("its head is no text"))?;
     let mut words = head.split(' ');
     let (what, named) = (words.next(), words.next());
     let (version, digest, more) = (words.next(), words.next(), words.next());
@@ -113,16 +170,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, ReadEr
         version.and_then(|v| v.parse().ok()).ok_or_else(|| damaged("it has no version"))?;
     match version {
         // There was none before the first.
-        0 => return Err(damaged("it has no version")),
-        1..=VERSION => {}
-        newer => return Err(ReadError::Newer(newer)),
+        0 => Err(damaged("it has no version")),
+        1..=VERSION => Ok(digest.unwrap_or_default()),
+        newer => Err(ReadError::Newer(newer)),
     }
-    let body = &bytes[end + 1..];
-    let actual = Sha256::digest(body).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    if digest != Some(actual.as_str()) {
+}
+
+fn value<T: DeserializeOwned>(digest: &str, body: &[u8]) -> Result<T, ReadError> {
+    if digest != hex(&Sha256::digest(body)) {
         return Err(damaged("it is not as it was written"));
     }
     serde_json::from_slice(body).map_err(|error| ReadError::Damaged(error.to_string()))
@@ -133,6 +188,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, ReadEr
 /// # Errors
 /// When there is none, or it is not as it was written.
 pub fn read<T: DeserializeOwned>(path: &Path, kind: Kind) -> Result<T, ReadError> {
+    decode(&bytes(path)?, kind)
+}
+
+/// All that is in a file.
+///
+/// # Errors
+/// When there is none, it is no file, or it cannot be read.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = match options.open(path) {
@@ -140,12 +203,16 @@ pub fn read<T: DeserializeOwned>(path: &Path, kind: Kind) -> Result<T, ReadError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
         Err(error) => return Err(ReadError::Io(error)),
     };
-    if !file.metadata().map_err(ReadError::Io)?.is_file() {
-        return Err(ReadError::Damaged("it is no file".into()));
+    let found = file.metadata().map_err(ReadError::Io)?;
+    if !found.is_file() {
+        return Err(damaged("it is no file"));
+    }
+    if found.len() > LARGEST {
+        return Err(damaged("it is too large"));
     }
     let mut bytes = Vec::new();
     file.take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    decode(&bytes, kind)
+    Ok(bytes)
 }
 
 /// Writes a file whole, or not at all.
@@ -190,7 +257,21 @@ pub fn remove(path: &Path) -> io::Result<()> {
     gone(path).and(beside)
 }
 
-/// The same, and returns when it is on the disk.
+/// Removes what somebody left beside a file who died while writing it.
+pub(super) fn remove_beside(path: &Path) {
+    let _ = fs::remove_file(beside(path, "new"));
+}
+
+/// The same as [`remove`], and returns when it is on the disk.
+///
+/// # Errors
+/// As [`remove`].
+pub(super) fn remove_durably(path: &Path) -> io::Result<()> {
+    remove(path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The same as [`write`], and returns when it is on the disk.
 ///
 /// # Errors
 /// As [`write`].
@@ -203,8 +284,15 @@ pub fn write_durably(path: &Path, text: &Text) -> io::Result<()> {
     written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
         let _ = fs::remove_file(&new);
     })?;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Returns when the names in a directory are on the disk.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// What becomes of what is in a file that is there.

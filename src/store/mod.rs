@@ -7,12 +7,13 @@
 //! | [`boot`] | which boot, and which container, what was kept is of |
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
 //! | [`stops`] | which instances operators stopped, over a reboot |
+//! | [`generations`] | every configuration that was accepted, over a reboot |
 //!
 //! There are two places. The *runtime directory* has what ends with the boot: one file for the state
 //! of each instance, written by the driver before it carries out what the machine decided, and one
 //! for its run, written by the backend before the process may become the command. They are not
 //! fsynced: who is killed leaves the page cache, and a crash of the machine ends the runs as well.
-//! The *state directory* has what operators wanted, fsynced.
+//! The *state directory* has what operators wanted and every configuration, fsynced.
 //!
 //! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed.
 //! Whatever runs without a state that tells what it is, is ended before anything is started: it is
@@ -24,6 +25,7 @@
 
 pub mod boot;
 pub mod file;
+pub mod generations;
 pub mod lock;
 pub mod runs;
 pub mod stops;
@@ -35,12 +37,14 @@ use self::stops::Stops;
 use crate::core::ids::{Generation, InstanceId};
 use crate::core::snapshot::{InstanceSnapshot, Restored};
 use crate::core::spec::Settings;
+use crate::core::trial::TrialSnapshot;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The version of what is in the files. A change of a field raises it, and adds a case to the
@@ -58,6 +62,9 @@ struct Whole {
     settings: Settings,
     #[serde(default, skip_serializing_if = "Missing::is_nothing")]
     missing: Missing,
+    /// What is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<Arc<TrialSnapshot>>,
 }
 
 /// Which files of what is active were missing, and where others were: whether one is gone by now is
@@ -108,6 +115,8 @@ pub struct Found {
     pub restored: Restored,
     /// What was not there of the files that are active.
     pub missing: Missing,
+    /// What was on trial.
+    pub trial: Option<TrialSnapshot>,
     /// For people: what was set aside, what is not kept.
     pub remarks: Vec<String>,
 }
@@ -166,6 +175,7 @@ impl Store {
                 found.restored.generation = read.generation;
                 found.restored.settings = read.settings.clone();
                 found.missing = read.missing.clone();
+                found.trial = read.trial.as_deref().cloned();
                 self.whole = Some(read);
             }
             Err(ReadError::Missing) => {}
@@ -222,14 +232,26 @@ impl Store {
     }
 
     /// Keeps what is known of the whole.
-    pub fn save_whole(&mut self, generation: Generation, settings: &Settings, missing: &Missing) {
+    pub fn save_whole(
+        &mut self,
+        generation: Generation,
+        settings: &Settings,
+        missing: &Missing,
+        trial: Option<&Arc<TrialSnapshot>>,
+    ) {
         let is_new = self.whole.as_ref().is_none_or(|whole| {
+            let is_same = match (&whole.trial, trial) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
             whole.generation != generation
                 || whole.settings != *settings
                 || whole.missing != *missing
+                || !is_same
         });
         let Some(directory) = self.directory.as_ref().filter(|_| is_new) else { return };
-        let whole = Whole { generation, settings: settings.clone(), missing: missing.clone() };
+        let (settings, missing, trial) = (settings.clone(), missing.clone(), trial.cloned());
+        let whole = Whole { generation, settings, missing, trial };
         match file::write(&directory.join("whole"), &file::encode(Kind::Whole, &whole)) {
             Ok(()) => self.whole = Some(whole),
             Err(error) => self.fail(&error),

@@ -76,8 +76,8 @@ async fn the_proxies_read_every_property() {
     let connection = daemon.bus.connect().await;
     let manager = ManagerProxy::new(&connection).await.unwrap();
     let read = properties!(
-        manager, version backend config_file system_state config_state config_generation
-        config_digest last_modified last_reloaded watching valid diagnostics n_processes n_enabled
+        manager, version backend config_file system_state config_state config_detail
+        config_generation config_digest last_modified last_reloaded watching valid diagnostics n_processes n_enabled
         n_running n_failed n_unhealthy n_jobs
     );
     assert_eq!(read, property_count(MANAGER));

@@ -58,6 +58,9 @@ async fn root_may_act_and_others_may_look() {
         ("SetEnabled", &["['sleeper']", "false", "{}"]),
         ("Reload", &["{}"]),
         ("PlanReload", &["{}"]),
+        ("GetHistory", &["{}"]),
+        ("ShowGeneration", &["1"]),
+        ("DiffGenerations", &["0", "1"]),
         ("OpenLog", &["['sleeper']", "{}"]),
     ] {
         let refused = call(nobody, &verb(method), arguments);

@@ -65,7 +65,18 @@ fn what_does_not_come_up_fails_the_reload() {
     let _up = place.up(FILE);
     place.run(&["wait", "api", "web", "--timeout", "20s"]).code(0);
     let sick = "    healthCheck: { exec: [\"false\"], interval: 1s }\n    startTimeout: 1s\n";
-    place.write("processes.yaml", &format!("{}{sick}", FILE.replace("1001", "1002")));
+    let tried = format!("{}{sick}", FILE.replace("1001", "1002"));
+    let short = "processManagement: { settle: 0, verdictTimeout: 3s }\n";
+    place.write("processes.yaml", &format!("{tried}{short}"));
+    let ran = place.run(&["reload"]).code(2);
+    ran.says("rolled back: 2 did not come up, 1 runs again").says("web");
+    place.run(&["status"]).code(0).warns("the file on disk was tried as 2 and did not come up");
+    place.run(&["reload"]).code(2).warns("reload --force");
+    let json = place.run(&["reload", "--force", "-o", "json"]).code(2).json();
+    assert_eq!((&json["result"], &json["tried"]), (&"rolled-back".into(), &3.into()));
+    // Where nobody wants that, it stays.
+    let off = "processManagement: { rollback: off }\n";
+    place.write("processes.yaml", &format!("{tried}{off}"));
     let ran = place.run(&["reload"]).code(1);
     ran.says("not all came up").says("web").warns("provost why web");
 }

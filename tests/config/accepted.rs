@@ -256,6 +256,7 @@ processManagement:
   restartAttempts: 4
   backend: native
   defaultUser: nobody
+  history: 7
 processes:
   a: { command: x, healthCheck: { tcp: 'a:1' } }
   b:
@@ -266,7 +267,7 @@ processes:
     let loaded = load_text(text);
     let config = good(&loaded);
     assert!(!config.settings.enabled && !config.settings.auto_start);
-    assert_eq!(&*loaded.daemon.default_user, "nobody");
+    assert_eq!((&*loaded.daemon.default_user, loaded.daemon.history), ("nobody", 7));
     let (a, b) = (process(&loaded, "a"), process(&loaded, "b"));
     assert_eq!((a.restart.max_attempts, b.restart.max_attempts), (Some(4), None));
     assert_eq!(a.health.as_ref().unwrap().interval, seconds(7));

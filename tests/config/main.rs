@@ -11,6 +11,7 @@ mod diagnostics;
 mod edit;
 mod files;
 mod hostile;
+mod kept;
 mod machine;
 mod moment;
 #[path = "../daemon/namespace.rs"]

@@ -66,6 +66,8 @@ async fn is_possible(it: &mut Supervisor) -> bool {
     it.save(&held.replace("api:", "other:"));
     let refused = it.client().await.reload(&Default::default()).await.unwrap_err().to_string();
     assert!(refused.contains("cannot pass `sockets`"), "{refused}");
+    let told = it.client().await.manager().await.unwrap().diagnostics;
+    assert!(told.iter().any(|one| one.code == "cannot-hold-socket"), "{told:?}");
     false
 }
 
@@ -210,9 +212,9 @@ pub async fn a_socket_that_cannot_be_had_is_told(mut it: Supervisor) {
     let taken = other.local_addr().unwrap();
     it.save(&(plain.to_owned() + &held("third").replace(&address.to_string(), &taken.to_string())));
     let refused = it.client().await.reload(&Default::default()).await.unwrap_err().to_string();
-    assert!(
-        refused.contains(&format!("socket `http` at {taken}: Address already in use")),
-        "{refused}"
-    );
+    let wanted = format!("socket `http` at {taken}: Address already in use");
+    assert!(refused.contains(&wanted), "{refused}");
+    let told = it.client().await.manager().await.unwrap().diagnostics;
+    assert!(told.iter().any(|one| one.code == "address-in-use"), "{told:?}");
     assert_eq!(it.status().await["second@0"].state, "running");
 }

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod foreground;
+mod generations;
 mod graph;
 mod hostile;
 mod idle;
@@ -13,6 +14,7 @@ mod measure;
 mod namespace;
 mod promises;
 mod reloading;
+mod rollback;
 mod secrets;
 mod seed;
 mod stopping;

@@ -74,6 +74,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("validateOnReload", "false"),
             ("backend", "native"),
             ("defaultUser", "app"),
+            ("history", "20"),
         ],
         other => panic!("no examples for {other}"),
     };

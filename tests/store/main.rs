@@ -4,10 +4,15 @@
 //! They are never changed. Whoever raises [`provost::store::VERSION`] adds `golden/v(N+1)`: runs the
 //! new daemon with a file like the one in `golden/v1/processes.yaml`, stops `off`, kills the daemon,
 //! and copies the five files; then adds a case to `golden_files_mean_what_they_meant`. The older
-//! directories stay, and have to pass as they are.
+//! directories stay, and have to pass as they are. Of generations there are three, each with a state,
+//! a cause and steps of its own, written through [`provost::store::generations`].
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod damage;
+mod generations;
+mod killed;
+#[path = "../daemon/namespace.rs"]
+mod namespace;
 
 use provost::core::event::{ExitStatus, RunEnd};
 use provost::core::ids::{Generation, InstanceId, Run};
@@ -183,7 +188,7 @@ fn golden_files_mean_what_they_meant() {
     let (seen, remarks) = Place::new(1).open();
     assert_eq!(remarks, [""; 0]);
     assert_eq!(seen.generation, Generation(1));
-    assert_eq!(seen.settings, Settings { enabled: true, auto_start: true });
+    assert_eq!(seen.settings, Settings::default());
     assert_eq!(seen.stopped, BTreeSet::from([id("off@0")]));
     let record = &seen.records[&(id("web@0"), Run(5))];
     assert_eq!((record.pid, record.start), (4711, 123_456));
@@ -227,7 +232,7 @@ fn golden_files_are_written_as_they_were() {
     runs.record(record).unwrap();
     fs::remove_file(place.run().join("whole")).unwrap();
     assert!(store.retry().is_empty());
-    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing);
+    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing, None);
     for name in ["web@0.state", "web@0.run", "whole"] {
         let written = fs::read_to_string(place.run().join(name)).unwrap();
         assert_eq!(written, fs::read_to_string(golden.join(name)).unwrap(), "{name}");

@@ -8,7 +8,7 @@ use crate::config::keys::{FILE, Key, Kind as Wanted, MANAGEMENT, PROCESS};
 use crate::config::load::{BackendChoice, DaemonSettings};
 use crate::config::yaml::{self, Kind, Node, Problem};
 use crate::core::ids::{BadId, ProcessId};
-use crate::core::spec;
+use crate::core::spec::{self, Rollback};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,9 +164,29 @@ impl<'s> File<'_, 's> {
         if let Some(field) = fields.get("restartAttempts") {
             settings.max_attempts = self.integer(field).and_then(|n| u32::try_from(n).ok());
         }
+        if let Some(field) = fields.get("history") {
+            let given = self.integer(field).and_then(|n| usize::try_from(n).ok());
+            settings.daemon.history = given.unwrap_or(settings.daemon.history);
+        }
         if let Some(field) = fields.get("backend") {
             let word = self.word(field);
             settings.daemon.backend = word.and_then(BackendChoice::of).unwrap_or_default();
+        }
+        if let Some(field) = fields.get("rollback") {
+            let word = self.word(field);
+            settings.core.rollback = word.and_then(rollback).unwrap_or_default();
+        }
+        if let Some(field) = fields.get("settle") {
+            settings.core.settle = self.duration(field).unwrap_or(settings.core.settle);
+        }
+        if let Some(field) = fields.get("verdictTimeout") {
+            settings.core.verdict_timeout = self.duration(field);
+            let limit = settings.core.verdict_timeout;
+            if limit.is_some_and(|limit| limit < settings.core.settle) {
+                let message = "`verdictTimeout` is shorter than `settle`: nothing could be good";
+                let problem = self.problem("bad-value", &field.value, message);
+                self.add(problem.help("make it at least as long, or `settle` shorter"));
+            }
         }
         if let Some(text) = fields.get("defaultUser").and_then(|field| self.text(field)) {
             settings.daemon.default_user = Arc::from(text);
@@ -254,4 +274,14 @@ fn looks_like_process(at: &At<'_, '_>) -> bool {
     let has = |name: &str| at.node.get(name).is_some();
     let typical = |key: &&Key| !matches!(key.kind, Wanted::Later) && has(key.name);
     has("command") || has("shell") || PROCESS.keys.iter().filter(typical).count() >= 2
+}
+
+/// What a word of the file stands for.
+fn rollback(word: &str) -> Option<Rollback> {
+    match word {
+        "auto" => Some(Rollback::Auto),
+        "manual" => Some(Rollback::Manual),
+        "off" => Some(Rollback::Off),
+        _ => None,
+    }
 }

@@ -74,10 +74,14 @@ impl Whole {
         other.then(|| self.settings.daemon.default_user.clone())
     }
 
-    pub(crate) fn new(mode: Mode, environment: Arc<BTreeMap<String, String>>) -> Whole {
+    pub(crate) fn new(
+        mode: Mode,
+        environment: Arc<BTreeMap<String, String>>,
+        files: FileSet,
+    ) -> Whole {
         Whole {
             report: Report::default(),
-            files: FileSet::default(),
+            files,
             mode,
             environment,
             settings: Settings::default(),

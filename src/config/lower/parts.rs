@@ -134,13 +134,16 @@ impl<'s> File<'_, 's> {
         instances: u32,
         enabled: Option<bool>,
     ) -> Option<Check> {
-        let notify = fields.get("notify").filter(|field| self.boolean(field) == Some(true));
+        let said = fields.get("notify");
+        let speaks = said.map(|field| self.boolean(field));
+        let notify = said.filter(|_| speaks == Some(Some(true)));
         let asked = ["url", "tcp", "exec"].iter().filter_map(|name| fields.get(name));
         let mut ways: Vec<_> = asked.chain(notify).collect();
         ways.sort_by_key(|way| way.key.span());
         match ways[..] {
             [] => {
-                if enabled != Some(false) {
+                // What cannot be read is said already.
+                if enabled != Some(false) && speaks != Some(None) {
                     let message = "`healthCheck` does not say what is checked";
                     let problem = self.problem("no-check", &whole.key, message);
                     self.add(problem.help(

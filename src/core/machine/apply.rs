@@ -10,7 +10,8 @@
 //! to the spec that still runs needs no restart.
 
 use super::Machine;
-use crate::event::{Blocker, Effect, Refusal, StopReason, What};
+use super::gate::UP;
+use crate::event::{Blocker, Effect, Refusal, RunEnd, StopReason, What};
 use crate::fields;
 use crate::graph::Dependents;
 use crate::ids::{Generation, InstanceId, JobId, ProcessId, Request};
@@ -19,6 +20,7 @@ use crate::process::{Instance, Phase};
 use crate::reload::{Plan, ReloadReport, ReloadResult, Step, StepKind, StepState};
 use crate::spec::{Config, ProcessSpec};
 use crate::time::Mono;
+use crate::trial::{Before, Rest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,6 +30,16 @@ enum Stage {
     Stopping,
     Changing,
     Starting,
+}
+
+/// What the instances are given a new configuration with.
+struct Aim<'a> {
+    /// Those that were to be up before.
+    wished_before: BTreeSet<InstanceId>,
+    /// How they were before the configuration that is withdrawn; empty where none is.
+    before: &'a BTreeMap<InstanceId, Before>,
+    /// What is to be done.
+    steps: Vec<Step>,
 }
 
 /// A reload under way.
@@ -88,9 +100,12 @@ impl Machine {
         request: Request,
         config: Arc<Config>,
         generation: Generation,
+        withdrawn: Option<&BTreeMap<InstanceId, Before>>,
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
+        let (none, withdraws) = (BTreeMap::new(), withdrawn.is_some());
+        let before = withdrawn.unwrap_or(&none);
         if self.ending {
             out.push(Effect::Answer { request, answer: Err(Refusal::ShuttingDown) });
             return;
@@ -104,7 +119,11 @@ impl Machine {
             true => BTreeSet::new(),
             false => self.end_exceptions(),
         };
-        let unfinished = self.abandon_reload(now, out);
+        let result = match withdraws {
+            true => ReloadResult::Withdrawn,
+            false => ReloadResult::Superseded,
+        };
+        let unfinished = self.abandon_reload(result, now, out);
         let restored = std::mem::take(&mut self.restored);
         self.holds_back = false;
         if plan.is_empty() && unfinished.is_empty() && !restored {
@@ -129,10 +148,11 @@ impl Machine {
         if restored {
             concerned.extend(self.instances.keys().map(|id| id.process.clone()));
         }
-        let mut steps = Vec::new();
+        let mut aim = Aim { wished_before, before, steps: Vec::new() };
         for process in &concerned {
-            self.retarget(process, &wished_before, now, &mut steps, out);
+            self.retarget(process, &mut aim, now, out);
         }
+        let mut steps = aim.steps;
         if restored {
             // That nothing has to be done about the others is no news.
             steps.retain(|step| {
@@ -206,72 +226,99 @@ impl Machine {
     fn retarget(
         &mut self,
         process: &ProcessId,
-        wished_before: &BTreeSet<InstanceId>,
+        aim: &mut Aim<'_>,
         now: Mono,
-        steps: &mut Vec<Step>,
         out: &mut Vec<Effect>,
     ) {
         let spec = self.config.processes.get(process).cloned();
         let count = spec.as_ref().map_or(0, |spec| spec.instances);
         for id in self.ids_of(process) {
             match &spec {
-                Some(spec) if id.index < count => {
-                    self.retarget_one(&id, spec, wished_before, now, steps, out);
-                }
-                _ => self.remove(&id, steps),
+                Some(spec) if id.index < count => self.retarget_one(&id, spec, aim, now, out),
+                _ => self.remove(&id, aim),
             }
         }
         let Some(spec) = spec else { return };
         for index in 0..count {
             let id = process.instance(index);
-            if self.instances.contains_key(&id) {
-                continue;
-            }
-            let wanted = self.config.settings.auto_start && !self.was_stopped(&id, &spec);
-            let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
-            let start = wanted && self.config.settings.enabled && spec.enabled;
-            inst.gated = start;
-            self.instances.insert(id.clone(), inst);
-            self.intents.insert(id.clone());
-            self.touch(&id);
-            if start {
-                steps.push(Step { instance: id, kind: StepKind::Start, state: StepState::Pending });
+            if !self.instances.contains_key(&id) {
+                self.add(&id, &spec, aim, now);
             }
         }
     }
 
-    fn remove(&mut self, id: &InstanceId, steps: &mut Vec<Step>) {
+    /// An instance that is new, or is back.
+    fn add(&mut self, id: &InstanceId, spec: &Arc<ProcessSpec>, aim: &mut Aim<'_>, now: Mono) {
+        let before = aim.before.get(id);
+        let usual = || self.config.settings.auto_start && !self.was_stopped(id, spec);
+        let wanted = before.map_or_else(usual, |before| before.wanted);
+        let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
+        let rest = before.and_then(Before::rest);
+        let start = wanted && self.config.settings.enabled && spec.enabled && rest.is_none();
+        inst.gated = start;
+        self.instances.insert(id.clone(), inst);
+        if let Some(rest) = rest {
+            self.put_to_rest(id, rest, now);
+        }
+        self.intents.insert(id.clone());
+        self.touch(id);
+        if start {
+            let (instance, state) = (id.clone(), StepState::Pending);
+            aim.steps.push(Step { instance, kind: StepKind::Start, state });
+        }
+    }
+
+    /// It rests as it did before a configuration that is withdrawn.
+    pub(super) fn put_to_rest(
+        &mut self,
+        id: &InstanceId,
+        (rest, end): (Rest, Option<RunEnd>),
+        now: Mono,
+    ) {
+        if let Some(inst) = self.instances.get_mut(id) {
+            inst.last_end = end;
+        }
+        self.set_phase(id, rest.into(), now);
+    }
+
+    fn remove(&mut self, id: &InstanceId, aim: &mut Aim<'_>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.removed = true;
         self.intents.insert(id.clone());
         self.touch(id);
         let state = StepState::Pending;
-        steps.push(Step { instance: id.clone(), kind: StepKind::Stop, state });
+        aim.steps.push(Step { instance: id.clone(), kind: StepKind::Stop, state });
     }
 
     fn retarget_one(
         &mut self,
         id: &InstanceId,
         spec: &Arc<ProcessSpec>,
-        wished_before: &BTreeSet<InstanceId>,
+        aim: &mut Aim<'_>,
         now: Mono,
-        steps: &mut Vec<Step>,
         out: &mut Vec<Effect>,
     ) {
         let managed = self.config.settings.enabled;
         let generation = self.generation;
-        let was_wished = wished_before.contains(id);
+        let was_wished = aim.wished_before.contains(id);
+        let before = aim.before.get(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let old = inst.spec.clone();
         let was_enabled = inst.file_spec().enabled || inst.once;
         let back = std::mem::take(&mut inst.removed);
         if back {
             // Before it was gone: a new life as far as the operator is concerned.
-            inst.wanted = self.config.settings.auto_start;
+            let usual = self.config.settings.auto_start;
+            inst.wanted = before.map_or(usual, |before| before.wanted);
         }
         let wished = inst.wanted && managed && (spec.enabled || inst.once);
         let changed = fields::needs_restart(&old, spec);
         let live = inst.live().is_some();
+        // What a withdrawn configuration has run again rests again when that run is over, unless
+        // somebody asked for a run.
+        let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
+        let rest = before.and_then(Before::rest).filter(|_| !asked);
+        inst.rest = rest.clone().filter(|_| changed);
         if changed && live {
             inst.next = Some((spec.clone(), generation));
         } else {
@@ -286,7 +333,7 @@ impl Machine {
             inst.generation = generation;
         }
         let mut reset = false;
-        let kind = match (wished, live) {
+        let mut kind = match (wished, live) {
             (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
                 StepKind::Restart
             }
@@ -309,7 +356,15 @@ impl Machine {
             (false, true) if was_wished => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
-        if kind != StepKind::Start {
+        if let Some(rest) = rest.filter(|_| kind == StepKind::Start) {
+            inst.rest = None;
+            kind = StepKind::Live;
+            reset = false;
+            self.put_to_rest(id, rest, now);
+        }
+        if kind != StepKind::Start
+            && let Some(inst) = self.instances.get_mut(id)
+        {
             inst.gated = false;
         }
         if reset {
@@ -326,7 +381,7 @@ impl Machine {
             StepKind::Live => StepState::Done { took: std::time::Duration::ZERO },
             _ => StepState::Pending,
         };
-        steps.push(Step { instance: id.clone(), kind, state });
+        aim.steps.push(Step { instance: id.clone(), kind, state });
     }
 
     /// Looks whether the step of an instance has ended.
@@ -451,6 +506,7 @@ impl Machine {
     /// steps had not ended.
     pub(super) fn abandon_reload(
         &mut self,
+        result: ReloadResult,
         now: Mono,
         out: &mut Vec<Effect>,
     ) -> BTreeSet<ProcessId> {
@@ -460,7 +516,7 @@ impl Machine {
             step.state = StepState::Superseded;
             unfinished.insert(step.instance.process.clone());
         }
-        self.report(reload, ReloadResult::Superseded, now, out);
+        self.report(reload, result, now, out);
         unfinished
     }
 
@@ -483,7 +539,7 @@ impl Machine {
             instance: None,
             result: match result {
                 ReloadResult::Applied | ReloadResult::Unchanged => JobResult::Done,
-                ReloadResult::FailedKept => JobResult::Failed,
+                ReloadResult::FailedKept | ReloadResult::Withdrawn => JobResult::Failed,
                 ReloadResult::Superseded => JobResult::Canceled,
             },
             detail: Some(report.to_string()),

@@ -8,6 +8,7 @@ use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
 use crate::ids::{InstanceId, JobId, Request};
 use crate::job::{Job, JobKind, JobResult};
 use crate::process::{Instance, Phase};
+use crate::reload::ReloadResult;
 use crate::spec::Signal;
 use crate::time::Mono;
 
@@ -79,6 +80,7 @@ impl Machine {
     fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.wanted = true;
+        inst.rest = None;
         inst.once |= once && !inst.file_spec().enabled;
         // What is ending by itself will be no answer to this; a new run is, and at once.
         if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
@@ -204,7 +206,7 @@ impl Machine {
         self.ending = true;
         self.exit_code = code;
         self.note_all(None, What::ShuttingDown, now, out);
-        self.abandon_reload(now, out);
+        self.abandon_reload(ReloadResult::Superseded, now, out);
         let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in all {
             self.touch(&id);

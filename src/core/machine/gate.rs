@@ -15,7 +15,7 @@ pub(super) const UP: &[JobKind] = &[JobKind::Start, JobKind::Restart];
 
 impl Machine {
     /// Whether file, operator and supervisor want it up, dependencies aside.
-    pub(super) fn is_wished(&self, inst: &Instance) -> bool {
+    pub(crate) fn is_wished(&self, inst: &Instance) -> bool {
         !self.ending
             && !inst.removed
             && inst.wanted

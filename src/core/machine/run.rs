@@ -200,12 +200,16 @@ impl Machine {
             inst.generation = generation;
             inst.attempt = 0;
         }
+        let rest = inst.rest.take();
         let asked = matches!(end, RunEnd::Asked(_));
         if asked {
             self.note(id, What::Stopped, now, out);
         }
         match follow_up {
-            None => self.set_phase(id, Phase::Down, now),
+            None => match rest {
+                Some(rest) => self.put_to_rest(id, rest, now),
+                None => self.set_phase(id, Phase::Down, now),
+            },
             Some(next) => self.follow(id, next, &end, now, out),
         }
         if !asked {

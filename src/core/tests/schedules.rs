@@ -11,7 +11,7 @@ mod world;
 
 use provost_core::event::{Event, Told, Whom};
 use provost_core::ids::{Generation, InstanceId, Request, Run};
-use provost_core::spec::{Config, RestartCondition, Signal};
+use provost_core::spec::{Config, ProcessSpec, RestartCondition, Signal};
 use provost_core::time::Mono;
 use provost_core::view::State;
 use std::cell::Cell;
@@ -132,7 +132,6 @@ struct Player {
     history: Vec<Event>,
     /// What the behaviour of new runs is drawn from.
     chance: Rc<Cell<u64>>,
-    one_shots: Rc<Cell<u64>>,
 }
 
 impl Player {
@@ -141,12 +140,12 @@ impl Player {
         world.deep = deep;
         world.trace = trace.then(String::new);
         world.told = deep.then(Vec::new);
+        world.judges = schedule.seed.is_multiple_of(2);
         let chance = Rc::new(Cell::new(schedule.seed));
-        let one_shots = Rc::new(Cell::new(0u64));
-        let (source, ends) = (chance.clone(), one_shots.clone());
-        world.backend.nature = Some(Box::new(move |id: &InstanceId, run: Run| {
+        let source = chance.clone();
+        world.backend.nature = Some(Box::new(move |spec: &ProcessSpec, run: Run| {
             let mut dice = Dice::new(source.get() ^ run.0.wrapping_mul(0x9E37_79B9));
-            chance::behaviour(&mut dice, ends.get() & bit(id) != 0)
+            chance::behaviour(&mut dice, ends(spec))
         }));
         let config = Arc::new(schedule.config());
         Player {
@@ -157,7 +156,6 @@ impl Player {
             config,
             history: Vec::new(),
             chance,
-            one_shots,
         }
     }
 
@@ -168,10 +166,6 @@ impl Player {
 
     fn reload(&mut self, config: Arc<Config>) -> Verdict {
         self.generation += 1;
-        let ends = config.processes.values().filter(|spec| {
-            matches!(spec.restart.condition, RestartCondition::No | RestartCondition::OnFailure)
-        });
-        self.one_shots.set(ends.fold(0, |bits, spec| bits | bit(&spec.id.instance(0))));
         let old = std::mem::replace(&mut self.config, config.clone());
         self.past.push(old);
         let request = self.request();
@@ -205,7 +199,7 @@ impl Player {
     fn next(&mut self, timeout_first: bool) -> Verdict {
         let Some(due) = self.world.next_due() else { return Ok(()) };
         self.world.now = self.world.now.max(due);
-        let timeout = self.world.machine.poll_timeout().is_some_and(|at| at <= self.world.now);
+        let timeout = self.world.poll_timeout().is_some_and(|at| at <= self.world.now);
         let answer = self.world.backend.next_due().is_some_and(|at| at <= self.world.now);
         if timeout && (timeout_first || !answer) { self.world.tick() } else { self.deliver(0) }
     }
@@ -223,7 +217,7 @@ impl Player {
             }
             Kind::LateTimeout => {
                 let late = millis(dice.pick(&[0, 1, 3_000, 100_000]));
-                if let Some(at) = self.world.machine.poll_timeout() {
+                if let Some(at) = self.world.poll_timeout() {
                     self.world.now = self.world.now.max(at.after(late));
                 }
                 self.world.tick()
@@ -307,7 +301,7 @@ impl Player {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);
-        self.world.feed(match dice.below(5) {
+        self.world.feed_one(match dice.below(5) {
             0 => Event::Spawned { instance: instance.clone(), run, pid: 1 },
             1 => Event::Exited {
                 instance: instance.clone(),
@@ -337,7 +331,6 @@ impl Player {
 
     /// All goes well from now on: everything comes to rest, and is as the file says.
     fn drain(&mut self) -> Verdict {
-        let ends = self.one_shots.clone();
         let benign = move |one_shot: bool| Behaviour {
             spawn: Spawning::Works(millis(1)),
             life: one_shot.then(|| (millis(3), provost_core::event::ExitStatus::Code(0))),
@@ -348,8 +341,10 @@ impl Player {
             finding: Finding::Healthy,
             probe: Duration::ZERO,
         };
+        let spec = |id: &InstanceId| self.world.model.spec_of(&id.process);
+        let alive = self.world.backend.alive();
         let alive: Vec<(Run, bool)> =
-            self.world.backend.alive().map(|(run, id)| (run, ends.get() & bit(id) != 0)).collect();
+            alive.map(|(run, id)| (run, spec(id).is_some_and(|spec| ends(spec)))).collect();
         let now = self.world.now;
         for (run, one_shot) in alive {
             self.world.backend.change(run, |behaviour| {
@@ -362,9 +357,7 @@ impl Player {
                 self.world.backend.exit(run, now, status);
             }
         }
-        let bits = self.one_shots.clone();
-        self.world.backend.nature =
-            Some(Box::new(move |id: &InstanceId, _| benign(bits.get() & bit(id) != 0)));
+        self.world.backend.nature = Some(Box::new(move |spec: &ProcessSpec, _| benign(ends(spec))));
         for _ in 0..4_000 {
             if self.at_rest() {
                 return self.rest_is_right();
@@ -379,12 +372,13 @@ impl Player {
             format!("{id} {:?} {} {:?}", facts.view.state, facts.view.sub_state, facts.view.job)
         });
         let steps = self.world.machine.reload_steps();
-        format!("{:?}; {steps:?}", states.collect::<Vec<_>>())
+        format!("{:?}; {steps:?}; {:?}", states.collect::<Vec<_>>(), self.world.trial)
     }
 
     fn at_rest(&self) -> bool {
         let answers = self.world.backend.pending().any(|(_, e)| !matches!(e, Event::Probed { .. }));
         !answers
+            && self.world.trial.is_none()
             && self.world.model.reload.is_none()
             && self.world.model.instances.values().all(|facts| {
                 let busy =
@@ -449,8 +443,9 @@ impl Player {
     }
 }
 
-fn bit(id: &InstanceId) -> u64 {
-    1 << (id.process.as_str().as_bytes()[1] - b'0')
+/// Whether a process of this kind ends by itself where all goes well.
+fn ends(spec: &ProcessSpec) -> bool {
+    matches!(spec.restart.condition, RestartCondition::No | RestartCondition::OnFailure)
 }
 
 /// Plays one schedule; the error and the trace, when there is one.

@@ -11,7 +11,7 @@ use provost_core::Machine;
 use provost_core::event::{Effect, Event};
 use provost_core::ids::{Generation, InstanceId, Request, Run};
 use provost_core::snapshot::{InstanceSnapshot, Restored, Stopped};
-use provost_core::spec::{Config, RestartCondition};
+use provost_core::spec::{Config, ProcessSpec, RestartCondition};
 use provost_core::time::Mono;
 use provost_core::view::State;
 use std::cell::Cell;
@@ -56,7 +56,7 @@ impl Life {
         let chance = Rc::new(Cell::new(seed));
         let source = chance.clone();
         let mut backend = Backend::default();
-        backend.nature = Some(Box::new(move |_: &InstanceId, run: Run| {
+        backend.nature = Some(Box::new(move |_: &ProcessSpec, run: Run| {
             let mut dice = Dice::new(source.get() ^ run.0.wrapping_mul(0x9E37_79B9));
             let one_shot = dice.chance(200);
             chance::behaviour(&mut dice, one_shot)
@@ -246,7 +246,7 @@ impl Life {
 
     /// Nothing moves: what runs is what the machine knows of, and what should run does.
     fn check_rest(&mut self) {
-        self.backend.nature = Some(Box::new(|_: &InstanceId, _| Behaviour::default()));
+        self.backend.nature = Some(Box::new(|_: &ProcessSpec, _| Behaviour::default()));
         let alive: Vec<Run> = self.backend.instances().map(|(_, run)| run).collect();
         for run in alive {
             self.backend.change(run, |behaviour| {

@@ -38,7 +38,8 @@ impl Small {
 
 fn three(marker: &str) -> String {
     let all = ["a", "b", "c"].map(|name| super::entry(name, &format!("{marker}1")));
-    format!("processes:\n{}", all.concat())
+    // What fails in here is to stay.
+    format!("processManagement: {{ rollback: off }}\nprocesses:\n{}", all.concat())
 }
 
 const UP: [&str; 3] = ["a@0", "b@0", "c@0"];

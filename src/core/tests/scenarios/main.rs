@@ -15,6 +15,7 @@ mod reload;
 mod restart;
 mod shutdown;
 mod size;
+mod trial;
 mod words;
 
 pub use provost_core::event::{

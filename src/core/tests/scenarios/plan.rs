@@ -212,7 +212,8 @@ fn no_field_of_a_spec_is_forgotten() {
         success_threshold: _,
         on_failure: _,
     } = health.unwrap();
-    let Settings { enabled: _, auto_start: _ } = Settings::default();
+    let Settings { enabled: _, auto_start: _, rollback: _, settle: _, verdict_timeout: _ } =
+        Settings::default();
 }
 
 #[test]

@@ -307,8 +307,9 @@ fn closed_sets_of_words() {
         ReloadResult::Unchanged,
         ReloadResult::FailedKept,
         ReloadResult::Superseded,
+        ReloadResult::Withdrawn,
     ];
-    let words = ["applied", "unchanged", "failed-kept", "superseded"];
+    let words = ["applied", "unchanged", "failed-kept", "superseded", "withdrawn"];
     assert_eq!(results.map(ReloadResult::as_str), words);
     assert_eq!(provost_core::fields::Consequence::Live.as_str(), "live");
     assert_eq!(provost_core::fields::Consequence::Start.as_str(), "start");

@@ -5,7 +5,7 @@
 
 use provost_core::event::{Effect, Event, ExitStatus, SpawnError, SpawnStage, Told};
 use provost_core::ids::{InstanceId, ProcessId, Run};
-use provost_core::spec::Signal;
+use provost_core::spec::{ProcessSpec, Signal};
 use provost_core::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -93,7 +93,7 @@ struct Running {
 }
 
 /// What one run does is drawn by this.
-pub type Nature = Box<dyn FnMut(&InstanceId, Run) -> Behaviour>;
+pub type Nature = Box<dyn FnMut(&ProcessSpec, Run) -> Behaviour>;
 
 /// All simulated processes.
 #[derive(Default)]
@@ -237,9 +237,7 @@ impl Backend {
     /// Does what the machine says.
     pub fn carry_out(&mut self, effect: &Effect, now: Mono) {
         match effect {
-            Effect::Spawn { instance, run, spec, .. } => {
-                self.spawn(instance, *run, spec.notify().is_some(), now);
-            }
+            Effect::Spawn { instance, run, spec, .. } => self.spawn(instance, *run, spec, now),
             Effect::Terminate { run, .. } => self.terminate(*run, now),
             Effect::Kill { run, .. } => self.kill(*run, now),
             Effect::Probe { instance, run, probe, .. } => {
@@ -257,9 +255,10 @@ impl Backend {
         }
     }
 
-    fn spawn(&mut self, instance: &InstanceId, run: Run, speaks: bool, now: Mono) {
+    fn spawn(&mut self, instance: &InstanceId, run: Run, spec: &ProcessSpec, now: Mono) {
+        let speaks = spec.notify().is_some();
         let behaviour = match &mut self.nature {
-            Some(nature) => nature(instance, run),
+            Some(nature) => nature(spec, run),
             None => self.scripted(instance),
         };
         let (spawn, life) = (behaviour.spawn.clone(), behaviour.life);

@@ -15,6 +15,7 @@ use provost_core::spec::{
     RestartCondition, Settings, Text,
 };
 use provost_core::time::Mono;
+use provost_core::trial::{Fault, Verdict};
 use provost_core::view::{InstanceView, State};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +166,41 @@ impl Scene {
         let mut scene = Scene::new();
         scene.config(processes);
         scene
+    }
+
+    /// The same, and from now on what is new is judged.
+    pub fn judging<const N: usize>(processes: [Process; N]) -> Scene {
+        let mut scene = Scene::of(processes);
+        scene.world.judges = true;
+        scene.advance(secs(60));
+        scene.forget();
+        scene
+    }
+
+    /// How the last trial ended, in words.
+    pub fn verdict(&self) -> String {
+        let Some((generation, verdict)) = self.world.verdicts.last() else {
+            return "none".to_owned();
+        };
+        let names = |faults: &[Fault]| {
+            let named = faults.iter().map(|fault| format!("{} {}", fault.instance, fault.why));
+            named.collect::<Vec<_>>().join(", ")
+        };
+        match verdict {
+            Verdict::Good { still_failing } if still_failing.is_empty() => {
+                format!("{generation} good")
+            }
+            Verdict::Good { still_failing } => {
+                format!("{generation} good, still failing: {}", names(still_failing))
+            }
+            Verdict::Kept { faults } => format!("{generation} kept: {}", names(faults)),
+            Verdict::RolledBack { faults, lost } if lost.is_empty() => {
+                format!("{generation} rolled back: {}", names(faults))
+            }
+            Verdict::RolledBack { faults, lost } => {
+                format!("{generation} rolled back: {}; lost: {}", names(faults), names(lost))
+            }
+        }
     }
 
     fn check(&mut self, verdict: Result<(), String>) {

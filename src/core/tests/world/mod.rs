@@ -32,7 +32,9 @@ use backend::Backend;
 use model::Model;
 use provost_core::Machine;
 use provost_core::event::{Effect, Event};
+use provost_core::ids::{Generation, Request};
 use provost_core::time::Mono;
+use provost_core::trial::{self, Ruling, Trial};
 use std::fmt::Write;
 
 /// What was seen is in order, or what was wrong.
@@ -62,6 +64,12 @@ pub struct World {
     pub trace: Option<String>,
     /// All that the machine was told, for a second one to be told the same.
     pub told: Option<Vec<(Mono, Option<Event>)>>,
+    /// Whether new configurations are judged, and go when they do not come up.
+    pub judges: bool,
+    /// What is on trial.
+    pub trial: Option<Trial>,
+    /// How trials ended.
+    pub verdicts: Vec<(Generation, trial::Verdict)>,
     /// A text of all effects in a row, as short as a hash.
     pub fingerprint: u64,
 }
@@ -77,12 +85,78 @@ impl World {
             deep: true,
             trace: None,
             told: None,
+            judges: false,
+            trial: None,
+            verdicts: Vec::new(),
             fingerprint: 0,
         }
     }
 
     /// Tells the machine one event and looks at what it does about it.
     pub fn feed(&mut self, event: Event) -> Verdict {
+        let Event::ConfigAccepted { config, generation, .. } = &event else {
+            self.feed_one(event)?;
+            return self.judge();
+        };
+        if !self.judges {
+            return self.feed_one(event);
+        }
+        let (former, now) = (self.trial.take(), self.now);
+        let mut trial = Trial::prepare(&self.machine, former.as_ref(), *generation, config, now);
+        self.feed_one(event)?;
+        self.trial = match &self.model.last_answer {
+            Some(Ok(jobs)) if !jobs.is_empty() => {
+                if let Some(trial) = &mut trial {
+                    trial.begin(&self.machine, now);
+                }
+                trial
+            }
+            // Nothing became of it.
+            _ => former,
+        };
+        self.judge()
+    }
+
+    /// Has the trial look at what changed, and does what it says.
+    fn judge(&mut self) -> Verdict {
+        let changed = self.machine.take_unsaved();
+        if self.machine.is_ending() {
+            self.trial = None;
+        }
+        let Some(trial) = &mut self.trial else { return Ok(()) };
+        match trial.look(&self.machine, &changed, self.now) {
+            None => Ok(()),
+            Some(Ruling::Over(verdict)) => {
+                if let Some(trace) = &mut self.trace {
+                    let _ = writeln!(trace, "              ⇒ {verdict:?}");
+                }
+                let (generation, config) = (self.machine.generation(), self.machine.config());
+                let base = trial.base();
+                let right = match verdict {
+                    trial::Verdict::RolledBack { .. } => {
+                        generation == base.generation && *config == base.config
+                    }
+                    _ => generation == trial.tried(),
+                };
+                hold!(right, "generation {generation} is in force after {verdict:?}");
+                self.verdicts.push((trial.tried(), verdict));
+                self.trial = None;
+                Ok(())
+            }
+            Some(Ruling::GoBack { base, before }) => {
+                let request = Request(1_000_000 + base.generation.0);
+                let (config, generation) = (base.config, base.generation);
+                self.feed_one(Event::ConfigWithdrawn { request, config, generation, before })?;
+                if let Some(trial) = &mut self.trial {
+                    trial.began_to_go_back(&self.machine, self.now);
+                }
+                self.judge()
+            }
+        }
+    }
+
+    /// The same for the machine alone: what is on trial may have something to do by now.
+    pub fn feed_one(&mut self, event: Event) -> Verdict {
         if let Some(trace) = &mut self.trace {
             let _ = writeln!(trace, "{:>12.6}  {}", seconds(self.now), told(&event));
         }
@@ -119,6 +193,7 @@ impl World {
         }
         let nothing = out.is_empty();
         self.turn(out, true)?;
+        self.judge()?;
         if due && nothing && self.model.dirty.is_empty() {
             return Err("a deadline woke the machine for nothing".to_owned());
         }
@@ -147,10 +222,13 @@ impl World {
 
     /// When something will happen by itself.
     pub fn next_due(&self) -> Option<Mono> {
-        match (self.backend.next_due(), self.machine.poll_timeout()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.backend.next_due(), self.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// When the machine or the trial wants to be woken.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        let trial = self.trial.as_ref().and_then(Trial::poll_timeout);
+        [self.machine.poll_timeout(), trial].into_iter().flatten().min()
     }
 
     /// Lets the next thing happen by itself. At the same moment, `timeout_first` decides. False:
@@ -158,7 +236,7 @@ impl World {
     pub fn next(&mut self, timeout_first: bool) -> Result<bool, String> {
         let Some(due) = self.next_due() else { return Ok(false) };
         self.now = self.now.max(due);
-        let timeout = self.machine.poll_timeout().is_some_and(|at| at <= self.now);
+        let timeout = self.poll_timeout().is_some_and(|at| at <= self.now);
         let answer = self.backend.next_due().is_some_and(|at| at <= self.now);
         if timeout && (timeout_first || !answer) {
             self.tick()?;

@@ -10,6 +10,7 @@ use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Reque
 use provost_core::reload::Plan;
 use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, RestartCondition};
 use provost_core::time::Mono;
+use provost_core::trial::{Before, Rest};
 use provost_core::view::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,6 +87,10 @@ pub struct Model {
     pub(super) reloading: bool,
     pub(super) notes: super::notes::Notes,
     pub(super) record: super::steps::Record,
+    /// What was on trial goes in this turn.
+    pub(super) withdraws: bool,
+    /// How those were that a configuration touched which is withdrawn.
+    pub(super) before: BTreeMap<InstanceId, Before>,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
     pub(super) wished_before: BTreeSet<InstanceId>,
@@ -95,6 +100,7 @@ impl Model {
     /// Takes in what the machine is about to be told.
     pub fn begin(&mut self, event: Option<&Event>, now: Mono) {
         self.answered = false;
+        self.withdraws = false;
         self.signaled = false;
         self.over_now = None;
         self.renewed.clear();
@@ -156,7 +162,16 @@ impl Model {
                 self.notified(instance, *run, told, now);
                 Cause::Fact(instance.clone())
             }
+            Event::ConfigWithdrawn { request, config, generation, before } => {
+                self.withdraws = true;
+                self.before = BTreeMap::clone(before);
+                Cause::Config(*request, config.clone(), *generation)
+            }
             Event::ConfigAccepted { request, config, generation } => {
+                // Else it is refused.
+                if !self.ending {
+                    self.before.clear();
+                }
                 Cause::Config(*request, config.clone(), *generation)
             }
             Event::StartRequested { request, instances, once } => {
@@ -221,11 +236,13 @@ impl Model {
         self.disturbed.insert(instance.process.clone(), now);
         let wanted_spec = self.config.processes.get(&instance.process).cloned();
         let disturbed = self.disturbed_since(instance);
+        let rest = self.before.get(instance).and_then(|before| before.rest);
         let Some(facts) = self.instances.get_mut(instance) else { return };
         let Some(live) = facts.run.take() else { return };
         let changed = wanted_spec.is_some_and(|spec| needs_restart(&live.spec, &spec));
         if changed {
             facts.attempt = Some(0);
+            facts.completed |= rest == Some(Rest::Completed);
         }
         let end = match (&live.why, live.exit) {
             (None, Some(status)) => RunEnd::Exited(status),
@@ -446,10 +463,12 @@ impl Model {
             for index in 0..spec.instances {
                 let instance = id.instance(index);
                 match self.instances.get_mut(&instance) {
-                    Some(facts) if index >= before => facts.wanted = config.settings.auto_start,
+                    Some(facts) if index >= before => {
+                        facts.wanted = wanted_again(&self.before, &instance, config);
+                    }
                     Some(_) => {}
                     None => {
-                        let wanted = config.settings.auto_start;
+                        let wanted = wanted_again(&self.before, &instance, config);
                         self.instances.insert(instance.clone(), new_facts(instance, spec, wanted));
                     }
                 }
@@ -457,6 +476,10 @@ impl Model {
         }
         for (id, facts) in &mut self.instances {
             facts.once = false;
+            let rest = self.before.get(id).and_then(|before| before.rest);
+            let is_new = matches!(facts.over, Over::Never);
+            let put = facts.run.is_none() && (is_new || self.record.leaves(id));
+            facts.completed |= rest == Some(Rest::Completed) && put;
             let Some(spec) = config.processes.get(&id.process) else { continue };
             let changed = self.changed.contains(&id.process);
             if changed || self.reloading {
@@ -520,4 +543,13 @@ impl Model {
             State::Backoff
         }
     }
+}
+
+/// Whether an instance that is new, or is back, is wanted.
+pub(super) fn wanted_again(
+    before: &BTreeMap<InstanceId, Before>,
+    id: &InstanceId,
+    config: &Config,
+) -> bool {
+    before.get(id).map_or(config.settings.auto_start, |before| before.wanted)
 }

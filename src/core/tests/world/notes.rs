@@ -5,6 +5,7 @@ use super::facts::{Facts, HealthFacts};
 use super::model::Model;
 use crate::hold;
 use provost_core::ids::InstanceId;
+use provost_core::trial::Rest;
 use provost_core::view::State;
 
 /// The notes of a turn: about whom, and of which kind.
@@ -73,7 +74,11 @@ impl Model {
         if facts.before == facts.view.state {
             return Ok(());
         }
+        let rest = self.before.get(id).and_then(|before| before.rest);
         match facts.view.state {
+            // As it was before what is withdrawn: that was told then.
+            State::Completed if rest == Some(Rest::Completed) => Ok(()),
+            State::Failed if rest == Some(Rest::Failed) => Ok(()),
             State::Starting => self.is_told(id, &["starting"]),
             State::Running => self.is_told(id, &["ready"]),
             State::Stopping => self.is_told(id, &["stopping", "exited"]),

@@ -87,13 +87,15 @@ impl Model {
         for step in &report.steps {
             let superseded = step.state == StepState::Superseded;
             hold!(step.state.is_final(), "{} has not ended: {:?}", step.instance, step.state);
-            if report.result == ReloadResult::Superseded {
+            if report.result.is_unfinished() {
                 continue;
             }
             hold!(!superseded, "{} was superseded by nothing", step.instance);
             self.step_is_true(step.kind, &step.instance, &step.state, open.after)?;
         }
-        if report.result == ReloadResult::Superseded {
+        if report.result.is_unfinished() {
+            let withdrawn = report.result == ReloadResult::Withdrawn;
+            hold!(withdrawn == self.withdraws, "{:?}", report.result);
             return Ok(());
         }
         let failed = report.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));

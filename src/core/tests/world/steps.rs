@@ -3,12 +3,13 @@
 
 use super::Verdict;
 use super::facts::Facts;
-use super::model::{Cause, Model};
+use super::model::{Cause, Model, wanted_again};
 use crate::hold;
 use provost_core::Machine;
 use provost_core::event::Blocker;
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, ProcessId};
+use provost_core::job::JobKind;
 use provost_core::reload::{ReloadReport, ReloadResult, Step, StepKind, StepState};
 use provost_core::spec::{Config, ProcessSpec};
 use provost_core::time::Mono;
@@ -33,6 +34,11 @@ pub struct Record {
 impl Record {
     pub(super) fn begin(&mut self, reports: usize) {
         self.ended = reports;
+    }
+
+    /// Whether the reload that begins has to look at an instance and to do nothing.
+    pub(super) fn leaves(&self, id: &InstanceId) -> bool {
+        self.planned.get(id) == Some(&StepKind::Live)
     }
 
     /// Whether the reload that begins has to do something about an instance.
@@ -83,12 +89,20 @@ impl Model {
                 let facts = self.instances.get(&id);
                 let wanted = match facts {
                     Some(facts) if !new => facts.wanted,
-                    _ => config.settings.auto_start,
+                    _ => wanted_again(&self.before, &id, config),
                 };
                 let wished = wanted && managed && spec.enabled;
+                // What rested before a configuration that is withdrawn is not run again.
+                let asked = facts.and_then(|facts| facts.job.as_ref());
+                let asked = asked.is_some_and(|job| job.kind != JobKind::Stop);
+                let rests = self.before.get(&id).is_some_and(|before| before.rest.is_some());
+                let rests = rests && !asked;
                 let step = match facts {
-                    Some(facts) => Some(step_of(facts, spec, wished)),
-                    None => wished.then_some(StepKind::Start),
+                    Some(facts) => match step_of(facts, spec, wished) {
+                        StepKind::Start if rests => Some(StepKind::Live),
+                        step => Some(step),
+                    },
+                    None => (wished && !rests).then_some(StepKind::Start),
                 };
                 if let Some(kind) = step {
                     planned.insert(id, kind);
@@ -105,7 +119,7 @@ impl Model {
         for report in &self.reports[self.record.ended..] {
             match report.result {
                 ReloadResult::Unchanged => {}
-                ReloadResult::Superseded => {
+                ReloadResult::Superseded | ReloadResult::Withdrawn => {
                     let before = before.take().ok_or("what was superseded was not there")?;
                     superseded(&before, report)?;
                     self.record.starting = false;

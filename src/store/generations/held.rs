@@ -1,0 +1,48 @@
+//! What is on disk and is not to be applied: until it changes, or somebody insists.
+
+use crate::core::ids::Generation;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A content that is held off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldOff {
+    /// The digest of the files with this content.
+    pub digest: String,
+    /// Why.
+    pub because: Because,
+}
+
+/// Why a content is held off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Because {
+    /// It was tried and did not come up.
+    Tried {
+        /// As this generation.
+        generation: Generation,
+        /// What did not come up, and why; one sentence each.
+        why: Vec<String>,
+    },
+    /// Somebody went back to another one.
+    RolledBack {
+        /// To the content of this one.
+        to: Generation,
+    },
+}
+
+/// For people: after "the file on disk ".
+impl fmt::Display for HeldOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.because {
+            Because::Tried { generation, why } => {
+                write!(f, "was tried as {generation} and did not come up")?;
+                if !why.is_empty() {
+                    write!(f, ": {}", why.join("; "))?;
+                }
+                Ok(())
+            }
+            Because::RolledBack { to } => write!(f, "is held off since the rollback to {to}"),
+        }
+    }
+}

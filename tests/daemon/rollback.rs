@@ -1,0 +1,241 @@
+//! A change that does not come up goes by itself, whatever dies on the way.
+
+use crate::common::processes::processes_with;
+use crate::common::waiting::DEADLINE;
+use crate::support::{Daemon, identities, pids};
+use provost::client::{ClientError, ManagerStatus, ReloadOptions};
+use std::fs;
+use std::time::Instant;
+
+/// `a` runs on; `b` is what the change is about.
+fn with(b: &str) -> String {
+    format!(
+        "processManagement: {{ settle: 300ms }}
+processes:
+  a: {{ shell: exec sleep 88801 }}
+  b: {{ shell: '{b}', restartPolicy: {{ delay: 0, jitter: 0 }} }}
+"
+    )
+}
+
+const GOOD: &str = "exec sleep 88802";
+const BAD: &str = "exit 3";
+
+/// Waits until the whole is as it should be.
+async fn until(
+    daemon: &Daemon,
+    what: &str,
+    wanted: impl Fn(&ManagerStatus) -> bool,
+) -> ManagerStatus {
+    let client = daemon.client().await;
+    let mut watch = client.watch().await.unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let manager = client.manager().await.unwrap();
+        if wanted(&manager) {
+            return manager;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let changed = tokio::time::timeout(left, watch.changed()).await;
+        assert!(changed.is_ok(), "never {what}: {manager:#?}\n{}", daemon.log());
+    }
+}
+
+async fn state(daemon: &Daemon, state: &str, generation: u64) -> ManagerStatus {
+    let is_so =
+        |manager: &ManagerStatus| manager.config_state == state && manager.generation == generation;
+    until(daemon, &format!("{state} at {generation}"), is_so).await
+}
+
+#[tokio::test]
+async fn what_does_not_come_up_is_undone_by_itself() {
+    let daemon = Daemon::start(&with(GOOD));
+    let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    daemon.save(&with(BAD));
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert_eq!(
+        manager.config_detail,
+        "running 1; the file on disk was tried as 2 and did not come up: \
+         b@0 exited with code 3 (3 times)"
+    );
+    let after = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    assert_eq!(before["a@0"], after["a@0"], "what was not touched is as it was");
+    assert_ne!(before["b@0"], after["b@0"]);
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+    daemon.logged("generation 1 runs again; 2 did not come up: b@0 exited with code 3 (3 times)");
+    daemon.notified("STATUS=2 of 2 running; running 1; the file on disk was tried as 2");
+
+    // It is not tried again, unless somebody insists.
+    let client = daemon.client().await;
+    let again = client.reload(&ReloadOptions::default()).await;
+    assert!(
+        matches!(&again, Err(ClientError::Refused { name, .. }) if name == "ConfigHeldOff"),
+        "{again:?}"
+    );
+    let force = ReloadOptions { force: true, ..ReloadOptions::default() };
+    let summary = client.reload(&force).await.unwrap();
+    assert_eq!((&*summary.result, summary.generation, summary.tried), ("rolled-back", 1, Some(3)));
+    assert_eq!(summary.why, ["b@0 exited with code 3 (3 times)"]);
+
+    // A mended one is.
+    daemon.save(&with("exec sleep 88803"));
+    let manager = state(&daemon, "applied", 4).await;
+    assert_eq!(manager.config_detail, "");
+}
+
+#[tokio::test]
+async fn the_file_of_before_ends_the_matter() {
+    let daemon = Daemon::start(&with(GOOD));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    daemon.save(&with(BAD));
+    state(&daemon, "rolled-back", 1).await;
+    let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    daemon.save(&with(GOOD));
+    let manager = state(&daemon, "applied", 1).await;
+    assert_eq!(manager.config_detail, "");
+    assert_eq!(before, identities(&daemon.status().await));
+}
+
+#[tokio::test]
+async fn a_newer_file_takes_over_and_the_way_back_leads_past_it() {
+    let daemon = Daemon::start(&with(GOOD));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let slow = "processManagement: { settle: 1h, verdictTimeout: 2h }\n";
+    let tried = with("exec sleep 88804").replace("processManagement: { settle: 300ms }\n", slow);
+    daemon.save(&tried);
+    until(&daemon, "on trial", |manager| manager.generation == 2).await;
+    daemon.save(&with(BAD));
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 3"), "{}", manager.config_detail);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(processes_with("sleep 88804"), [0_u32; 0]);
+}
+
+#[tokio::test]
+async fn killed_on_trial_it_goes_on_with_the_trial() {
+    let long = |b: &str| with(b).replace("settle: 300ms", "settle: 1h, verdictTimeout: 2h");
+    let daemon = Daemon::start(&with(GOOD));
+    let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    daemon.save(&long("echo >@DIR@/tried; exec sleep 88805"));
+    until(&daemon, "on trial", |manager| manager.config_detail.contains("stay so")).await;
+    let tried = daemon.until_running(&["b@0"]).await;
+    let daemon = daemon.killed_and_again();
+    let manager = state(&daemon, "applying", 2).await;
+    assert!(manager.config_detail.contains("stay so"), "{}", manager.config_detail);
+    assert_eq!(pids(&tried)["b@0"], pids(&daemon.status().await)["b@0"]);
+    // What it goes back to outlived the daemon.
+    daemon.client().await.signal("b", "main", 9).await.unwrap();
+    daemon.save(&with(BAD));
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 3"), "{}", manager.config_detail);
+    let after = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    assert_eq!(before["a@0"], after["a@0"]);
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+}
+
+#[tokio::test]
+async fn killed_on_the_way_back_it_goes_on_with_that() {
+    // The old one takes its time to come back.
+    let slow = |line: &str| {
+        format!(
+            "processManagement: {{ settle: 0 }}
+processes:
+  b:
+    shell: '{line}'
+    startTimeout: 1h
+    restartPolicy: {{ delay: 0, jitter: 0 }}
+    healthCheck: {{ exec: [test, -e, '@DIR@/go'], interval: 100ms }}
+"
+        )
+    };
+    let daemon = Daemon::prepare(|dir| fs::write(dir.join("go"), "").unwrap()).with(&slow(GOOD));
+    daemon.until_running(&["b@0"]).await;
+    fs::remove_file(daemon.path().join("go")).unwrap();
+    daemon.save(&slow(BAD));
+    until(&daemon, "going back", |manager| manager.config_detail.contains("going back")).await;
+    let daemon = daemon.killed_and_again();
+    let manager = state(&daemon, "applying", 1).await;
+    assert!(manager.config_detail.contains("going back to 1"), "{}", manager.config_detail);
+    fs::write(daemon.path().join("go"), "").unwrap();
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_tried_is_not_tried_again_by_the_next_daemon_nor_after_a_reboot() {
+    let daemon = Daemon::start(&with(GOOD));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    daemon.save(&with(&format!("echo >>@DIR@/tried; {BAD}")));
+    state(&daemon, "rolled-back", 1).await;
+    let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    let tried = fs::read(daemon.path().join("tried")).unwrap();
+    let daemon = daemon.killed_and_again();
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
+    assert_eq!(before, identities(&daemon.until_running(&["a@0", "b@0"]).await));
+
+    let mut daemon = daemon;
+    assert!(daemon.stop().success());
+    // What ends with the boot.
+    fs::remove_dir_all(daemon.path().join("state")).unwrap();
+    let daemon = daemon.again();
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(fs::read(daemon.path().join("tried")).unwrap(), tried);
+}
+
+#[tokio::test]
+async fn a_boot_with_a_broken_file_starts_what_was_last_good() {
+    for broken in ["processes: [", ""] {
+        let mut daemon = Daemon::start(&with(GOOD));
+        daemon.until_running(&["a@0", "b@0"]).await;
+        assert!(daemon.stop().success());
+        fs::remove_dir_all(daemon.path().join("state")).unwrap();
+        match broken {
+            "" => fs::remove_file(daemon.file()).unwrap(),
+            text => daemon.save(text),
+        }
+        let daemon = daemon.again();
+        daemon.until_running(&["a@0", "b@0"]).await;
+        let manager = state(&daemon, "rejected", 1).await;
+        assert!(!manager.valid);
+        daemon.logged("going on with generation 1, the last good one");
+        // A mended one is what runs.
+        daemon.save(&with("exec sleep 88806"));
+        state(&daemon, "applied", 2).await;
+        assert_eq!(processes_with("sleep 88806").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_boot_with_a_new_file_goes_back_to_what_was_last_good() {
+    let mut daemon = Daemon::start(&with(GOOD));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert!(daemon.stop().success());
+    fs::remove_dir_all(daemon.path().join("state")).unwrap();
+    daemon.save(&with(BAD));
+    let daemon = daemon.again();
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!(processes_with("sleep 88802").len(), 1);
+}
+
+#[tokio::test]
+async fn who_wants_no_rollback_gets_none() {
+    for (word, why) in [("manual", "b@0 exited with code 3 (3 times)"), ("off", "")] {
+        let daemon = Daemon::start(&with(GOOD));
+        daemon.until_running(&["a@0", "b@0"]).await;
+        let yaml = with(BAD).replace("settle: 300ms", &format!("settle: 300ms, rollback: {word}"));
+        daemon.save(&yaml);
+        let manager = until(&daemon, "kept", |manager| manager.config_state == "failed-kept").await;
+        assert_eq!(manager.generation, 2, "{word}");
+        if !why.is_empty() {
+            daemon.logged(&format!("generation 2 did not come up and stays: {why}"));
+        }
+    }
+}
