@@ -11,6 +11,7 @@
 
 pub mod choice;
 pub mod group;
+pub mod held;
 pub mod native;
 pub mod notices;
 pub mod sockets;
@@ -19,6 +20,7 @@ pub mod systemd;
 use self::sockets::Sockets;
 use crate::core::event::{Event, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -116,6 +118,16 @@ pub trait Backend: Send + Sync {
 
     /// Sends a signal.
     fn signal(&self, instance: &InstanceId, run: Run, signal: Signal, whom: Whom);
+
+    /// Holds a run to the limits of its new spec, from now on. May come at any moment of a run, also
+    /// before `Spawned` was reported.
+    fn limit(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>);
+
+    /// Which of these limits do not hold for a run; none when it is over.
+    fn unenforced(&self, instance: &InstanceId, run: Run, limits: &Limits) -> Vec<Limit>;
+
+    /// The limits that can be enforced here, as far as that can be told beforehand.
+    fn enforceable(&self) -> BTreeSet<Limit>;
 
     /// What a run uses; None when it is over.
     fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage>;

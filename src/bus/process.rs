@@ -299,6 +299,41 @@ impl ProcessObject {
     }
 
     #[zbus(property)]
+    async fn memory_max(&self) -> Result<u64> {
+        Ok(self.view()?.spec.limits.memory.unwrap_or(UNKNOWN))
+    }
+
+    #[zbus(property)]
+    async fn memory_high(&self) -> Result<u64> {
+        Ok(self.view()?.spec.limits.memory_high.unwrap_or(UNKNOWN))
+    }
+
+    #[zbus(property, name = "CPUQuotaPerSecUSec")]
+    async fn cpu_quota(&self) -> Result<u64> {
+        Ok(values::quota(&*self.view()?))
+    }
+
+    #[zbus(property)]
+    async fn max_memory_restart(&self) -> Result<u64> {
+        Ok(self.view()?.spec.limits.max_memory_restart.unwrap_or(UNKNOWN))
+    }
+
+    #[zbus(property)]
+    async fn tasks_max(&self) -> Result<u64> {
+        Ok(self.view()?.spec.limits.tasks.unwrap_or(UNKNOWN))
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn limits_enforced(&self, #[zbus(header)] header: Option<Header<'_>>) -> bool {
+        self.usage(header.as_ref()).await.unenforced.is_empty()
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn unenforced_limits(&self, #[zbus(header)] header: Option<Header<'_>>) -> Vec<String> {
+        values::limit_keys(&self.usage(header.as_ref()).await.unenforced)
+    }
+
+    #[zbus(property)]
     async fn unit(&self) -> String {
         self.context.handle().unit(&self.id).unwrap_or_default()
     }

@@ -3,8 +3,10 @@
 //! Both are made from one table for each interface, so that a property cannot be shown one way and
 //! announced another.
 
+use super::process::UNKNOWN;
 use crate::core::event::{ExitStatus, RunEnd};
-use crate::core::spec::LogTarget;
+use crate::core::limits::Limit;
+use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
 use crate::core::view::{InstanceView, active_state};
 use crate::driver::handle::{self, ManagerView};
@@ -163,6 +165,11 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "NRestarts" Value |v, _| restarts(v);
     "NextRestartUSec" Value |v, _| monotonic(v.next_start);
     "StartedAt" Value |v, c| c.usec(v.started);
+    "MemoryMax" Value |v, _| v.spec.limits.memory.unwrap_or(UNKNOWN);
+    "MemoryHigh" Value |v, _| v.spec.limits.memory_high.unwrap_or(UNKNOWN);
+    "CPUQuotaPerSecUSec" Value |v, _| quota(v);
+    "MaxMemoryRestart" Value |v, _| v.spec.limits.max_memory_restart.unwrap_or(UNKNOWN);
+    "TasksMax" Value |v, _| v.spec.limits.tasks.unwrap_or(UNKNOWN);
     "Unit" Value |_, _| "";
     "WaitingFor" Value |v, _| waiting_for(v);
     "NeedsRestart" Value |v, _| v.needs_restart;
@@ -189,6 +196,16 @@ pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "NUnhealthy" Value |m, _| m.summary.unhealthy;
     "NJobs" Value |m, _| m.summary.jobs;
 };
+
+/// Microseconds of processor time a second; all ones without a limit.
+pub fn quota(view: &InstanceView) -> u64 {
+    view.spec.limits.cpu.map_or(UNKNOWN, |thousandths| u64::from(thousandths) * 1_000)
+}
+
+/// The keys of limits.
+pub fn limit_keys(limits: &[Limit]) -> Vec<String> {
+    limits.iter().map(|limit| limit.key().to_owned()).collect()
+}
 
 /// The description for people.
 pub fn description(view: &InstanceView) -> String {
@@ -232,6 +249,7 @@ pub fn result(view: &InstanceView) -> &'static str {
         Some(RunEnd::NotSpawned(_)) => "spawn-failed",
         Some(RunEnd::StartTimedOut) => "timeout",
         Some(RunEnd::Unhealthy(_)) => "unhealthy",
+        Some(RunEnd::Outgrown(_)) => "max-memory",
         Some(RunEnd::Asked(_)) => "stopped",
         Some(RunEnd::Exited(status)) => match status {
             ExitStatus::Code(code) if view.spec.restart.success_exit_codes.contains(code) => {
@@ -240,6 +258,7 @@ pub fn result(view: &InstanceView) -> &'static str {
             ExitStatus::Code(_) => "exit-code",
             ExitStatus::Signal { core: true, .. } => "core-dump",
             ExitStatus::Signal { .. } => "signal",
+            ExitStatus::OutOfMemory => "oom-kill",
             ExitStatus::Unknown => "unknown",
         },
     }
@@ -251,6 +270,7 @@ pub fn exit(status: Option<ExitStatus>) -> (i32, i32) {
     match status {
         None | Some(ExitStatus::Unknown) => (0, 0),
         Some(ExitStatus::Code(code)) => (1, i32::from(code)),
+        Some(ExitStatus::OutOfMemory) => (2, i32::from(Signal::KILL.0)),
         Some(ExitStatus::Signal { signal, core: false }) => (2, i32::from(signal.0)),
         Some(ExitStatus::Signal { signal, core: true }) => (3, i32::from(signal.0)),
     }

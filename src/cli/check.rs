@@ -3,6 +3,7 @@
 use super::args::{Check as Args, Global};
 use super::screen::{Screen, Tone};
 use super::{CliError, Outcome, exit::Exit, up};
+use crate::config::able::Able;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::load::{Loaded, Location, Mode};
 use crate::config::{check, load, render};
@@ -42,7 +43,10 @@ fn of_the_machine(loaded: &Loaded, location: &Location) -> Vec<Diagnostic> {
         Some(config) if loaded.daemon.validate => {
             let all = config.processes.keys().cloned().collect();
             let user = &loaded.daemon.default_user;
-            check::check_machine(config, &all, location.mode, user, &loaded.places)
+            let mut found = check::check_machine(config, &all, location.mode, user, &loaded.places);
+            let able = Able::at_most(loaded.daemon.backend);
+            found.extend(able.check(config, &loaded.places));
+            found
         }
         _ => Vec::new(),
     }

@@ -5,7 +5,7 @@ use super::screen::{Screen, Tone, visible};
 use super::table::{Cell, Table};
 use super::target::Found;
 use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state, why};
-use crate::client::{ManagerStatus, ProcessStatus};
+use crate::client::{Limits, ManagerStatus, ProcessStatus};
 use std::io;
 use std::time::SystemTime;
 
@@ -93,7 +93,7 @@ fn print_table(chosen: &[ProcessStatus], names: &Names, screen: &mut Screen) -> 
     let wide = screen.format == Format::Wide;
     let mut heads = vec!["NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CPU", "MEMORY"];
     if wide {
-        heads.extend(["TASKS", "EXIT", "GENERATION", "LOG", "CGROUP"]);
+        heads.extend(["TASKS", "LIMITS", "EXIT", "GENERATION", "LOG", "CGROUP"]);
     }
     heads.push("WHY");
     let mut table = Table::new(&heads);
@@ -114,6 +114,7 @@ fn print_table(chosen: &[ProcessStatus], names: &Names, screen: &mut Screen) -> 
         if wide {
             cells.extend([
                 Cell::number(status.tasks),
+                Cell::text(or_dash(&limits(&status.limits, "-"))),
                 Cell::text(status.exit.map_or_else(|| "-".to_owned(), state::ended)),
                 Cell::number(Some(status.generation)),
                 Cell::text(or_dash(&status.log_kind)),
@@ -128,6 +129,23 @@ fn print_table(chosen: &[ProcessStatus], names: &Names, screen: &mut Screen) -> 
         table.row(cells);
     }
     table.print(screen)
+}
+
+/// The limits of the file, with a dash for each that does not hold.
+fn limits(limits: &Limits, dash: &str) -> String {
+    let values = [
+        ("memory", limits.memory.map(human::bytes)),
+        ("memoryHigh", limits.memory_high.map(human::bytes)),
+        ("cpu", limits.cpu.map(|processors| processors.to_string())),
+        ("tasks", limits.tasks.map(|tasks| tasks.to_string())),
+        ("maxMemoryRestart", limits.max_memory_restart.map(human::bytes)),
+    ];
+    let shown = values.into_iter().filter_map(|(key, value)| {
+        let is_loose = limits.unenforced.iter().any(|loose| loose == key);
+        let value = value?;
+        Some(if is_loose { format!("{key} {dash}") } else { format!("{key} {value}") })
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn or_dash(text: &str) -> &str {
@@ -165,10 +183,14 @@ fn print_page(status: &ProcessStatus, names: &Names, screen: &mut Screen) -> Res
     add("pid", status.pid.map(|pid| pid.to_string()).unwrap_or_default());
     add("uptime", state::uptime(status, now).map(human::seconds).unwrap_or_default());
     add("restarts", status.restarts.to_string());
-    add("last exit", status.exit.map(state::ended).unwrap_or_default());
+    let ended = status.exit.map(state::ended).unwrap_or_default();
+    let oom = if status.result == "oom-kill" { " (out of memory)" } else { "" };
+    add("last exit", format!("{ended}{oom}"));
     add("cpu", status.cpu.map(human::duration).unwrap_or_default());
     add("memory", status.memory.map(human::bytes).unwrap_or_default());
     add("tasks", status.tasks.map(|tasks| tasks.to_string()).unwrap_or_default());
+    add("limits", limits(&status.limits, if style.unicode { "–" } else { "-" }));
+    add("not enforced", status.limits.unenforced.join(", "));
     add("cgroup", status.control_group.clone());
     add("generation", status.generation.to_string());
     add("tags", status.tags.join(", "));
@@ -211,4 +233,22 @@ fn health(status: &ProcessStatus, now: SystemTime) -> String {
         text.push_str(&format!(" (checked {})", human::ago(at, now)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_does_not_hold_is_a_dash() {
+        assert_eq!(limits(&Limits::default(), "–"), "");
+        let all = Limits {
+            memory: Some(512 << 20),
+            cpu: Some(1.5),
+            tasks: Some(200),
+            unenforced: vec!["cpu".to_owned()],
+            ..Limits::default()
+        };
+        assert_eq!(limits(&all, "–"), "memory 512M, cpu –, tasks 200");
+    }
 }

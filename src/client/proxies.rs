@@ -332,6 +332,34 @@ pub trait Process {
     #[zbus(property(emits_changed_signal = "false"))]
     fn control_group(&self) -> zbus::Result<String>;
 
+    /// Its limit of memory, in bytes.
+    #[zbus(property)]
+    fn memory_max(&self) -> zbus::Result<u64>;
+
+    /// Bytes of memory above which it is slowed down.
+    #[zbus(property)]
+    fn memory_high(&self) -> zbus::Result<u64>;
+
+    /// Its limit of processor time, in microseconds a second.
+    #[zbus(property, name = "CPUQuotaPerSecUSec")]
+    fn cpu_quota(&self) -> zbus::Result<u64>;
+
+    /// Bytes of memory above which it gets a new run.
+    #[zbus(property)]
+    fn max_memory_restart(&self) -> zbus::Result<u64>;
+
+    /// Its limit of processes and threads.
+    #[zbus(property)]
+    fn tasks_max(&self) -> zbus::Result<u64>;
+
+    /// Whether all its limits hold.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn limits_enforced(&self) -> zbus::Result<bool>;
+
+    /// The limits that do not hold.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn unenforced_limits(&self) -> zbus::Result<Vec<String>>;
+
     /// Its unit.
     #[zbus(property)]
     fn unit(&self) -> zbus::Result<String>;

@@ -30,7 +30,7 @@ pub struct ProcessStatus {
     pub phase: String,
     /// Since when it is in that state.
     pub since: Option<SystemTime>,
-    /// How the last run ended: `success`, `exit-code`, `signal`, `spawn-failed`, `timeout`,
+    /// How the last run ended: `success`, `exit-code`, `signal`, `core-dump`, `oom-kill`, `spawn-failed`, `timeout`,
     /// `unhealthy`, `stopped`; empty before there was one.
     pub result: String,
     /// `none`, `starting`, `healthy` or `unhealthy`.
@@ -57,6 +57,8 @@ pub struct ProcessStatus {
     pub cpu: Option<Duration>,
     /// Processes and threads; None when unknown.
     pub tasks: Option<u64>,
+    /// What the file limits it to.
+    pub limits: Limits,
     /// The control group; empty when it has none of its own.
     pub control_group: String,
     /// What keeps it from starting, in words.
@@ -73,6 +75,23 @@ pub struct ProcessStatus {
     pub history: Vec<HistoryLine>,
     /// Where its output goes: `journal`, `file`, `memory` or `none`.
     pub log_kind: String,
+}
+
+/// What the file limits a process to; None where it does not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory above which it is slowed down.
+    pub memory_high: Option<u64>,
+    /// Processors.
+    pub cpu: Option<f64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+    /// Bytes of memory above which it gets a new run.
+    pub max_memory_restart: Option<u64>,
+    /// Those that do not hold for its run, by their keys in the file.
+    pub unenforced: Vec<String>,
 }
 
 /// How a main process ended.

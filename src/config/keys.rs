@@ -82,6 +82,8 @@ pub enum Kind {
     Signal,
     /// Names and values of variables.
     Variables,
+    /// Names and values of properties of units.
+    Properties,
     /// A list of processes, or processes with a condition each.
     Dependencies,
     /// Names of sockets, each with an address or a mapping.
@@ -267,6 +269,12 @@ pub static PROCESS: Section = Section {
         key("healthCheck", Kind::Section(&HEALTH), "", "How its health is told."),
         key("stop", Kind::Section(&STOP), "", "How it is stopped."),
         key("limits", Kind::Section(&LIMITS), "", "What it may use."),
+        key(
+            "maxMemoryRestart",
+            Kind::Size { min: 64 << 10, max: 1 << 50 },
+            "",
+            "Above so much memory it is stopped, and started again by its restartPolicy.",
+        ),
         key("logFile", Kind::Text, "", "Its output goes to this file."),
         key("log", Kind::Section(&LOG), "", "Where its output goes."),
         key("pidFile", Kind::Text, "", "Holds its pid while it runs."),
@@ -277,15 +285,19 @@ pub static PROCESS: Section = Section {
             "Its final end ends the supervisor, with its exit code.",
         ),
         key("sockets", Kind::Sockets, "{}", "Sockets that are held for it, by name."),
+        key(
+            "sandbox",
+            Kind::Words { words: &["none", "default", "strict"], later: &[] },
+            "none",
+            "What it may see and do of what its user may. On the systemd backend.",
+        ),
+        key("systemd", Kind::Properties, "{}", "Properties of its unit. On the systemd backend."),
         key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
-        later("maxMemoryRestart", "Restarts it gracefully above so much memory."),
         later("reload", "How it takes new settings without a restart."),
         later("watch", "Restarts it when files change."),
         later("overlap", "Whether old and new may run at once during a change."),
         later("schedule", "Runs it at times of the calendar."),
         later("hooks", "Commands around its start and stop."),
-        later("sandbox", "What it may see of the machine."),
-        later("systemd", "Properties of its unit."),
     ],
 };
 
@@ -412,15 +424,30 @@ pub static LIMITS: Section = Section {
     path: "limits",
     keys: &[
         key(
+            "memory",
+            Kind::Size { min: 64 << 10, max: 1 << 50 },
+            "",
+            "How much memory it may have. What needs more is killed by the kernel.",
+        ),
+        key(
+            "memoryHigh",
+            Kind::Size { min: 64 << 10, max: 1 << 50 },
+            "",
+            "Above so much memory it is slowed down.",
+        ),
+        key("cpu", Kind::Number { min: 0.01, max: 8_192.0 }, "", "How many processors it may use."),
+        key(
+            "tasks",
+            Kind::Integer { min: 1, max: 1 << 22 },
+            "",
+            "How many processes and threads it may have.",
+        ),
+        key(
             "files",
             Kind::Integer { min: 3, max: 1 << 30 },
             "as at a login",
             "How many files it may have open.",
         ),
-        later("memory", "How much memory it may have."),
-        later("memoryHigh", "Above so much memory it is slowed down."),
-        later("cpu", "How many processors it may use."),
-        later("tasks", "How many processes and threads it may have."),
     ],
 };
 

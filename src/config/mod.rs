@@ -10,6 +10,7 @@
 //! | `lower` | tree to spec, or everything that is wrong with it |
 //! | `env_file`, `interpolate` | environment files; `${NAME}` |
 //! | [`check`] | what can be told of the machine before a process is started |
+//! | [`able`] | what of it has no effect, whatever runs the processes |
 //! | [`environment`] | what every process has in its environment |
 //! | [`diagnostic`], [`render`], `mask` | what is wrong, and how it is shown without secrets |
 //! | [`difference`] | what differs between the files of two configurations |
@@ -17,6 +18,7 @@
 //! | [`watch`] | when to read again |
 //! | [`schema`] | the JSON schema |
 
+pub mod able;
 pub mod check;
 pub mod diagnostic;
 pub mod difference;

@@ -93,6 +93,7 @@ fn value(kind: &'static Kind) -> Value {
                 }),
             )
         }
+        Kind::Properties => properties(),
         Kind::Dependencies => dependencies(),
         Kind::Sockets => json!({
             "type": ["object", "null"],
@@ -131,6 +132,33 @@ fn words_or_null(words: &'static [&'static str]) -> Value {
     }
     all.push(Value::Null);
     json!({ "enum": all })
+}
+
+fn properties() -> Value {
+    use crate::core::unit::{Form, PROPERTIES};
+    let listed = [SCALAR, &["array"]].concat();
+    let value = |form: Form| match form {
+        Form::Bool => json!({ "type": SCALAR }),
+        Form::Words(words) if !words.contains(&"yes") => json!({ "enum": words }),
+        Form::Numbers(words) => {
+            json!({ "enum": words.iter().map(|(word, _)| word).collect::<Vec<_>>() })
+        }
+        Form::Integer { min, max } => {
+            json!({ "type": "integer", "minimum": min, "maximum": max })
+        }
+        Form::Weight => json!({ "type": "integer", "minimum": 1, "maximum": 10_000 }),
+        form if form.is_list() || form == Form::Devices => {
+            json!({ "type": listed, "items": { "type": SCALAR } })
+        }
+        _ => json!({ "type": SCALAR }),
+    };
+    let all = PROPERTIES.iter().map(|property| {
+        let known = json!({ "anyOf": [value(property.form), { "type": "null" }] });
+        (property.name.to_owned(), known)
+    });
+    let mut all: Map<String, Value> = all.collect();
+    all.insert("<<".into(), json!({ "type": ["object", "array"] }));
+    or_null(&["object"], json!({ "properties": all, "additionalProperties": false }))
 }
 
 fn dependencies() -> Value {

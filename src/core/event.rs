@@ -53,6 +53,15 @@ pub enum Event {
         /// Which run of it.
         run: Run,
     },
+    /// A run uses more memory than it may have before it gets a new one.
+    Outgrown {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// Bytes.
+        used: u64,
+    },
     /// A check has an answer.
     Probed {
         /// Which instance.
@@ -179,6 +188,8 @@ pub enum ExitStatus {
         /// Whether it left a core dump.
         core: bool,
     },
+    /// The kernel killed it (SIGKILL) because there was no more memory for it.
+    OutOfMemory,
     /// It ended while nobody could see how. Counts as failure.
     Unknown,
 }
@@ -191,6 +202,7 @@ impl fmt::Display for ExitStatus {
                 let core = if *core { " (core dumped)" } else { "" };
                 write!(f, "was ended by {signal}{core}")
             }
+            ExitStatus::OutOfMemory => write!(f, "was killed by the kernel: out of memory"),
             ExitStatus::Unknown => write!(f, "ended, how is unknown"),
         }
     }
@@ -309,6 +321,16 @@ pub enum Effect {
         signal: Signal,
         /// To whom.
         whom: Whom,
+    },
+    /// Hold a run to the limits of its new spec, without a new run. May come before the answer to
+    /// its start.
+    Limit {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// Its limits are those that hold from now on; a run has taken in the rest, or does not.
+        spec: Arc<ProcessSpec>,
     },
     /// Ask for the health of a run. Answered by [`Event::Probed`].
     Probe {

@@ -3,8 +3,10 @@
 
 use crate::graph::Dependents;
 use crate::ids::ProcessId;
+use crate::limits::Limit;
 use crate::reload::{Change, ChangeKind, FieldChange, Plan};
 use crate::spec::{Condition, Config, ProcessSpec, Settings};
+use crate::unit::UnitProperties;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -122,6 +124,10 @@ pub const FIELDS: &[Field] = fields! {
         => s.health.as_ref().map(|h| word(&h.on_failure));
     "stop.signal" Live |s| s.stop.signal => Some(s.stop.signal.to_string());
     "stop.timeout" Live |s| s.stop.timeout => Some(span(s.stop.timeout));
+    "limits.memory" Live |s| s.limits.memory => s.limits.text(Limit::Memory);
+    "limits.memoryHigh" Live |s| s.limits.memory_high => s.limits.text(Limit::MemoryHigh);
+    "limits.cpu" Live |s| s.limits.cpu => s.limits.text(Limit::Cpu);
+    "limits.tasks" Live |s| s.limits.tasks => s.limits.text(Limit::Tasks);
     "limits.files" Restart |s| s.exec.max_files => s.exec.max_files.map(|n| n.to_string());
     "logFile" Restart |s| &s.exec.log_file => s.exec.log_file.as_ref().map(ToString::to_string);
     "log.target" Restart |s| s.exec.log_target => Some(word(&s.exec.log_target));
@@ -133,6 +139,10 @@ pub const FIELDS: &[Field] = fields! {
     "sockets" Restart |s| &s.exec.sockets
         => list(s.exec.sockets.iter().map(|(name, listen)| format!("{name}: {listen}")));
     "essential" Live |s| s.essential => Some(s.essential.to_string());
+    "maxMemoryRestart" Live |s| s.limits.max_memory_restart
+        => s.limits.text(Limit::MaxMemoryRestart);
+    "sandbox" Restart |s| s.exec.sandbox => Some(word(&s.exec.sandbox));
+    "systemd" Restart |s| &s.exec.unit => unit(&s.exec.unit);
 };
 
 /// The key of one environment variable.
@@ -183,6 +193,16 @@ fn check(check: &crate::spec::Check) -> String {
         }
         Check::Notify => "notify: true".to_owned(),
     }
+}
+
+/// `{ ProtectHome: tmpfs, ReadOnlyPaths: [/a, /b] }`.
+fn unit(properties: &UnitProperties) -> Option<String> {
+    let entries = properties.iter().map(|(name, words)| match &words[..] {
+        [word] => format!("{name}: {word}"),
+        words => format!("{name}: [{}]", words.join(", ")),
+    });
+    let entries: Vec<String> = entries.collect();
+    (!entries.is_empty()).then(|| format!("{{ {} }}", entries.join(", ")))
 }
 
 fn quoted(text: &crate::spec::Text) -> String {

@@ -11,6 +11,8 @@
 //! | [`ids`] | names and numbers: process, instance, run, job, generation |
 //! | [`time`] | points in time and the table of armed timers |
 //! | [`spec`] | what one process is to be, validated; the whole configuration |
+//! | [`limits`] | what a run may use |
+//! | [`unit`] | sandboxes, and properties of units: which there are, and what their values mean |
 //! | [`template`] | texts with `${INSTANCE}` and with values that are not shown |
 //! | [`fields`] | the one table of keys: what a change of each causes |
 //! | [`graph`] | the dependency graph: cycles, orders, reverse edges |
@@ -34,6 +36,7 @@ pub mod graph;
 pub mod health;
 pub mod ids;
 pub mod job;
+pub mod limits;
 pub mod machine;
 pub mod note;
 pub mod process;
@@ -46,6 +49,7 @@ pub mod template;
 pub mod text;
 pub mod time;
 pub mod trial;
+pub mod unit;
 pub mod view;
 
 pub use machine::Machine;

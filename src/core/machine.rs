@@ -125,6 +125,9 @@ impl Machine {
                 self.exited(&instance, run, status, now, out);
             }
             Event::Emptied { instance, run } => self.emptied(&instance, run, now, out),
+            Event::Outgrown { instance, run, used } => {
+                self.outgrown(&instance, run, used, now, out);
+            }
             Event::Probed { instance, run, probe, outcome } => {
                 self.probed(&instance, run, probe, outcome, now, out);
             }

@@ -182,6 +182,8 @@ pub enum StopReason {
     DependencyRestarted(ProcessId),
     /// Its check says unhealthy.
     Unhealthy(String),
+    /// It used so many bytes of memory, more than its `maxMemoryRestart`.
+    Outgrown(u64),
     /// It was not ready in time.
     StartTimedOut,
     /// Its main process ended and left others behind.
@@ -214,6 +216,8 @@ pub enum RunEnd {
     StartTimedOut,
     /// Its check failed and it was ended.
     Unhealthy(String),
+    /// It used so many bytes of memory and was ended.
+    Outgrown(u64),
     /// It was ended because somebody or the file said so.
     Asked(StopReason),
 }

@@ -5,6 +5,8 @@
 //! ten thousand small structs and not ten thousand copies.
 
 use crate::ids::{Generation, ProcessId};
+use crate::limits::Limits;
+use crate::unit::{Sandbox, UnitProperties};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -149,12 +151,14 @@ pub struct ExecSpec {
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
     /// Sockets that are held for it, by the names it knows them by.
-    #[serde(default, skip_serializing_if = "sockets_are_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub sockets: Arc<BTreeMap<Arc<str>, Listen>>,
-}
-
-fn sockets_are_none(sockets: &Arc<BTreeMap<Arc<str>, Listen>>) -> bool {
-    sockets.is_empty()
+    /// What of the machine it may see and do, where systemd runs it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sandbox: Sandbox,
+    /// Properties of its unit, where systemd runs it; their words, by name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unit: Arc<UnitProperties>,
 }
 
 /// When a dependency counts as met.
@@ -373,6 +377,14 @@ pub struct ProcessSpec {
     pub stop: StopSpec,
     /// Its final end ends the supervisor, with its exit code.
     pub essential: bool,
+    /// What all of a run may use together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
+}
+
+/// What most processes do not have is not written down of each.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ProcessSpec {
@@ -400,6 +412,8 @@ impl ProcessSpec {
                 log_rotation: None,
                 pid_file: None,
                 sockets: Arc::default(),
+                sandbox: Sandbox::None,
+                unit: Arc::default(),
             },
             depends_on: Vec::new(),
             readiness: Readiness::Started,
@@ -408,6 +422,7 @@ impl ProcessSpec {
             health: None,
             stop: StopSpec::default(),
             essential: false,
+            limits: Limits::default(),
         }
     }
 
@@ -429,14 +444,14 @@ pub struct Settings {
     /// False: an instance is wanted only once it was started by hand.
     pub auto_start: bool,
     /// What becomes of a change that does not come up.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_usual")]
     pub rollback: Rollback,
     /// How long what a change touched must stay up for the change to be good.
-    #[serde(default = "usual_settle")]
+    #[serde(default = "usual_settle", skip_serializing_if = "is_usual_settle")]
     pub settle: Duration,
     /// How long each that a change touched may take to be good. None: the longest `startTimeout`
     /// among them and `settle`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict_timeout: Option<Duration>,
 }
 
@@ -451,6 +466,16 @@ pub enum Rollback {
     Manual,
     /// It is not judged.
     Off,
+}
+
+// What is as usual is not written: then it can be read by versions that do not know it.
+
+fn is_usual(rollback: &Rollback) -> bool {
+    *rollback == Rollback::default()
+}
+
+fn is_usual_settle(settle: &Duration) -> bool {
+    *settle == usual_settle()
 }
 
 fn usual_settle() -> Duration {

@@ -115,11 +115,16 @@ impl Display for StopReason {
             StopReason::DependencyStopped(on) => write!(f, "its dependency {on} is down"),
             StopReason::DependencyRestarted(on) => write!(f, "its dependency {on} restarts"),
             StopReason::Unhealthy(detail) => write!(f, "unhealthy: {detail}"),
+            StopReason::Outgrown(used) => write!(f, "{}", outgrown(*used)),
             StopReason::StartTimedOut => write!(f, "not ready in time"),
             StopReason::Leftovers => write!(f, "its main process left others behind"),
             StopReason::Shutdown => write!(f, "the supervisor is shutting down"),
         }
     }
+}
+
+fn outgrown(used: u64) -> String {
+    format!("it uses {} MiB of memory, which is above its maxMemoryRestart", used >> 20)
 }
 
 impl Display for RunEnd {
@@ -129,6 +134,7 @@ impl Display for RunEnd {
             RunEnd::Exited(status) => write!(f, "{status}"),
             RunEnd::StartTimedOut => write!(f, "was not ready in time"),
             RunEnd::Unhealthy(detail) => write!(f, "was unhealthy: {detail}"),
+            RunEnd::Outgrown(used) => write!(f, "was ended: {}", outgrown(*used)),
             RunEnd::Asked(reason) => write!(f, "was ended: {reason}"),
         }
     }

@@ -90,9 +90,29 @@ pub struct TrialSnapshot {
     /// The last good one.
     pub base: Generation,
     /// How the instances were then.
+    #[serde(with = "pairs")]
     pub before: Arc<BTreeMap<InstanceId, Before>>,
     /// What was found wrong; empty while it is tried.
     pub faults: Vec<Fault>,
+}
+
+/// As a list: an instance is no text, which a key of JSON has to be.
+mod pairs {
+    use super::{Before, InstanceId};
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    type All = Arc<BTreeMap<InstanceId, Before>>;
+
+    pub(super) fn serialize<S: Serializer>(all: &All, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<All, D::Error> {
+        let all: Vec<(InstanceId, Before)> = Deserialize::deserialize(from)?;
+        Ok(Arc::new(all.into_iter().collect()))
+    }
 }
 
 /// What there is to be done.
@@ -175,7 +195,7 @@ pub struct Trial {
 impl Trial {
     /// Remembers how things are, before `config` is given to the machine as generation `tried`.
     /// `former` is a trial that is not over, which this one replaces. None where there is nothing to
-    /// go back to.
+    /// go back to, or nobody wants that it is judged.
     #[must_use]
     pub fn prepare(
         machine: &Machine,
@@ -184,6 +204,9 @@ impl Trial {
         config: &Config,
         now: Mono,
     ) -> Option<Trial> {
+        if config.settings.rollback == Rollback::Off {
+            return None;
+        }
         let (base, mut before) = match former {
             Some(former) => (former.base.clone(), BTreeMap::clone(&former.kept.before)),
             None if machine.generation() == Generation(0) => return None,
@@ -271,9 +294,7 @@ impl Trial {
         let config = machine.config().clone();
         self.since = now;
         self.progress = now;
-        if self.mode != Rollback::Off {
-            self.open_all(machine, &config);
-        }
+        self.open_all(machine, &config);
         let settings = &config.settings;
         let longest = self.open.keys().filter_map(|id| config.processes.get(&id.process));
         let longest = longest.map(|spec| spec.start_timeout).max().unwrap_or_default();

@@ -25,9 +25,9 @@ use crate::config::render;
 use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
-use crate::core::spec::{Config, Numbered};
+use crate::core::spec::{Config, Numbered, Rollback};
 use crate::core::trial::{Trial, TrialSnapshot};
-use crate::store::generations::{Accepted, Cause, Record, State};
+use crate::store::generations::{Accepted, Because, Cause, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
@@ -149,6 +149,10 @@ impl Driver {
                 Measure::Resumed(Box::new(trial))
             }
         };
+        let measure = match next.config.settings.rollback {
+            Rollback::Off => Measure::None,
+            _ => measure,
+        };
         if let Some((_, _, kept)) = &base {
             self.trying.base = Some(kept.active());
         } else if self.trying.trial.is_none() {
@@ -229,7 +233,6 @@ impl Driver {
         let generation = kept.record.number;
         if let Some(held) = self.history.held_off() {
             let message = format!("running {generation}; the file on disk {held}");
-            self.desk.outcome = Some("rolled-back");
             self.remark(Level::WARN, "held-off", message);
         }
         let active = kept.active();
@@ -440,11 +443,19 @@ impl Driver {
         let Some(applying) = self.desk.applying.take() else { return };
         self.note_generation(|all| all.set_state(number, state));
         match state {
-            State::Applied => self.desk.outcome = Some("applied"),
+            State::Applied => self.desk.outcome = Some(self.word_for_applied()),
             State::FailedKept => self.desk.outcome = Some("failed-kept"),
             _ => {}
         }
         self.conclude(applying, result.as_str(), Vec::new());
+    }
+
+    /// What runs is what should; the files may be something that was tried and did not come up.
+    fn word_for_applied(&self) -> &'static str {
+        match self.history.held_off().map(|held| held.because) {
+            Some(Because::Tried { .. }) => "rolled-back",
+            Some(Because::RolledBack { .. }) | None => "applied",
+        }
     }
 
     /// What is on its way is over because something newer took its place.
@@ -453,12 +464,6 @@ impl Driver {
         let number = applying.generation;
         self.note_generation(|all| all.set_state(number, State::Superseded));
         self.conclude(applying, "superseded", Vec::new());
-    }
-
-    /// Whether not all that was started came up, where nobody judges.
-    pub(super) fn has_failed(&self) -> bool {
-        let report = self.desk.applying.as_ref().and_then(|applying| applying.report.as_ref());
-        report.is_some_and(|report| report.result == ReloadResult::FailedKept)
     }
 
     /// The verdict was spoken.

@@ -264,6 +264,7 @@ impl Driver {
             missing: self.desk.missing.clone(),
             daemon,
             backend: self.backend.clone(),
+            enforceable: self.backend.enforceable(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use crate::core::job::{JobKind, JobResult};
+use crate::core::limits::Limit;
 use crate::core::reload::{Plan, ReloadReport};
 use crate::core::spec::Signal;
 use crate::core::time::Mono;
@@ -421,16 +422,22 @@ pub struct Usage {
     pub tasks: Option<u64>,
     /// The control group, where it has one of its own.
     pub control_group: Option<String>,
+    /// The limits of its spec that do not hold for it.
+    pub unenforced: Vec<Limit>,
 }
 
-fn used(backend: &dyn Backend, id: &InstanceId, run: Option<Run>) -> Usage {
-    let Some(run) = run else { return Usage::default() };
+fn used(backend: &dyn Backend, view: Option<&InstanceView>) -> Usage {
+    let Some((view, run)) = view.and_then(|view| Some((view, view.run?))) else {
+        return Usage::default();
+    };
+    let id = &view.id;
     let used = backend.usage(id, run).unwrap_or_default();
     Usage {
         memory: used.memory,
         cpu: used.cpu,
         tasks: used.tasks,
         control_group: backend.control_group(id, run),
+        unenforced: backend.unenforced(id, run, &view.spec.limits),
     }
 }
 
@@ -616,18 +623,15 @@ impl Handle {
 
     /// What instances use at the moment, each in the place of its id; nothing where one does not run.
     pub async fn usages(&self, instances: Vec<InstanceId>) -> Vec<Usage> {
-        let run = |id: InstanceId| {
-            let run = self.published.instance(&id).and_then(|view| view.run);
-            (id, run)
-        };
-        let runs: Vec<_> = instances.into_iter().map(run).collect();
-        let count = runs.len();
-        if runs.iter().all(|(_, run)| run.is_none()) {
+        let views = instances.iter().map(|id| self.published.instance(id));
+        let views: Vec<Option<Arc<InstanceView>>> = views.collect();
+        let count = views.len();
+        if views.iter().flatten().all(|view| view.run.is_none()) {
             return vec![Usage::default(); count];
         }
         let backend = self.backend.clone();
         let _turn = self.counting.lock().await;
-        let used = move || runs.iter().map(|(id, run)| used(&*backend, id, *run)).collect();
+        let used = move || views.iter().map(|view| used(&*backend, view.as_deref())).collect();
         // In one thread at once: going there and back for each would take more than the counting.
         tokio::task::spawn_blocking(used).await.unwrap_or_else(|_| vec![Usage::default(); count])
     }

@@ -281,6 +281,7 @@ impl Driver {
             Effect::Signal { instance, run, signal, whom } => {
                 self.backend.signal(&instance, run, signal, whom);
             }
+            Effect::Limit { instance, run, spec } => self.backend.limit(&instance, run, &spec),
             Effect::Probe { instance, run, probe, check, spec } => {
                 self.prober.probe(&instance, run, probe, check, &spec);
             }

@@ -4,10 +4,12 @@
 use crate::backend::Backend;
 use crate::backend::native::launch::reason as explain;
 use crate::backend::sockets::is_taken;
+use crate::config::able::Able;
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources, load_with};
 use crate::core::ids::ProcessId;
+use crate::core::limits::Limit;
 use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
 use crate::store::Missing;
@@ -29,6 +31,8 @@ pub(super) struct Standing {
     pub(super) daemon: Option<DaemonSettings>,
     /// What runs the processes.
     pub(super) backend: Arc<dyn Backend>,
+    /// The limits that it can enforce.
+    pub(super) enforceable: BTreeSet<Limit>,
 }
 
 /// Which files are missing that could be there, and where others are.
@@ -81,6 +85,7 @@ impl Standing {
             self.find_gone(&loaded, &mut diagnostics);
         }
         diagnostics.extend(self.other_backend(&loaded));
+        diagnostics.extend(self.without_effect(&loaded));
         // What is wrong with this machine is, at the start, a failure of the one process and not of
         // the file.
         let has_errors = diagnostics.iter().any(|problem| problem.severity == Severity::Error);
@@ -120,6 +125,14 @@ impl Standing {
             format!("`backend: {wanted}`, and the processes run on `{}`", self.backend.name());
         let help = "it is chosen when the daemon is started; `provost up` is always native";
         Some(Diagnostic::warning("other-backend", place, message).help(help))
+    }
+
+    /// What nobody carries out here. Said of all processes, as long as it is so.
+    fn without_effect(&self, loaded: &Loaded) -> Vec<Diagnostic> {
+        let has_units = self.backend.name() == "systemd";
+        let able = Able { has_units, limits: self.enforceable.clone() };
+        let config = loaded.config.as_deref().filter(|_| loaded.daemon.validate);
+        config.map(|config| able.check(config, &loaded.places)).unwrap_or_default()
     }
 
     fn checked(&self, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {

@@ -205,7 +205,7 @@ impl Driver {
             Verdict::Good { .. } => Vec::new(),
             Verdict::Kept { faults } => named(faults),
             Verdict::RolledBack { faults, lost } => {
-                let mut why = named(faults);
+                let mut why = self.tried_why(faults);
                 why.extend(lost.iter().map(|fault| format!("did not come back: {}", one(fault))));
                 why
             }
@@ -230,12 +230,6 @@ impl Driver {
     fn judgement(&self, verdict: &Verdict, tried: Generation) -> (State, Level, String) {
         let running = self.machine.generation();
         match verdict {
-            // It was not judged.
-            Verdict::Good { .. } if self.has_failed() => (
-                State::FailedKept,
-                Level::WARN,
-                format!("generation {tried} stays; not all came up"),
-            ),
             Verdict::Good { still_failing } if still_failing.is_empty() => {
                 (State::Applied, Level::INFO, format!("generation {tried} is good"))
             }
@@ -254,7 +248,7 @@ impl Driver {
                 Level::ERROR,
                 format!(
                     "generation {running} runs again; {tried} did not come up: {}",
-                    list(faults)
+                    self.tried_why(faults).join("; ")
                 ),
             ),
             Verdict::RolledBack { faults, lost } => (
@@ -264,9 +258,17 @@ impl Driver {
                     "generation {running} is wanted again, and not all of it came back: {}; \
                      {tried} did not come up: {}",
                     list(lost),
-                    list(faults)
+                    self.tried_why(faults).join("; ")
                 ),
             ),
+        }
+    }
+
+    /// Why what was tried did not come up; a daemon before may have found that.
+    fn tried_why(&self, faults: &[Fault]) -> Vec<String> {
+        match self.history.held_off().map(|held| held.because) {
+            Some(Because::Tried { why, .. }) if faults.is_empty() => why,
+            _ => named(faults),
         }
     }
 

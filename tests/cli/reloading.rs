@@ -65,9 +65,11 @@ fn what_does_not_come_up_fails_the_reload() {
     let _up = place.up(FILE);
     place.run(&["wait", "api", "web", "--timeout", "20s"]).code(0);
     let sick = "    healthCheck: { exec: [\"false\"], interval: 1s }\n    startTimeout: 1s\n";
-    let tried = format!("{}{sick}", FILE.replace("1001", "1002"));
-    let short = "processManagement: { settle: 0, verdictTimeout: 3s }\n";
-    place.write("processes.yaml", &format!("{tried}{short}"));
+    let tried = |settings: &str| {
+        let settings = format!("watchConfig: false\n  {settings}");
+        format!("{}{sick}", FILE.replace("1001", "1002").replace("watchConfig: false", &settings))
+    };
+    place.write("processes.yaml", &tried("settle: 0\n  verdictTimeout: 3s"));
     let ran = place.run(&["reload"]).code(2);
     ran.says("rolled back: 2 did not come up, 1 runs again").says("web");
     place.run(&["status"]).code(0).warns("the file on disk was tried as 2 and did not come up");
@@ -75,10 +77,58 @@ fn what_does_not_come_up_fails_the_reload() {
     let json = place.run(&["reload", "--force", "-o", "json"]).code(2).json();
     assert_eq!((&json["result"], &json["tried"]), (&"rolled-back".into(), &3.into()));
     // Where nobody wants that, it stays.
-    let off = "processManagement: { rollback: off }\n";
-    place.write("processes.yaml", &format!("{tried}{off}"));
+    place.write("processes.yaml", &tried("rollback: off"));
     let ran = place.run(&["reload"]).code(1);
     ran.says("not all came up").says("web").warns("provost why web");
+}
+
+#[test]
+fn what_was_before_is_applied_again_by_its_number() {
+    let place = Place::new();
+    let quick = FILE.replace("watchConfig: false", "watchConfig: false\n  settle: 0");
+    let _up = place.up(&quick);
+    place.run(&["wait", "api", "web", "--timeout", "20s"]).code(0);
+    let api = row(&place, "api")["pid"].clone();
+    let other = quick.replace("1001", "1002");
+    place.write("processes.yaml", &other);
+    place.run(&["reload"]).code(0).says("applied generation 2");
+    let two = row(&place, "web")["pid"].clone();
+
+    // What is on disk waits.
+    place.run(&["rollback"]).code(0).says("applied generation 3").warns("waits until it changes");
+    assert_ne!(row(&place, "web")["pid"], two);
+    place.run(&["status"]).code(0).warns("held off since the rollback to 1");
+    place.run(&["reload"]).code(2).warns("held off since the rollback to 1");
+    assert_eq!(place.read("processes.yaml"), other);
+    place.run(&["history"]).code(0).says("rollback to 1");
+
+    // Or is put back as well.
+    place.run(&["rollback", "2"]).code(0).says("applied generation 4");
+    place.run(&["rollback", "1", "--write"]).code(0).says("applied generation 5");
+    assert_eq!(place.read("processes.yaml"), quick);
+    place.run(&["reload"]).code(0).says("unchanged");
+    place.run(&["rollback", "77"]).code(1).warns("no generation 77");
+    assert_eq!(row(&place, "api")["pid"], api);
+}
+
+#[test]
+fn a_file_is_put_in_the_place_of_the_one_that_is_there() {
+    let place = Place::new();
+    let quick = FILE.replace("watchConfig: false", "watchConfig: false\n  settle: 0");
+    let _up = place.up(&quick);
+    place.run(&["wait", "api", "web", "--timeout", "20s"]).code(0);
+    let other = quick.replace("1001", "1002");
+    place.write("other.yaml", &other);
+    place.run(&["apply", "--dry-run", "other.yaml"]).code(2).says("1002");
+    assert_eq!(place.read("processes.yaml"), quick);
+    place.run(&["apply", "other.yaml"]).code(0).says("applied generation 2");
+    assert_eq!(place.read("processes.yaml"), other);
+    place.run(&["history"]).code(0).says("apply");
+    place.write("other.yaml", &other.replace("sleep", "no-such-program"));
+    place.run(&["apply", "other.yaml"]).code(1).warns("no-such-program");
+    place.write("other.yaml", "processes: [");
+    place.run(&["apply", "other.yaml"]).code(1).warns("nothing was changed");
+    assert_eq!(place.read("processes.yaml"), other);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use crate::{Files, good, load_text, places, process, refused};
 use provost::config::load::Mode;
 use provost::core::ids::ProcessId;
+use provost::core::limits::Limits;
 use provost::core::spec::{
     Check, Command, Condition, LogRotation, LogTarget, Notify, OnFailure, ProcessSpec, Readiness,
     RestartCondition, Signal, Text,
 };
+use provost::core::unit::Sandbox;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -363,6 +365,49 @@ fn names_are_filled_in_from_files_and_then_the_daemon() {
     assert_eq!(value("Z"), "file-b daemon ${X} $X");
     assert_eq!(value("Q"), "a b");
     assert_eq!(process(&loaded, "b").exec.env["Y"].0.to_string(), "$X ${X}");
+}
+
+#[test]
+fn limits_sandbox_and_properties() {
+    let text = "processes:
+  a:
+    command: x
+    maxMemoryRestart: 450M
+    limits: {memory: 512M, memoryHigh: 400M, cpu: 1.5, tasks: 200, files: 64}
+    sandbox: strict
+    systemd:
+      ProtectHome: tmpfs
+      PrivateTmp: true
+      SystemCallFilter: '@system-service @mount'
+      ReadOnlyPaths: [/srv/a b, -/srv/c]
+      IOWeight: null
+  b: {command: x, sandbox: none, systemd: {}, limits: {}}
+  c: {command: x}
+";
+    let loaded = load_text(text);
+    let a = process(&loaded, "a");
+    let limits = Limits {
+        memory: Some(512 << 20),
+        memory_high: Some(400 << 20),
+        cpu: Some(1_500),
+        tasks: Some(200),
+        max_memory_restart: Some(450 << 20),
+    };
+    assert_eq!((&a.limits, a.exec.max_files), (&limits, Some(64)));
+    assert_eq!(a.exec.sandbox, Sandbox::Strict);
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let unit = [
+        ("PrivateTmp", words(&["true"])),
+        ("ProtectHome", words(&["tmpfs"])),
+        ("ReadOnlyPaths", words(&["/srv/a b", "-/srv/c"])),
+        ("SystemCallFilter", words(&["@system-service", "@mount"])),
+    ];
+    let unit = unit.map(|(name, words)| (name.to_owned(), words));
+    assert_eq!(*a.exec.unit, unit.into());
+    let (b, c) = (process(&loaded, "b"), process(&loaded, "c"));
+    // What is spelled out is what is there without a word.
+    assert_eq!((&b.exec, &b.limits), (&c.exec, &c.limits));
+    assert_eq!(c.exec.sandbox, Sandbox::None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use provost::config::load::Mode;
 use std::collections::BTreeSet;
 
 /// A text and all that is wrong with it.
-struct Case {
+pub(crate) struct Case {
     name: &'static str,
     text: &'static str,
     wanted: &'static [&'static str],
@@ -14,7 +14,7 @@ struct Case {
     says: &'static [&'static str],
 }
 
-const fn case(
+pub(crate) const fn case(
     name: &'static str,
     text: &'static str,
     wanted: &'static [&'static str],
@@ -479,7 +479,7 @@ fn between_processes() {
     run(GRAPH);
 }
 
-fn run(cases: &[Case]) {
+pub(crate) fn run(cases: &[Case]) {
     for case in cases {
         let loaded = load_text(case.text);
         assert_eq!(places(&loaded.diagnostics), case.wanted, "{}", case.name);
@@ -499,17 +499,11 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("maxMemoryRestart: 400M", "maxMemoryRestart"),
         ("reload: {signal: SIGHUP}", "reload"),
         ("watch: {paths: [dist]}", "watch"),
         ("overlap: false", "overlap"),
         ("schedule: daily", "schedule"),
         ("hooks: {preStart: [x]}", "hooks"),
-        ("sandbox: strict", "sandbox"),
-        ("limits: {memory: 512M}", "limits.memory"),
-        ("limits: {memoryHigh: 1G}", "limits.memoryHigh"),
-        ("limits: {cpu: 1.5}", "limits.cpu"),
-        ("limits: {tasks: 200}", "limits.tasks"),
         ("healthCheck: {url: 'https://x/'}", "https:"),
         ("readiness: {log: listening}", "readiness: { log: … }"),
         ("stop: {command: [x]}", "stop.command"),
@@ -588,6 +582,7 @@ fn every_code_is_reached() {
         include_str!("files.rs"),
         include_str!("machine.rs"),
         include_str!("moment.rs"),
+        include_str!("resources.rs"),
         include_str!("../conformance/daemons.rs"),
         include_str!("../conformance/held.rs"),
     );

@@ -1,8 +1,10 @@
 //! What is found wrong with the machine.
 
 use crate::{Files, good};
+use provost::config::able::Able;
 use provost::config::check::check_machine;
 use provost::config::load::Mode;
+use provost::core::limits::Limit;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
@@ -63,6 +65,27 @@ fn commands_and_directories() {
             "o bad-cwd",
         ]
     );
+}
+
+#[test]
+fn what_nobody_carries_out() {
+    let text = "processes:
+  a: {command: sh, limits: {memory: 1G, tasks: 5}}
+  b: {command: sh, sandbox: default}
+  c: {command: sh, systemd: {IOWeight: 5}}
+  d: {command: sh}
+";
+    let files = Files::new().with("processes.yaml", text);
+    let loaded = files.load("processes.yaml");
+    let found = |able: Able| -> Vec<String> {
+        let found = able.check(&good(&loaded), &loaded.places);
+        found.iter().map(|one| format!("{} {}", one.place.line, one.code)).collect()
+    };
+    let nothing = Able { has_units: false, limits: BTreeSet::new() };
+    let all = ["limit-not-enforced", "without-systemd", "without-systemd"];
+    let all = all.iter().zip(2..).map(|(code, line)| format!("{line} {code}"));
+    assert_eq!(found(nothing), all.collect::<Vec<_>>());
+    assert!(found(Able { has_units: true, limits: Limit::ALL.into() }).is_empty());
 }
 
 #[test]

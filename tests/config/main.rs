@@ -17,6 +17,7 @@ mod moment;
 #[path = "../daemon/namespace.rs"]
 mod namespace;
 mod render;
+mod resources;
 mod watch;
 mod watch_halves;
 mod watch_random;

@@ -5,6 +5,7 @@
 mod daemons;
 mod held;
 mod machines;
+mod resources;
 mod scenarios;
 mod speaking;
 mod stages;
@@ -37,7 +38,7 @@ fn cannot<T>(why: &str) -> Option<T> {
 
 /// The table.
 macro_rules! scenarios {
-    ($($module:ident::$scenario:ident),+; $($place:ident::$daemon:ident),+ $(,)?) => {
+    ($($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
             $(#[tokio::test]
@@ -46,7 +47,7 @@ macro_rules! scenarios {
             })+
             $(#[tokio::test]
             async fn $daemon() {
-                crate::$place::$daemon(crate::supervisor::Supervisor::with("native")).await;
+                crate::$of::$daemon(crate::supervisor::Supervisor::with("native")).await;
             })+
         }
 
@@ -60,7 +61,7 @@ macro_rules! scenarios {
             $(#[tokio::test]
             #[ignore = "run in a machine, by another test"]
             async fn $daemon() {
-                crate::$place::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
+                crate::$of::$daemon(crate::supervisor::Supervisor::with("systemd")).await;
             })+
         }
 
@@ -98,7 +99,15 @@ scenarios! {
     speaking::a_run_is_heard_whoever_of_it_speaks,
     speaking::a_run_that_is_quick_is_heard,
     speaking::what_others_say_is_not_heard,
-    speaking::who_shall_not_speak_is_told_nothing;
+    speaking::who_shall_not_speak_is_told_nothing,
+    resources::limits_hold_and_change_under_a_run,
+    resources::a_change_of_limits_while_it_begins_is_not_lost,
+    resources::what_forks_without_end_is_limited_and_can_be_stopped,
+    resources::what_needs_too_much_memory_is_told_as_such,
+    resources::what_outgrows_its_memory_is_told,
+    resources::a_sandbox_is_carried_out,
+    resources::a_property_of_the_file_is_that_of_the_unit,
+    resources::every_property_of_the_table_can_be_set;
     daemons::order_is_that_of_the_graph,
     daemons::a_crashing_process_is_delayed_and_given_up,
     daemons::one_shots_run_once,
@@ -115,4 +124,5 @@ scenarios! {
     held::sockets_are_held_for_a_process,
     held::sockets_are_those_of_all_instances,
     held::a_socket_that_cannot_be_had_is_told,
+    resources::a_change_of_limits_restarts_nothing,
 }

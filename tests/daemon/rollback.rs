@@ -18,8 +18,20 @@ processes:
     )
 }
 
-const GOOD: &str = "exec sleep 88802";
 const BAD: &str = "exit 3";
+
+/// What works, of this test alone.
+fn good() -> String {
+    format!("exec {}", marker())
+}
+
+fn marker() -> String {
+    format!("sleep 9{:07}", std::process::id())
+}
+
+fn running() -> usize {
+    processes_with(&marker()).len()
+}
 
 /// Waits until the whole is as it should be.
 async fn until(
@@ -49,7 +61,7 @@ async fn state(daemon: &Daemon, state: &str, generation: u64) -> ManagerStatus {
 
 #[tokio::test]
 async fn what_does_not_come_up_is_undone_by_itself() {
-    let daemon = Daemon::start(&with(GOOD));
+    let daemon = Daemon::start(&with(&good()));
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     daemon.save(&with(BAD));
     let manager = state(&daemon, "rolled-back", 1).await;
@@ -61,7 +73,7 @@ async fn what_does_not_come_up_is_undone_by_itself() {
     let after = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     assert_eq!(before["a@0"], after["a@0"], "what was not touched is as it was");
     assert_ne!(before["b@0"], after["b@0"]);
-    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(running(), 1);
     daemon.logged("generation 1 runs again; 2 did not come up: b@0 exited with code 3 (3 times)");
     daemon.notified("STATUS=2 of 2 running; running 1; the file on disk was tried as 2");
 
@@ -85,12 +97,12 @@ async fn what_does_not_come_up_is_undone_by_itself() {
 
 #[tokio::test]
 async fn the_file_of_before_ends_the_matter() {
-    let daemon = Daemon::start(&with(GOOD));
+    let daemon = Daemon::start(&with(&good()));
     daemon.until_running(&["a@0", "b@0"]).await;
     daemon.save(&with(BAD));
     state(&daemon, "rolled-back", 1).await;
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
-    daemon.save(&with(GOOD));
+    daemon.save(&with(&good()));
     let manager = state(&daemon, "applied", 1).await;
     assert_eq!(manager.config_detail, "");
     assert_eq!(before, identities(&daemon.status().await));
@@ -98,7 +110,7 @@ async fn the_file_of_before_ends_the_matter() {
 
 #[tokio::test]
 async fn a_newer_file_takes_over_and_the_way_back_leads_past_it() {
-    let daemon = Daemon::start(&with(GOOD));
+    let daemon = Daemon::start(&with(&good()));
     daemon.until_running(&["a@0", "b@0"]).await;
     let slow = "processManagement: { settle: 1h, verdictTimeout: 2h }\n";
     let tried = with("exec sleep 88804").replace("processManagement: { settle: 300ms }\n", slow);
@@ -108,14 +120,13 @@ async fn a_newer_file_takes_over_and_the_way_back_leads_past_it() {
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.config_detail.contains("tried as 3"), "{}", manager.config_detail);
     daemon.until_running(&["a@0", "b@0"]).await;
-    assert_eq!(processes_with("sleep 88802").len(), 1);
-    assert_eq!(processes_with("sleep 88804"), [0_u32; 0]);
+    assert_eq!(running(), 1);
 }
 
 #[tokio::test]
 async fn killed_on_trial_it_goes_on_with_the_trial() {
     let long = |b: &str| with(b).replace("settle: 300ms", "settle: 1h, verdictTimeout: 2h");
-    let daemon = Daemon::start(&with(GOOD));
+    let daemon = Daemon::start(&with(&good()));
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     daemon.save(&long("echo >@DIR@/tried; exec sleep 88805"));
     until(&daemon, "on trial", |manager| manager.config_detail.contains("stay so")).await;
@@ -131,7 +142,7 @@ async fn killed_on_trial_it_goes_on_with_the_trial() {
     assert!(manager.config_detail.contains("tried as 3"), "{}", manager.config_detail);
     let after = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     assert_eq!(before["a@0"], after["a@0"]);
-    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(running(), 1);
 }
 
 #[tokio::test]
@@ -149,7 +160,7 @@ processes:
 "
         )
     };
-    let daemon = Daemon::prepare(|dir| fs::write(dir.join("go"), "").unwrap()).with(&slow(GOOD));
+    let daemon = Daemon::prepare(|dir| fs::write(dir.join("go"), "").unwrap()).with(&slow(&good()));
     daemon.until_running(&["b@0"]).await;
     fs::remove_file(daemon.path().join("go")).unwrap();
     daemon.save(&slow(BAD));
@@ -160,12 +171,12 @@ processes:
     fs::write(daemon.path().join("go"), "").unwrap();
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
-    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(running(), 1);
 }
 
 #[tokio::test]
 async fn what_was_tried_is_not_tried_again_by_the_next_daemon_nor_after_a_reboot() {
-    let daemon = Daemon::start(&with(GOOD));
+    let daemon = Daemon::start(&with(&good()));
     daemon.until_running(&["a@0", "b@0"]).await;
     daemon.save(&with(&format!("echo >>@DIR@/tried; {BAD}")));
     state(&daemon, "rolled-back", 1).await;
@@ -184,14 +195,14 @@ async fn what_was_tried_is_not_tried_again_by_the_next_daemon_nor_after_a_reboot
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
     daemon.until_running(&["a@0", "b@0"]).await;
-    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(running(), 1);
     assert_eq!(fs::read(daemon.path().join("tried")).unwrap(), tried);
 }
 
 #[tokio::test]
 async fn a_boot_with_a_broken_file_starts_what_was_last_good() {
     for broken in ["processes: [", ""] {
-        let mut daemon = Daemon::start(&with(GOOD));
+        let mut daemon = Daemon::start(&with(&good()));
         daemon.until_running(&["a@0", "b@0"]).await;
         assert!(daemon.stop().success());
         fs::remove_dir_all(daemon.path().join("state")).unwrap();
@@ -207,13 +218,13 @@ async fn a_boot_with_a_broken_file_starts_what_was_last_good() {
         // A mended one is what runs.
         daemon.save(&with("exec sleep 88806"));
         state(&daemon, "applied", 2).await;
-        assert_eq!(processes_with("sleep 88806").len(), 1);
+        daemon.until_running(&["a@0", "b@0"]).await;
     }
 }
 
 #[tokio::test]
 async fn a_boot_with_a_new_file_goes_back_to_what_was_last_good() {
-    let mut daemon = Daemon::start(&with(GOOD));
+    let mut daemon = Daemon::start(&with(&good()));
     daemon.until_running(&["a@0", "b@0"]).await;
     assert!(daemon.stop().success());
     fs::remove_dir_all(daemon.path().join("state")).unwrap();
@@ -222,18 +233,18 @@ async fn a_boot_with_a_new_file_goes_back_to_what_was_last_good() {
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
     daemon.until_running(&["a@0", "b@0"]).await;
-    assert_eq!(processes_with("sleep 88802").len(), 1);
+    assert_eq!(running(), 1);
 }
 
 #[tokio::test]
 async fn who_wants_no_rollback_gets_none() {
     for (word, why) in [("manual", "b@0 exited with code 3 (3 times)"), ("off", "")] {
-        let daemon = Daemon::start(&with(GOOD));
+        let daemon = Daemon::start(&with(&good()));
         daemon.until_running(&["a@0", "b@0"]).await;
         let yaml = with(BAD).replace("settle: 300ms", &format!("settle: 300ms, rollback: {word}"));
         daemon.save(&yaml);
-        let manager = until(&daemon, "kept", |manager| manager.config_state == "failed-kept").await;
-        assert_eq!(manager.generation, 2, "{word}");
+        let (end, generation) = if why.is_empty() { ("applied", 2) } else { ("failed-kept", 2) };
+        state(&daemon, end, generation).await;
         if !why.is_empty() {
             daemon.logged(&format!("generation 2 did not come up and stays: {why}"));
         }

@@ -4,12 +4,15 @@ use crate::examples::{OF_A_PROCESS, consequence, example};
 use clap::CommandFactory;
 use provost::cli::args::Cli;
 use provost::config::keys::{Key, Kind, SECTIONS, Section};
+use provost::core::unit::{PROPERTIES, Part, Sandbox};
 
 /// The table of that name.
 pub fn table(name: &str) -> String {
     match name {
         "later" => later(),
         "exit-codes" => exit_codes(),
+        "properties" => properties(),
+        "sandboxes" => sandboxes(),
         _ => {
             let found = SECTIONS.iter().find(|(known, _)| *known == name);
             section(found.unwrap_or_else(|| panic!("there is no table `{name}`")).1)
@@ -86,6 +89,7 @@ fn value(kind: &Kind) -> String {
         }
         Kind::Signal => "signal".into(),
         Kind::Variables => "mapping of names to texts".into(),
+        Kind::Properties => "mapping of [properties](backends.md#properties) to values".into(),
         Kind::Dependencies => "list or mapping, [see below](#dependson)".into(),
         Kind::Sockets => "mapping of names to addresses, [see below](#sockets)".into(),
         Kind::Section(section) => {
@@ -117,6 +121,30 @@ fn later() -> String {
                 _ => {}
             }
         }
+    }
+    table
+}
+
+/// The properties that the file may set.
+fn properties() -> String {
+    let mut table = head(&["property", "value", "checks too"]);
+    for property in PROPERTIES {
+        let beside = if property.part == Part::Sandbox { "yes" } else { "" };
+        table += &row(&[code(property.name), property.form.about(), beside.to_owned()]);
+    }
+    table
+}
+
+/// What sandboxes are made of.
+fn sandboxes() -> String {
+    let mut table = head(&["property", "`default`", "`strict`"]);
+    let cwd = "CWD";
+    let (default, strict) = (Sandbox::Default.properties(cwd), Sandbox::Strict.properties(cwd));
+    for (name, words) in &strict {
+        let before = default.get(name).map(|words| code(&words.join(" "))).unwrap_or_default();
+        let words = words.join(" ").replace(cwd, "the `cwd` of the process");
+        let shown = if words.contains('`') { words } else { code(&words) };
+        table += &row(&[code(name), before, shown]);
     }
     table
 }

@@ -56,6 +56,10 @@ impl Draw {
             attempts: rng.maybe(20, &[0, 100_000]),
             backend: rng.maybe(30, &["auto", "native"]),
             default_user: rng.maybe(30, &["nobody", "provost"]),
+            rollback: rng.maybe(50, &["off"]),
+            settle: rng.maybe(50, &[0, 100, 300]),
+            verdict: rng.maybe(50, &[10_000, 20_000]),
+            history: rng.maybe(30, &[1, 5, 50]),
         }
     }
 

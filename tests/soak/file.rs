@@ -32,6 +32,11 @@ pub struct Settings {
     pub attempts: Option<u32>,
     pub backend: Option<&'static str>,
     pub default_user: Option<&'static str>,
+    /// What crashes here is meant to, and stays.
+    pub rollback: Option<&'static str>,
+    pub settle: Option<u64>,
+    pub verdict: Option<u64>,
+    pub history: Option<u64>,
 }
 
 /// What a fixture does.

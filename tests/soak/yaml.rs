@@ -123,6 +123,10 @@ fn management(settings: &Settings, rng: &mut Rng) -> Keys {
     let mut keys = Keys::default();
     keys.put("enabled", settings.enabled.map(bare));
     keys.put("autoStart", settings.auto_start.map(bare));
+    keys.put("rollback", settings.rollback.or(Some("off")).map(text));
+    keys.put("settle", settings.settle.map(bare));
+    keys.put("verdictTimeout", settings.verdict.map(bare));
+    keys.put("history", settings.history.map(bare));
     keys.put("watchConfig", settings.watch.map(bare));
     keys.put("validateOnReload", settings.validate.map(bare));
     keys.put("reloadDebounceMs", settings.debounce.map(bare));

@@ -6,8 +6,12 @@
 //! root of a container whose first process we are. The root of the machine is never used unasked.
 //! (systemd's CGROUP_DELEGATION document, and cgroups(7), have the rules.)
 
+use super::controllers;
 use crate::backend::group::{GroupEvents, Watched, subdirectories};
+use crate::backend::held;
+use crate::core::limits::{Limit, Limits};
 use rustix::fs::{Access, access, getxattr};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +28,8 @@ pub struct Cgroups {
     /// Where the hierarchy is mounted.
     mount: PathBuf,
     events: GroupEvents,
+    /// The limits that groups of runs can be held to.
+    enforceable: BTreeSet<Limit>,
 }
 
 /// The group of one run.
@@ -54,15 +60,19 @@ impl Cgroups {
                     "it is in no cgroup2 file system",
                 ))
             })?;
-            return Cgroups::in_directory(&base, &mount.point, name).map(Some).map_err(explain);
+            let found = Cgroups::in_directory(&base, &mount.point, name).map_err(explain)?;
+            return Ok(Some(found.with_controllers(&base, name)));
         }
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let Some((base, mount)) = own_directory(&own, &mounts) else { return Ok(None) };
+        let Some((own, mount)) = own_directory(&own, &mounts) else { return Ok(None) };
+        let above = controllers::above(&own).filter(|above| is_delegated(above));
+        let base = above.unwrap_or(own);
         if !is_delegated(&base) {
             return Ok(None);
         }
         // What looks like ours may still refuse, for instance a read-only mount in a container.
-        Ok(Cgroups::in_directory(&base, &mount, name).ok())
+        let found = Cgroups::in_directory(&base, &mount, name).ok();
+        Ok(found.map(|found| found.with_controllers(&base, name)))
     }
 
     /// The part that a daemon `name` had in this place; None when there is none.
@@ -72,9 +82,10 @@ impl Cgroups {
         let mounts = cgroup_mounts(&mounts);
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let (own, mount) = own_directory(&own, &mounts)?;
+        let has_runs = |base: &Path| base.join(format!("{name}.runs")).is_dir();
+        let own = controllers::above(&own).filter(|above| has_runs(above)).unwrap_or(own);
         let base = given.map_or(own, PathBuf::from);
-        let has_runs = base.join(format!("{name}.runs")).is_dir();
-        if has_runs { Cgroups::in_directory(&base, &mount, name).ok() } else { None }
+        if has_runs(&base) { Cgroups::in_directory(&base, &mount, name).ok() } else { None }
     }
 
     fn in_directory(base: &Path, mount: &Path, name: &str) -> io::Result<Cgroups> {
@@ -85,7 +96,19 @@ impl Cgroups {
             Err(error) => return Err(error),
         }
         access(runs.join("cgroup.kill"), Access::WRITE_OK)?;
-        Ok(Cgroups { runs, mount: mount.to_owned(), events: GroupEvents::new()? })
+        let (mount, events) = (mount.to_owned(), GroupEvents::new()?);
+        Ok(Cgroups { runs, mount, events, enforceable: BTreeSet::new() })
+    }
+
+    fn with_controllers(self, base: &Path, name: &str) -> Cgroups {
+        let enforceable = controllers::hand_on(base, &self.runs, name);
+        Cgroups { enforceable, ..self }
+    }
+
+    /// The limits that groups of runs can be held to.
+    #[must_use]
+    pub fn enforceable(&self) -> &BTreeSet<Limit> {
+        &self.enforceable
     }
 
     /// The groups that there are, empty ones too.
@@ -142,16 +165,50 @@ impl Cgroup {
         self.watched.path().file_name()?.to_str()
     }
 
-    /// Its directory, by its path.
+    /// Its path below the mount of the hierarchy, beginning with a slash.
+    #[must_use]
+    pub fn below_mount(&self) -> &str {
+        &self.below_mount
+    }
+
+    /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.watched.path()
     }
 
-    /// Its path below the mount of the hierarchy, beginning with a slash.
+    /// Holds what is in it to these limits, as far as it has the controllers, and to no others.
+    ///
+    /// # Errors
+    /// What the kernel says to the first of them that it refuses.
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        self.watched.alert_above(limits.max_memory_restart);
+        let mut result = Ok(());
+        for limit in Limit::ALL {
+            let file = self.watched.path().join(held::file(limit));
+            // Without its controller there is no such file.
+            if file.exists() {
+                result = result.and(fs::write(file, held::content(limits, limit)));
+            }
+        }
+        result
+    }
+
+    /// Returns how much memory is used, when that is above the limit for a new run.
+    pub async fn outgrown(&self) -> u64 {
+        self.watched.outgrown().await
+    }
+
+    /// Has it not slowed down any more for the memory that it uses: it is to end.
+    pub fn relieve(&self) {
+        // Where that cannot be, it ends slowly.
+        let _ = fs::write(self.watched.path().join("memory.high"), "max");
+    }
+
+    /// Whether the kernel has killed something in it for want of memory.
     #[must_use]
-    pub fn below_mount(&self) -> &str {
-        &self.below_mount
+    pub fn was_out_of_memory(&self) -> bool {
+        self.watched.was_out_of_memory()
     }
 
     /// Moves a process here, for kernels and containers that cannot start it here.

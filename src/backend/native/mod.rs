@@ -8,6 +8,7 @@
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
+//! | `controllers` | what control groups need to hold runs to limits |
 //! | `adopt` | runs of a daemon that was killed |
 //! | `whose` | whose run a process is that has sent something |
 //! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
@@ -17,6 +18,7 @@ pub mod census;
 pub mod cgroup;
 pub mod command;
 pub mod console;
+mod controllers;
 pub mod identity;
 pub mod launch;
 pub mod lines;
@@ -43,15 +45,17 @@ use self::reaper::Reaper;
 use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
+use super::held;
 use super::sockets::Sockets;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
 use crate::sys::random;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -373,6 +377,22 @@ impl Backend for NativeBackend {
         if let Some(handle) = self.handle(instance, run) {
             handle.signal(signal, whom);
         }
+    }
+
+    fn limit(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.limit(&spec.limits);
+        }
+    }
+
+    fn unenforced(&self, instance: &InstanceId, run: Run, limits: &Limits) -> Vec<Limit> {
+        let tree = self.handle(instance, run).and_then(|handle| handle.tree());
+        tree.map(|tree| held::unenforced(tree.directory(), limits)).unwrap_or_default()
+    }
+
+    fn enforceable(&self) -> BTreeSet<Limit> {
+        let groups = self.inner.cgroups.as_ref();
+        groups.map(|groups| groups.enforceable().clone()).unwrap_or_default()
     }
 
     fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {

@@ -8,9 +8,10 @@ use super::reaper::Exit;
 use super::sink::LAST_LINES;
 use super::tree::Tree;
 use super::{Inner, lock};
-use crate::backend::notices;
+use crate::backend::{Facts, held, notices};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
+use crate::core::limits::Limits;
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
 use crate::store::runs::RunRecord;
 use crate::sys::pidfd::exit_status;
@@ -60,6 +61,8 @@ struct State {
     ending: Option<Signal>,
     /// Somebody is killing it until nothing is left.
     killing: bool,
+    /// Limits that came before there was anything to hold to them.
+    limits: Option<Limits>,
 }
 
 enum Phase {
@@ -87,7 +90,7 @@ impl Handle {
     /// A run that was asked for.
     #[must_use]
     pub fn new(instance: InstanceId, run: Run) -> Handle {
-        let state = State { phase: Phase::Preparing, ending: None, killing: false };
+        let state = State { phase: Phase::Preparing, ending: None, killing: false, limits: None };
         Handle { instance, run, state: Mutex::new(state) }
     }
 
@@ -163,6 +166,28 @@ impl Handle {
             let name = self.instance.clone();
             tokio::spawn(async move { insist(&name, "killing it", || tree.kill()).await });
         }
+    }
+
+    /// Holds it to other limits.
+    pub fn limit(&self, limits: &Limits) {
+        let mut state = lock(&self.state);
+        let tree = match &state.phase {
+            Phase::Preparing => {
+                state.limits = Some(limits.clone());
+                return;
+            }
+            Phase::Starting(child) | Phase::Running(child) => child.tree.clone(),
+            Phase::Left(tree) => tree.clone(),
+            Phase::Cancelled | Phase::Over => return,
+        };
+        drop(state);
+        hold(&self.instance, &tree, limits);
+    }
+
+    /// An end as it is to be told.
+    fn told(&self, status: ExitStatus, tree: &Tree) -> ExitStatus {
+        let is_ours = lock(&self.state).killing;
+        held::told(status, || !is_ours && tree.was_out_of_memory())
     }
 
     /// Sends a signal to what runs.
@@ -241,8 +266,10 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
         }
     }
     // The table that holds the other end outlives all runs.
+    let exit = watched(&handle, &tree, &inner.facts, exit);
     let status = exit.await.unwrap_or(ExitStatus::Unknown);
     inner.unhear(pid, &handle);
+    let status = handle.told(status, &tree);
     lock(&handle.state).phase = Phase::Left(tree.clone());
     report(Event::Exited { instance: instance.clone(), run, status });
 
@@ -273,6 +300,10 @@ pub(super) async fn live_on(
     let report = |event| {
         let _ = inner.facts.send(event);
     };
+    if spec.limits.given().next().is_some() {
+        // The daemon before may have been killed between writing a change down and carrying it out.
+        hold(&instance, &tree, &spec.limits);
+    }
     let mut status = ExitStatus::Unknown;
     if let Some(pidfd) = main {
         let executed = becomes_command(&pidfd, record.pid).await;
@@ -280,8 +311,9 @@ pub(super) async fn live_on(
             // Where the machine knows that already it changes nothing.
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
-        status = ended(&pidfd, &record).await;
+        let ended = watched(&handle, &tree, &inner.facts, ended(&pidfd, &record)).await;
         inner.unhear(record.pid, &handle);
+        status = handle.told(ended, &tree);
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
     report(Event::Exited { instance: instance.clone(), run, status });
@@ -372,6 +404,11 @@ async fn start(
             let reason = "it was stopped before it was started".to_owned();
             return Err(failure(SpawnStage::Fork, "", reason));
         }
+        let limits = state.limits.as_ref().unwrap_or(&spec.limits);
+        // A new group has none.
+        if limits.given().next().is_some() {
+            hold(instance, &tree, limits);
+        }
         let null = inner.launcher.null();
         let waiting = inner.begin(&recipe, output.for_process(null), &tree)?;
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
@@ -405,6 +442,35 @@ async fn start(
     }
     let child = Child { pidfd: waiting.pidfd, tree };
     Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file, logged })
+}
+
+/// Waits for the end of a main process, and reports meanwhile that the run uses too much memory.
+async fn watched<T>(
+    handle: &Handle,
+    tree: &Tree,
+    facts: &Facts,
+    end: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut end => return end,
+            used = tree.outgrown() => {
+                let (instance, run) = (handle.instance.clone(), handle.run);
+                tree.relieve();
+                let _ = facts.send(Event::Outgrown { instance, run, used });
+            }
+        }
+    }
+}
+
+/// Holds a run to limits, and says which of them do not hold.
+fn hold(instance: &InstanceId, tree: &Tree, limits: &Limits) {
+    if let Err(error) = tree.limit(limits) {
+        tracing::warn!("{instance}: setting its limits: {}", reason(&error));
+    }
+    held::complain(instance, tree.directory(), limits);
 }
 
 fn spawn_pump(

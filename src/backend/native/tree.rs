@@ -3,6 +3,7 @@
 use super::census::{self, Census, Found, Process, TreeId};
 use super::cgroup::Cgroup;
 use crate::backend::Usage;
+use crate::core::limits::Limits;
 use crate::core::spec::Signal;
 use crate::sys::signal::{gone, send};
 use std::io;
@@ -114,6 +115,51 @@ impl Tree {
         match self {
             Tree::Cgroup(group) => group.kill(),
             Tree::Marked(id, census) => kill_marked(*id, census).await,
+        }
+    }
+
+    /// Holds it to these limits, where there is a control group.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        match self {
+            Tree::Cgroup(group) => group.limit(limits),
+            Tree::Marked(..) => Ok(()),
+        }
+    }
+
+    /// The directory of its control group, where it has one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Tree::Cgroup(group) => Some(group.path()),
+            Tree::Marked(..) => None,
+        }
+    }
+
+    /// Returns how much memory is used, when that is above the limit for a new run; never where nobody
+    /// tells. One waiter at a time.
+    pub async fn outgrown(&self) -> u64 {
+        match self {
+            Tree::Cgroup(group) => group.outgrown().await,
+            Tree::Marked(..) => std::future::pending().await,
+        }
+    }
+
+    /// Has it not slowed down any more for the memory that it uses.
+    pub fn relieve(&self) {
+        if let Tree::Cgroup(group) = self {
+            group.relieve();
+        }
+    }
+
+    /// Whether the kernel has killed something of it for want of memory, as far as that is told.
+    #[must_use]
+    pub fn was_out_of_memory(&self) -> bool {
+        match self {
+            Tree::Cgroup(group) => group.was_out_of_memory(),
+            Tree::Marked(..) => false,
         }
     }
 

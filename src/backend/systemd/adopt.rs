@@ -7,6 +7,7 @@
 use super::manager::{CallError, Manager, Observed, UnitEvent, Watch};
 use super::pid_file::{PidFile, remove_stale};
 use super::placed::Placed;
+use super::resources;
 use super::run::{self, Handle, follow};
 use super::status::{OF_SYSTEMD, failed_step};
 use super::unit::Names;
@@ -53,7 +54,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     let native = native::end_all(&inner.environment, &inner.name, inner.token);
     tokio::join!(join_all(strays), native);
     for (instance, run, spec, unit, found) in adopted {
-        let (handle, orders) = Handle::new(instance.clone(), run);
+        let (handle, orders) = Handle::new(instance.clone(), run, &spec.limits);
         let handle = Arc::new(handle);
         handle.take_unit();
         let held = inner.sockets.goes_on(&handle.instance, &spec.exec);
@@ -144,8 +145,10 @@ async fn live_on(
         let _ = inner.facts.send(event);
     };
     let failed = found.state == "failed" && !found.has_job;
-    let mut placed =
-        Placed { unit, watch, main: found.main, pid_file: None, logged: None, held, gate };
+    let limits = spec.limits.clone();
+    let missing = resources::missing(&found.limits, &limits);
+    let (pid_file, logged) = (None, None);
+    let mut placed = Placed { unit, watch, main: found.main, pid_file, logged, held, gate, limits };
     // It may have been killed between asking for the start and hearing of it.
     let executed = match found.has_job {
         true => placed.wait_until_started(inner, run, &mut orders).await,
@@ -171,6 +174,8 @@ async fn live_on(
             placed.pid_file = Some(PidFile { path, pid, identity });
         }
     }
+    // The daemon before may have been killed between writing a change down and carrying it out.
+    placed.set(&inner.manager, &missing).await;
     follow(inner, handle, placed, orders).await;
 }
 

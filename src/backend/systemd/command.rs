@@ -3,6 +3,7 @@
 
 use super::log::{output_error, pipe};
 use super::passing::Passing;
+use super::resources;
 use super::unit::{self, Output, Program};
 use super::{Inner, bad_variable, lock};
 
@@ -131,6 +132,7 @@ async fn begin(
     let mut properties = unit::passing(&description, daemon, Some(timeout + GRACE));
     let output = Output::Held(write);
     properties.extend(program.properties(&output).map_err(|io| output_error(&io))?);
+    properties.extend(resources::properties(exec, &cwd, inner.mode, true));
     let started = Passing::start(&inner.manager, unit, &properties).await;
     let passing = started.map_err(|error| match error.subject.is_empty() {
         true => SpawnError { subject: first.to_owned(), ..error },

@@ -7,8 +7,10 @@
 //! because what happened meanwhile was told to nobody.
 
 use super::link::{Link, Way, connect};
+use super::resources;
 use super::unit::{Properties, SERVICE, object_path, run_of};
 use crate::core::ids::Run;
+use crate::core::limits::Limits;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::io;
@@ -133,6 +135,8 @@ pub struct Observed {
     pub run: Option<Run>,
     /// Below the mount of the control groups; empty where it has none any more.
     pub control_group: String,
+    /// The limits that it has.
+    pub limits: Limits,
     /// Whether a job on it is under way.
     pub has_job: bool,
 }
@@ -292,6 +296,30 @@ impl Manager {
         self.call(PATH, MANAGER, "KillUnit", &(unit, whom, signal)).await.map(drop)
     }
 
+    /// Changes properties of a unit that is there, until it is unloaded.
+    ///
+    /// # Errors
+    /// See [`CallError`]; also when there is no such unit.
+    pub async fn set_properties(
+        &self,
+        unit: &str,
+        properties: &Properties,
+    ) -> Result<(), CallError> {
+        let is_runtime = true;
+        let body = (unit, is_runtime, properties);
+        self.call(PATH, MANAGER, "SetUnitProperties", &body).await.map(drop)
+    }
+
+    /// A property of the manager itself.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn own<T: TryFrom<OwnedVariant>>(&self, name: &str) -> Result<T, CallError> {
+        let answer = self.call(PATH, PROPERTIES, "Get", &(MANAGER, name)).await?;
+        let value: OwnedVariant = answer.body().deserialize().map_err(|_| unreadable())?;
+        T::try_from(value).map_err(|_| unreadable())
+    }
+
     /// The units whose names match, whatever their state.
     ///
     /// # Errors
@@ -346,6 +374,7 @@ impl Manager {
             state: text(&whole, "ActiveState"),
             run: run_of(&fields.unwrap_or_default()),
             control_group: text(&service, "ControlGroup"),
+            limits: resources::observed(&service),
             has_job: job.is_some_and(|(id, _)| id != 0),
             main: MainChange::of(service),
         }))

@@ -9,6 +9,7 @@
 //! | [`run`] | the life of a run, from the request to the end of all that is in its unit |
 //! | `placed` | that unit |
 //! | `adopt` | the units of a daemon that is gone |
+//! | `resources` | limits, sandboxes and properties of the file |
 //! | `explain` | why a start failed |
 //! | `command` | commands beside a run, such as exec checks |
 //! | `log` | where output goes |
@@ -28,6 +29,7 @@ pub mod manager;
 mod passing;
 mod pid_file;
 mod placed;
+mod resources;
 mod run;
 mod socket;
 pub mod status;
@@ -40,6 +42,7 @@ use self::manager::Manager;
 use self::run::{Gate, Handle, Order};
 use self::unit::Names;
 use super::group::GroupEvents;
+use super::held;
 use super::native::census::{self, Process};
 use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
@@ -49,8 +52,10 @@ use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usag
 use crate::config::load::Mode;
 use crate::core::event::Whom;
 use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
-use std::collections::{BTreeMap, HashMap};
+use crate::sys::controllers::limits_in;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -101,6 +106,9 @@ struct Inner {
     manager: Arc<Manager>,
     groups: GroupEvents,
     log_program: PathBuf,
+    mode: Mode,
+    /// The limits that units can be held to.
+    enforceable: BTreeSet<Limit>,
     /// Where files are that systemd is to find.
     handovers: PathBuf,
     token: u32,
@@ -163,6 +171,8 @@ impl SystemdBackend {
         let root = manager.control_group().await.map_err(io::Error::other)?;
         let inner = Inner {
             facts,
+            mode: options.mode,
+            enforceable: enforceable(&manager).await,
             environment: options.environment,
             identities,
             name: options.name,
@@ -194,6 +204,15 @@ impl SystemdBackend {
             handle.order(order);
         }
     }
+}
+
+/// The limits that units of this manager can be held to: by the controllers of its own group, which
+/// all its units are in.
+async fn enforceable(manager: &Manager) -> BTreeSet<Limit> {
+    let group = manager.own::<String>("ControlGroup").await.unwrap_or_default();
+    let group = if group.is_empty() { "/" } else { &group };
+    let directory = directory_of(group);
+    directory.map(|path| limits_in(&path.join("cgroup.controllers"))).unwrap_or_default()
 }
 
 /// The service that this process is in, by its control group.
@@ -293,7 +312,7 @@ impl Backend for SystemdBackend {
         generation: Generation,
         spec: &Arc<ProcessSpec>,
     ) {
-        let (handle, orders) = Handle::new(instance.clone(), run);
+        let (handle, orders) = Handle::new(instance.clone(), run, &spec.limits);
         let handle = Arc::new(handle);
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
         let asked = run::Asked { generation, spec: spec.clone() };
@@ -310,6 +329,22 @@ impl Backend for SystemdBackend {
 
     fn signal(&self, instance: &InstanceId, run: Run, signal: Signal, whom: Whom) {
         self.order(instance, run, Order::Signal(signal, whom));
+    }
+
+    fn limit(&self, instance: &InstanceId, run: Run, spec: &Arc<ProcessSpec>) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.limit(&spec.limits);
+        }
+    }
+
+    fn unenforced(&self, instance: &InstanceId, run: Run, limits: &Limits) -> Vec<Limit> {
+        let Some(handle) = self.handle(instance, run) else { return Vec::new() };
+        let group = handle.group();
+        held::unenforced(group.as_ref().map(|group| group.path()), limits)
+    }
+
+    fn enforceable(&self) -> BTreeSet<Limit> {
+        self.inner.enforceable.clone()
     }
 
     fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {

@@ -4,6 +4,7 @@
 use super::Inner;
 use super::manager::{CallError, MainChange, Manager, Observed, UnitEvent, Watch};
 use super::pid_file::PidFile;
+use super::resources;
 use super::run::{Group, Handle, KILL_AGAIN, Order, Orders, stopped};
 use super::status::{OF_SYSTEMD, exit_status};
 use super::unit::{Properties, SERVICE};
@@ -12,6 +13,7 @@ use crate::backend::native::launch::{failure, reason};
 use crate::backend::sockets::Passed;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::Run;
+use crate::core::limits::Limits;
 use crate::core::spec::Signal;
 use std::io;
 use std::path::PathBuf;
@@ -38,6 +40,8 @@ pub(super) struct Placed {
     /// systemd has copies of these until the unit is unloaded.
     pub held: Passed,
     pub gate: OwnedMutexGuard<Option<u32>>,
+    /// What it is held to.
+    pub limits: Limits,
 }
 
 /// What came of a start.
@@ -179,6 +183,11 @@ impl Placed {
         exit_status(self.main.code.unwrap_or(0), self.main.status.unwrap_or(0))
     }
 
+    /// Whether systemd says that it was killed for want of memory.
+    pub(super) fn was_out_of_memory(&self) -> bool {
+        self.main.result.as_deref() == Some("oom-kill")
+    }
+
     /// Gets hold of the main process and of the control group.
     pub(super) async fn look_into(&mut self, inner: &Inner, handle: &Handle, pid: u32) {
         let group = loop {
@@ -227,6 +236,47 @@ impl Placed {
                 tracing::error!("{}: its control group {group} is mounted nowhere", self.unit);
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Holds it to other limits, as long as it is there.
+    pub(super) async fn hold(&mut self, manager: &Manager, limits: Limits) {
+        // What a unit gets that has none of its own.
+        let tasks = match (self.limits.tasks, limits.tasks) {
+            (Some(_), None) => manager.own("DefaultTasksMax").await.unwrap_or(u64::MAX),
+            _ => u64::MAX,
+        };
+        let changes = resources::change(&self.limits, &limits, tasks);
+        self.set(manager, &changes).await;
+        self.limits = limits;
+    }
+
+    /// Has it told when it uses more memory than it may before it gets a new run.
+    pub(super) fn alert(&self, handle: &Handle) {
+        if let Some(group) = handle.group() {
+            group.alert_above(self.limits.max_memory_restart);
+        }
+    }
+
+    /// Has it not slowed down any more for the memory that it uses: it is to end.
+    pub(super) async fn relieve(&self, manager: &Manager) {
+        self.set(manager, &resources::relief()).await;
+    }
+
+    pub(super) async fn set(&self, manager: &Manager, properties: &Properties) {
+        if properties.is_empty() {
+            return;
+        }
+        loop {
+            match manager.set_properties(&self.unit, properties).await {
+                Ok(()) => return,
+                Err(CallError::Lost) => {}
+                Err(error) if error.is_no_such_unit() => return,
+                Err(error) => {
+                    tracing::warn!("{}: changing its limits: {error}", self.unit);
+                    return;
+                }
+            }
         }
     }
 

@@ -8,9 +8,11 @@ use super::log::{self, Connected, Pipe};
 use super::manager::{MainChange, UnitEvent};
 use super::pid_file::PidFile;
 use super::placed::{Outcome, Placed};
+use super::resources;
 use super::unit::{CANNOT_PASS, Life, Program, Properties, passing_sockets};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
+use crate::backend::held;
 use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
@@ -18,6 +20,7 @@ use crate::backend::notices;
 use crate::backend::sockets::Passed;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::limits::Limits;
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,7 +28,7 @@ use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
 /// What is killed and still there is killed again after so long: something may have forked.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -53,6 +56,8 @@ pub(super) struct Handle {
     pub instance: InstanceId,
     pub run: Run,
     orders: mpsc::UnboundedSender<Order>,
+    /// What it is to be held to.
+    limits: watch::Sender<Limits>,
     seen: Mutex<Seen>,
     /// The unit is this run's: systemd was asked for it, or has it.
     has_unit: AtomicBool,
@@ -71,10 +76,25 @@ pub(super) struct Group {
 }
 
 impl Handle {
-    pub(super) fn new(instance: InstanceId, run: Run) -> (Handle, Orders) {
+    pub(super) fn new(instance: InstanceId, run: Run, limits: &Limits) -> (Handle, Orders) {
         let (sender, orders) = mpsc::unbounded_channel();
-        let has_unit = AtomicBool::new(false);
-        (Handle { instance, run, orders: sender, seen: Mutex::default(), has_unit }, orders)
+        let limits = watch::Sender::new(limits.clone());
+        let (seen, has_unit) = (Mutex::default(), AtomicBool::new(false));
+        (Handle { instance, run, orders: sender, limits, seen, has_unit }, orders)
+    }
+
+    /// Holds it to other limits.
+    pub(super) fn limit(&self, limits: &Limits) {
+        self.limits.send_if_modified(|now| {
+            let differs = now != limits;
+            now.clone_from(limits);
+            differs
+        });
+    }
+
+    /// What it is to be held to, and when that changes.
+    pub(super) fn limits(&self) -> watch::Receiver<Limits> {
+        self.limits.subscribe()
     }
 
     /// What there is of it now.
@@ -146,6 +166,9 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, asked: Asked, m
     match placed {
         Ok((placed, pid)) => {
             let (instance, run) = (handle.instance.clone(), handle.run);
+            let group = handle.group();
+            let directory = group.as_ref().map(|group| group.path());
+            held::complain(&instance, directory, &placed.limits);
             inner.report(Event::Spawned { instance, run, pid });
             follow(&inner, &handle, placed, orders).await;
         }
@@ -183,6 +206,7 @@ struct Prepared {
     logged: Option<oneshot::Receiver<()>>,
     held: Passed,
     gate: OwnedMutexGuard<Option<u32>>,
+    limits: Limits,
 }
 
 async fn prepare(
@@ -241,6 +265,8 @@ async fn prepare(
     let mut properties = life.properties();
     properties.extend(sockets);
     properties.extend(what.properties(&output).map_err(|io| log::output_error(&io))?);
+    properties.extend(resources::properties(exec, &directory, inner.mode, false));
+    properties.extend(resources::limits(&spec.limits));
     let attempt = Attempt {
         executable: what.executable(),
         search: what.search(),
@@ -254,7 +280,8 @@ async fn prepare(
     };
     let pid_file = exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
     let handovers = (environment, pipe);
-    Ok(Prepared { attempt, properties, handovers, pid_file, logged, held, gate })
+    let limits = spec.limits.clone();
+    Ok(Prepared { attempt, properties, handovers, pid_file, logged, held, gate, limits })
 }
 
 /// The sockets that are held for a run, and how its unit gets them.
@@ -294,7 +321,8 @@ async fn start(
     prepared: Prepared,
     orders: &mut Orders,
 ) -> Result<(Placed, u32), SpawnError> {
-    let Prepared { attempt, properties, handovers, pid_file, logged, held, gate } = prepared;
+    let Prepared { attempt, properties, handovers, pid_file, logged, held, gate, limits } =
+        prepared;
     let unit = attempt.unit.clone();
     let manager = &inner.manager;
     let mut placed = Placed {
@@ -305,6 +333,7 @@ async fn start(
         logged,
         held,
         gate,
+        limits,
     };
     let slot = tokio::select! {
         biased;
@@ -359,11 +388,23 @@ pub(super) async fn follow(
     let manager = &inner.manager;
     let (instance, run) = (handle.instance.clone(), handle.run);
     let (mut has_exited, mut is_killing, mut is_gone) = (false, false, false);
+    let mut limits = handle.limits();
+    placed.alert(handle);
     loop {
+        let wanted = limits.borrow_and_update().clone();
+        if wanted != placed.limits {
+            placed.hold(manager, wanted).await;
+            placed.alert(handle);
+        }
         let status = placed.status().or(is_gone.then_some(ExitStatus::Unknown));
         if let Some(status) = status.filter(|_| !has_exited) {
             has_exited = true;
             lock(&handle.seen).main = None;
+            let group = handle.group();
+            let status = held::told(status, || {
+                let seen = group.is_some_and(|group| group.was_out_of_memory());
+                !is_killing && (seen || placed.was_out_of_memory())
+            });
             inner.report(Event::Exited { instance: instance.clone(), run, status });
         }
         let group = handle.group();
@@ -381,6 +422,11 @@ pub(super) async fn follow(
             Some(order) = orders.recv() => {
                 is_killing |= order == Order::Kill;
                 placed.obey(manager, order, has_exited).await;
+            }
+            Ok(()) = limits.changed() => {}
+            used = outgrown(group.as_deref()), if !has_exited => {
+                placed.relieve(manager).await;
+                inner.report(Event::Outgrown { instance: instance.clone(), run, used });
             }
             () = emptied(group.as_deref()), if has_exited => break,
             () = tokio::time::sleep(KILL_AGAIN), if is_killing => {
@@ -408,6 +454,13 @@ pub(super) async fn follow(
 async fn emptied(group: Option<&Watched>) {
     if let Some(group) = group {
         group.emptied().await;
+    }
+}
+
+async fn outgrown(group: Option<&Watched>) -> u64 {
+    match group {
+        Some(group) => group.outgrown().await,
+        None => std::future::pending().await,
     }
 }
 

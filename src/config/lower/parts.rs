@@ -5,7 +5,7 @@ use super::at::At;
 use super::environment::Variables;
 use super::fields::{Field, Fields};
 use crate::config::diagnostic::{Place, shown};
-use crate::config::keys::{DEPENDENCY, HEALTH, LIMITS, RESTART, STOP};
+use crate::config::keys::{DEPENDENCY, HEALTH, RESTART, STOP};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{
@@ -237,13 +237,6 @@ impl<'s> File<'_, 's> {
         }
         self.set_duration(&fields, "timeout", &mut stop.timeout);
         stop
-    }
-
-    pub(super) fn limits(&mut self, fields: &Fields<'_, 's>) -> Option<u64> {
-        let field = fields.get("limits")?;
-        let fields = self.fields(&field.value, &LIMITS, "`limits`")?;
-        let files = self.integer(fields.get("files")?)?;
-        u64::try_from(files).ok()
     }
 
     /// What it depends on, sorted, with the place of each.

@@ -88,7 +88,9 @@ impl<'s> File<'_, 's> {
             .and_then(|field| self.integer(field))
             .and_then(|nice| i8::try_from(nice).ok());
         exec.env = self.environment(fields, variables);
-        exec.max_files = self.limits(fields);
+        (spec.limits, exec.max_files) = self.limits(fields);
+        exec.sandbox = self.sandbox(fields);
+        exec.unit = self.unit(fields);
         exec.log_file = fields.get("logFile").and_then(|field| self.path(field, variables));
         exec.pid_file = fields.get("pidFile").and_then(|field| self.path(field, variables));
         self.log(fields, exec);

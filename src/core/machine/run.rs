@@ -8,7 +8,7 @@ use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
 use crate::job::JobResult;
 use crate::process::{Ending, Instance, Live, Phase, Timer};
 use crate::restart::{self, Next};
-use crate::spec::{Check, HealthCheck, OnFailure, ProcessSpec, Readiness};
+use crate::spec::{Check, HealthCheck, OnFailure, ProcessSpec, Readiness, Signal};
 use crate::time::Mono;
 use crate::view::HealthState;
 use std::sync::Arc;
@@ -263,6 +263,7 @@ impl Machine {
             let code = match (&inst.last_end, inst.last_exit) {
                 (Some(RunEnd::NotSpawned(_)), _) | (_, None | Some(ExitStatus::Unknown)) => 1,
                 (_, Some(ExitStatus::Code(code))) => code,
+                (_, Some(ExitStatus::OutOfMemory)) => 128 + Signal::KILL.0,
                 // As a shell tells it.
                 (_, Some(ExitStatus::Signal { signal, .. })) => 128u8.saturating_add(signal.0),
             };
@@ -524,6 +525,25 @@ impl Machine {
         }
     }
 
+    /// It uses more memory than it may before it gets a new run: it is ended, and the policy decides
+    /// what follows, since what does so at once each time must not be started without end.
+    pub(super) fn outgrown(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        used: u64,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        // The limit may have been raised since.
+        let is_above = inst.spec.limits.max_memory_restart.is_some();
+        if inst.current(run).is_none() || inst.is_going_down() || !is_above {
+            return;
+        }
+        self.begin_stop(id, RunEnd::Outgrown(used), None, StopReason::Outgrown(used), now, out);
+    }
+
     fn act_on_illness(
         &mut self,
         id: &InstanceId,
@@ -556,6 +576,10 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let spec = inst.spec.clone();
         let Phase::Up(live) = &mut inst.phase else { return };
+        if old.limits != spec.limits {
+            let spec = spec.clone();
+            out.push(Effect::Limit { instance: id.clone(), run: live.run, spec });
+        }
         if live.ready.is_none() && old.start_timeout != spec.start_timeout {
             let deadline = live.asked.after(spec.start_timeout);
             self.timers.arm((id.clone(), Timer::Start), deadline);

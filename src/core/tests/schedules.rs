@@ -297,11 +297,16 @@ impl Player {
     fn stray(&mut self, dice: &mut Dice) -> Verdict {
         let instance = self.some(dice)[0].clone();
         let run = Run(dice.pick(&[0, 1, 999_999]));
-        if self.world.machine.run_of(&instance) == Some(run) {
+        let current = self.world.machine.run_of(&instance);
+        if let Some(run) = current.filter(|_| dice.chance(500)) {
+            return self.world.feed(Event::Outgrown { instance, run, used: 5 << 20 });
+        }
+        if current == Some(run) {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);
-        self.world.feed_one(match dice.below(5) {
+        self.world.feed_one(match dice.below(6) {
+            4 => Event::Outgrown { instance: instance.clone(), run, used: 5 << 20 },
             0 => Event::Spawned { instance: instance.clone(), run, pid: 1 },
             1 => Event::Exited {
                 instance: instance.clone(),

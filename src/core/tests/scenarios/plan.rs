@@ -3,11 +3,13 @@
 use crate::*;
 use provost_core::fields::{self, Causes, Consequence, FIELDS};
 use provost_core::ids::ProcessId;
+use provost_core::limits::Limits;
 use provost_core::reload::{ChangeKind, Plan};
 use provost_core::spec::{
     Check, Command, Config, Dependency, ExecSpec, HealthCheck, Listen, LogRotation, LogTarget,
     ProcessSpec, RestartPolicy, Secret, Signal, StopSpec, Text,
 };
+use provost_core::unit::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -84,6 +86,12 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     }),
     ("stop.signal", Consequence::Live, "SIGTERM", "SIGINT", |s| s.stop.signal = Signal(2)),
     ("stop.timeout", Consequence::Live, "30s", "1s", |s| s.stop.timeout = secs(1)),
+    ("limits.memory", Consequence::Live, "-", "512M", |s| s.limits.memory = Some(512 << 20)),
+    ("limits.memoryHigh", Consequence::Live, "-", "400M", |s| {
+        s.limits.memory_high = Some(400 << 20);
+    }),
+    ("limits.cpu", Consequence::Live, "-", "1.5", |s| s.limits.cpu = Some(1_500)),
+    ("limits.tasks", Consequence::Live, "-", "200", |s| s.limits.tasks = Some(200)),
     ("limits.files", Consequence::Restart, "-", "4096", |s| s.exec.max_files = Some(4096)),
     ("logFile", Consequence::Restart, "-", "/x.log", |s| s.exec.log_file = Some("/x.log".into())),
     ("log.target", Consequence::Restart, "auto", "none", |s| s.exec.log_target = LogTarget::None),
@@ -100,6 +108,15 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
         s.exec.sockets = Arc::new([("http".into(), tcp), ("web".into(), unix)].into());
     }),
     ("essential", Consequence::Live, "false", "true", |s| s.essential = true),
+    ("maxMemoryRestart", Consequence::Live, "-", "1G", |s| {
+        s.limits.max_memory_restart = Some(1 << 30);
+    }),
+    ("sandbox", Consequence::Restart, "none", "strict", |s| s.exec.sandbox = Sandbox::Strict),
+    ("systemd", Consequence::Restart, "-", "{ IOWeight: 50, PrivateTmp: yes }", |s| {
+        let entries = [("PrivateTmp", "yes"), ("IOWeight", "50")];
+        let entries = entries.map(|(name, word)| (name.to_owned(), vec![word.to_owned()]));
+        s.exec.unit = Arc::new(entries.into());
+    }),
     ("env.TOKEN", Consequence::Restart, "***", "***", |s| {
         s.exec.env = env(&[("TOKEN", "other"), ("KEPT", "x")]);
     }),
@@ -184,6 +201,8 @@ fn no_field_of_a_spec_is_forgotten() {
                 log_rotation: _,
                 pid_file: _,
                 sockets: _,
+                sandbox: _,
+                unit: _,
             },
         depends_on: _,
         readiness: _,
@@ -202,6 +221,7 @@ fn no_field_of_a_spec_is_forgotten() {
         health,
         stop: StopSpec { signal: _, timeout: _ },
         essential: _,
+        limits: Limits { memory: _, memory_high: _, cpu: _, tasks: _, max_memory_restart: _ },
     } = base();
     let HealthCheck {
         check: _,

@@ -1,6 +1,8 @@
 //! The restart policy.
 
 use crate::*;
+use provost_core::ids::Run;
+use provost_core::spec::ProcessSpec;
 
 /// Seconds from each end to the next start, of a run that always ends after `life`.
 fn delays(s: &mut Scene, life: std::time::Duration, n: usize) -> Vec<u64> {
@@ -16,6 +18,29 @@ fn delays(s: &mut Scene, life: std::time::Duration, n: usize) -> Vec<u64> {
             delay.as_millis().try_into().unwrap()
         })
         .collect()
+}
+
+/// It is asked to end, and started again as after any other end.
+#[test]
+fn what_outgrows_its_memory_gets_a_new_run() {
+    let limited = |spec: &mut ProcessSpec| spec.limits.max_memory_restart = Some(400 << 20);
+    let outgrown = |s: &mut Scene, run: Option<Run>| {
+        let (instance, run) = (id("api"), run.unwrap());
+        s.tell(Event::Outgrown { instance, run, used: 410 << 20 });
+    };
+    let mut s = Scene::of([process("api").with(limited)]);
+    let run = s.run("api");
+    s.forget();
+    outgrown(&mut s, run);
+    assert_eq!(s.done(), "-api@0");
+    assert_eq!(s.view("api").last_end, Some(RunEnd::Outgrown(410 << 20)));
+    assert_eq!(s.view("api").state, State::Backoff);
+    // Nobody limits it any more, or nobody ever has: then nothing is done.
+    let mut s = Scene::of([process("api")]);
+    let run = s.run("api");
+    s.forget();
+    outgrown(&mut s, run);
+    assert_eq!((s.done().as_str(), s.view("api").state), ("", State::Running));
 }
 
 #[test]

@@ -27,6 +27,10 @@ fn why_a_run_is_stopped() {
         (StopReason::DependencyStopped(db()), "its dependency db is down"),
         (StopReason::DependencyRestarted(db()), "its dependency db restarts"),
         (StopReason::Unhealthy("HTTP 500".into()), "unhealthy: HTTP 500"),
+        (
+            StopReason::Outgrown(410 << 20),
+            "it uses 410 MiB of memory, which is above its maxMemoryRestart",
+        ),
         (StopReason::StartTimedOut, "not ready in time"),
         (StopReason::Leftovers, "its main process left others behind"),
         (StopReason::Shutdown, "the supervisor is shutting down"),
@@ -52,6 +56,10 @@ fn how_a_run_ended() {
         ),
         (RunEnd::StartTimedOut, "was not ready in time"),
         (RunEnd::Unhealthy("x".into()), "was unhealthy: x"),
+        (
+            RunEnd::Outgrown(1 << 20),
+            "was ended: it uses 1 MiB of memory, which is above its maxMemoryRestart",
+        ),
         (RunEnd::Asked(StopReason::Requested), "was ended: stopped by an operator"),
     ] {
         assert_eq!(end.to_string(), text);

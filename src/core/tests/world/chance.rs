@@ -118,6 +118,8 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         max_attempts: dice.pick(&[None, None, None, Some(0), Some(1), Some(3)]),
         ..RestartPolicy::default()
     };
+    spec.limits.tasks = dice.pick(&[None, None, Some(10), Some(20)]);
+    spec.limits.max_memory_restart = dice.pick(&[None, None, Some(4 << 20)]);
 }
 
 /// New edges: a random order decides who may depend on whom, so that there is no cycle.

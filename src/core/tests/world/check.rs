@@ -238,6 +238,7 @@ impl Model {
         let end = match (&run.why, run.exit) {
             (None, Some(status)) => RunEnd::Exited(status),
             (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
+            (Some(StopReason::Outgrown(used)), _) => RunEnd::Outgrown(*used),
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             _ => return None,
         };
@@ -267,6 +268,8 @@ impl Model {
         };
         // Of a run that is ending nothing is learned any more.
         hold!(view.health == health || !run.goes_on(), "{id}: {:?}, not {health:?}", view.health);
+        let limited = !run.goes_on() || run.limited == run.spec.limits;
+        hold!(limited, "{id} is held to other limits than those of its spec");
         hold!(view.pid.is_some() == (run.spawned.is_some() && run.exit.is_none()), "{id}: pid");
         if run.goes_on() && !facts.up {
             let waits = self.dependents_down(id);

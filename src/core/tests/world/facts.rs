@@ -3,6 +3,7 @@
 use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use provost_core::job::JobKind;
+use provost_core::limits::Limits;
 use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness};
 use provost_core::time::Mono;
 use provost_core::view::{InstanceView, State};
@@ -48,6 +49,10 @@ pub struct RunFacts {
     pub ill: bool,
     /// What it followed by edges with `restart: true` that the file may have no more.
     pub followed: BTreeSet<ProcessId>,
+    /// It was said to use too much memory.
+    pub outgrown: bool,
+    /// What it was last told to be held to.
+    pub limited: Limits,
 }
 
 /// Health, worked out again in the plainest way.
@@ -280,5 +285,7 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         overdue: false,
         ill: false,
         followed: BTreeSet::new(),
+        outgrown: false,
+        limited: spec.limits.clone(),
     })
 }

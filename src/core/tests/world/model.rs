@@ -162,6 +162,13 @@ impl Model {
                 self.notified(instance, *run, told, now);
                 Cause::Fact(instance.clone())
             }
+            // What follows of it shows in why it is stopped.
+            Event::Outgrown { instance, run, .. } => {
+                if let Some(facts) = self.current(instance, *run) {
+                    facts.outgrown = true;
+                }
+                Cause::Fact(instance.clone())
+            }
             Event::ConfigWithdrawn { request, config, generation, before } => {
                 self.withdraws = true;
                 self.before = BTreeMap::clone(before);
@@ -248,6 +255,7 @@ impl Model {
             (None, Some(status)) => RunEnd::Exited(status),
             (None, None) => end,
             (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
+            (Some(StopReason::Outgrown(used)), _) => RunEnd::Outgrown(*used),
             (Some(StopReason::StartTimedOut), _) => RunEnd::StartTimedOut,
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };

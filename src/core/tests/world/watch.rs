@@ -36,6 +36,13 @@ impl Model {
                 self.signaled = true;
                 Ok(())
             }
+            Effect::Limit { instance, run, spec } => {
+                let live = self.live(instance, *run)?;
+                hold!(live.goes_on(), "{instance} gets limits at its end");
+                hold!(live.limited != spec.limits, "{instance} has these limits already");
+                live.limited = spec.limits.clone();
+                Ok(())
+            }
             Effect::Probe { instance, run, probe, check, spec } => {
                 let live = self.live(instance, *run)?;
                 hold!(live.spawned.is_some() && live.goes_on(), "a check of what is not there");
@@ -358,7 +365,11 @@ impl Model {
             !run.goes_on()
                 && matches!(
                     run.why,
-                    None | Some(StopReason::Unhealthy(_) | StopReason::StartTimedOut)
+                    None | Some(
+                        StopReason::Unhealthy(_)
+                            | StopReason::Outgrown(_)
+                            | StopReason::StartTimedOut
+                    )
                 )
         };
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
@@ -497,6 +508,7 @@ impl Model {
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
             }
+            StopReason::Outgrown(_) => run.outgrown && run.spec.limits.max_memory_restart.is_some(),
             StopReason::StartTimedOut => run.overdue,
             StopReason::Leftovers => false,
             StopReason::Shutdown => self.ending,
