@@ -2,6 +2,8 @@
 
 use crate::backend::Kept;
 use crate::backend::choice::{self, BackendOptions};
+use crate::backend::notices::{self, Notices};
+use crate::backend::sockets::{self, Sockets};
 use crate::backend::systemd::unit::Names;
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
 use crate::config::load::{DaemonSettings, Location, Mode, backend_choice};
@@ -111,8 +113,13 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     // Before anything is read or written: there may be another daemon in the same place.
     let _place = options.runtime.as_deref().map(store::lock::take).transpose();
     let _place = _place.map_err(|taken| taken.to_string())?;
-    let sockets = bind(&options)?;
+    let private = bind(&options)?;
+    let mut inherited = listen::inherited();
+    let notices = open_notices(options.runtime.as_deref(), &mut inherited);
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
+    let notifier = Notifier::from_environment();
+    let kept: Vec<_> = inherited.extract_if(.., |(name, _)| sockets::is_stored(name)).collect();
+    let held = Arc::new(Sockets::new(kept, Some(keeper(&notifier))));
     let (sender, facts) = driver::facts();
     let backend = choice::choose(
         sender.clone(),
@@ -126,20 +133,29 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             units: units_of(&options),
             runs,
             runtime: options.runtime.clone(),
+            notices: notices.as_ref().map(|(notices, _)| notices.path().into()),
+            sockets: held,
         },
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
     let Found { mut restored, missing, trial, mut remarks } = found;
     let generations = Generations::open(options.state.as_deref(), &mut remarks);
-    let notifier = Notifier::from_environment();
-    let (names, stored) = stored_pidfds(listen::inherited());
+    let (names, stored) = stored_pidfds(inherited);
+    backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
     restored.there = backend.recover(kept_runs(&restored), stored).await;
     for name in names {
         // What goes on is taken back when it ends.
         if stored_run(&name).is_none_or(|run| !restored.there.contains(&run)) {
             notifier.take_back(name);
         }
+    }
+    if let Some((notices, stale)) = notices {
+        stale.into_iter().for_each(|name| notifier.take_back(name));
+        if let Some((name, socket)) = notices.for_store() {
+            notifier.store(name, socket);
+        }
+        tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
     let keeping = Keeping { store, restored, missing, trial, remarks };
     let prober = Prober::new(sender, backend.clone());
@@ -151,7 +167,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let may_leave = notifier.is_heard() && !options.foreground;
     let (driver, handle) =
         Driver::new(driver, keeping, generations, backend, prober, facts, notifier);
-    listen(&options, sockets, &handle, log).await?;
+    listen(&options, private, &handle, log).await?;
     let hurry = Arc::new(Notify::new());
     let leave = Arc::new(Notify::new());
     let asked = Asked { hurry: hurry.clone(), leave: may_leave.then(|| leave.clone()) };
@@ -172,6 +188,33 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         () = hurry.notified() => {}
     }
     Ok(code)
+}
+
+/// The socket that processes speak to, as it was kept or made anew, and the names of what was kept
+/// and is of no use. Without one, those that are to speak cannot be started, and all others can.
+fn open_notices(
+    runtime: Option<&Path>,
+    inherited: &mut Vec<(String, OwnedFd)>,
+) -> Option<(Notices, Vec<String>)> {
+    // Where its users can get to it; what is in the runtime directory itself is nobody else's.
+    let directory = runtime?.parent()?;
+    let kept: Vec<_> = inherited.extract_if(.., |(name, _)| notices::is_stored(name)).collect();
+    let mut stale: Vec<String> = kept.iter().map(|(name, _)| name.clone()).collect();
+    let opened = Notices::open(directory, kept).inspect_err(|error| {
+        tracing::warn!("{}: no process can speak for itself: {error}", directory.display());
+    });
+    let notices = opened.ok()?;
+    stale.retain(|name| *name != notices.stored_name());
+    Some((notices, stale))
+}
+
+/// Has the service manager keep the sockets of processes.
+fn keeper(notifier: &Notifier) -> sockets::Keeper {
+    let descriptors = notifier.for_descriptors();
+    Arc::new(move |name, socket| match socket {
+        Some(socket) => descriptors.store(name, socket),
+        None => descriptors.take_back(name),
+    })
 }
 
 /// What the service manager had stored: the name of each, and those that stand for runs.

@@ -95,7 +95,8 @@ fn what_a_change_causes_is_what_the_table_of_the_core_says() {
             }
             known.insert(field.key);
             let word = match field.causes {
-                Causes::Live => "live",
+                // Of what it may also cause the text tells.
+                Causes::Live | Causes::Told => "live",
                 Causes::Restart => "restart",
                 Causes::Count => "start or stop",
             };

@@ -2,6 +2,7 @@
 
 use super::native::console::ConsoleOptions;
 use super::native::{NativeBackend, NativeOptions, sink};
+use super::sockets::Sockets;
 use super::systemd::link::Way;
 use super::systemd::manager::Manager;
 use super::systemd::unit::Names;
@@ -12,7 +13,7 @@ use crate::journal;
 use crate::store::runs::Runs;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ pub struct BackendOptions {
     pub runs: Runs,
     /// The daemon's own directory; it ends with the boot.
     pub runtime: Option<PathBuf>,
+    /// The socket that runs speak to.
+    pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Makes the backend of a daemon. Needs a tokio runtime.
@@ -78,6 +83,8 @@ pub async fn choose(facts: Facts, options: BackendOptions) -> io::Result<Arc<dyn
         console: ConsoleOptions::stdout(),
         runs: options.runs,
         log_program: sink::program(),
+        notices: options.notices,
+        sockets: options.sockets,
     };
     Ok(NativeBackend::new(facts, native)?)
 }
@@ -116,6 +123,8 @@ async fn with_systemd(
         log_program: sink::program(),
         runtime,
         token: options.runs.token(),
+        notices: options.notices.clone(),
+        sockets: options.sockets.clone(),
     };
     let connected = SystemdBackend::new(facts.clone(), way, options).await;
     connected.map(|backend| backend as Arc<dyn Backend>).map_err(|error| {

@@ -13,8 +13,11 @@ pub mod choice;
 pub mod group;
 pub mod held;
 pub mod native;
+pub mod notices;
+pub mod sockets;
 pub mod systemd;
 
+use self::sockets::Sockets;
 use crate::core::event::{Event, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::limits::{Limit, Limits};
@@ -140,6 +143,16 @@ pub trait Backend: Send + Sync {
     /// A descriptor that stands for the main process of a run.
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd>;
 
+    /// The run that a process is of, if it is of one that speaks for itself
+    /// ([`ProcessSpec::notify`]). Known before the command is executed.
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)>;
+
+    /// Whether how a run ends is told later by whoever runs it, and needs no pidfd that outlives the
+    /// daemon.
+    fn remembers_ends(&self) -> bool {
+        false
+    }
+
     /// Runs a command (an exec check) as the user, in the directory and with the environment of
     /// `spec`, apart from the run itself, with its output capped; kills it and all its descendants
     /// at the deadline.
@@ -163,6 +176,14 @@ pub trait Backend: Send + Sync {
         spec: &Arc<ProcessSpec>,
         request: LogRequest,
     ) -> Option<std::io::Result<OwnedFd>>;
+
+    /// The sockets that are held for processes.
+    fn sockets(&self) -> &Arc<Sockets>;
+
+    /// What this backend lacks on this machine that the process needs, in words.
+    fn lacks(&self, _spec: &ProcessSpec) -> Option<String> {
+        None
+    }
 
     /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
     fn forget(&self, instance: &InstanceId);

@@ -238,6 +238,11 @@ impl ProcessObject {
         Ok(values::health_detail(&*self.view()?))
     }
 
+    #[zbus(property)]
+    async fn status_text(&self) -> Result<String> {
+        Ok(values::status_text(&*self.view()?))
+    }
+
     #[zbus(property(emits_changed_signal = "false"))]
     async fn last_check(&self) -> Result<u64> {
         Ok(Clock::now().usec(self.view()?.last_check))

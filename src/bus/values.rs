@@ -158,6 +158,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "Health" Value |v, _| v.health.as_str();
     "HealthDetail" Nothing |v, _| health_detail(v);
     "LastCheck" Nothing |v, c| c.usec(v.last_check);
+    "StatusText" Value |v, _| status_text(v);
     "MainPID" Value |v, _| v.pid.unwrap_or(0);
     "ExitCode" Value |v, _| exit(v.last_exit).0;
     "ExitStatus" Value |v, _| exit(v.last_exit).1;
@@ -214,6 +215,11 @@ pub fn description(view: &InstanceView) -> String {
 /// The operator's word.
 pub fn desired_state(view: &InstanceView) -> &'static str {
     if view.wanted { "up" } else { "down" }
+}
+
+/// What the run last said of itself.
+pub fn status_text(view: &InstanceView) -> String {
+    view.status.as_deref().unwrap_or_default().to_owned()
 }
 
 /// What the last failed check said.

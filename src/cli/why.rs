@@ -103,11 +103,15 @@ fn explain(status: &ProcessStatus, shown: &str, now: SystemTime) -> Vec<String> 
     };
     let why = state::why(status);
     if !why.is_empty() {
-        add(why);
+        add(why.clone());
     } else if let Some(exit) = status.exit
         && !state::is_up(status)
     {
         add(format!("its last run ended with {}", state::ended(exit)));
+    }
+    // Where it is the reason it was said already.
+    if !status.status_text.is_empty() && !why.contains(&status.status_text) {
+        add(format!("it says: {}", status.status_text));
     }
     if status.enabled && status.desired == "down" && status.state == "down" {
         add("an operator's word holds until `provost start`, also over a reload".to_owned());

@@ -91,6 +91,7 @@ pub fn process(id: String, mut dict: Dict, now: Duration) -> ProcessStatus {
         result: text(d, "Result"),
         health: text(d, "Health"),
         health_detail: text(d, "HealthDetail"),
+        status_text: text(d, "StatusText"),
         last_check: time(d, "LastCheck"),
         pid: Some(small(d, "MainPID")).filter(|pid| *pid != 0),
         exit,

@@ -284,6 +284,10 @@ pub trait Process {
     #[zbus(property(emits_changed_signal = "false"))]
     fn health_detail(&self) -> zbus::Result<String>;
 
+    /// What it last said of itself.
+    #[zbus(property)]
+    fn status_text(&self) -> zbus::Result<String>;
+
     /// When its last check was answered, in microseconds of the wall clock.
     #[zbus(property(emits_changed_signal = "false"))]
     fn last_check(&self) -> zbus::Result<u64>;

@@ -37,6 +37,8 @@ pub struct ProcessStatus {
     pub health: String,
     /// What the last failed check said.
     pub health_detail: String,
+    /// What the run last said of itself.
+    pub status_text: String,
     /// When the last check was answered.
     pub last_check: Option<SystemTime>,
     /// The main process.

@@ -67,6 +67,7 @@ pub struct Diagnostic {
 
 /// Every rule there is, sorted. Names are stable: scripts look for them.
 pub const CODES: &[&str] = &[
+    "address-in-use",
     "args-with-shell",
     "bad-address",
     "bad-boolean",
@@ -80,7 +81,9 @@ pub const CODES: &[&str] = &[
     "bad-property",
     "bad-signal",
     "bad-size",
+    "bad-socket-name",
     "bad-url",
+    "cannot-hold-socket",
     "cannot-switch-user",
     "changing",
     "command-and-shell",
@@ -90,6 +93,7 @@ pub const CODES: &[&str] = &[
     "dependency-cycle",
     "duplicate-key",
     "duplicate-process",
+    "duplicate-socket",
     "empty-file",
     "empty-processes",
     "empty-value",
@@ -100,6 +104,7 @@ pub const CODES: &[&str] = &[
     "ignored-file",
     "limit-not-enforced",
     "misplaced-key",
+    "missing-address",
     "missing-command",
     "missing-file",
     "no-check",
@@ -119,6 +124,7 @@ pub const CODES: &[&str] = &[
     "shared-pid-file",
     "tag",
     "tilde",
+    "timeout-with-notify",
     "too-deep",
     "too-large",
     "too-long",

@@ -86,6 +86,8 @@ pub enum Kind {
     Properties,
     /// A list of processes, or processes with a condition each.
     Dependencies,
+    /// Names of sockets, each with an address or a mapping.
+    Sockets,
     /// A mapping with keys of its own.
     Section(&'static Section),
     /// Processes by id.
@@ -253,7 +255,7 @@ pub static PROCESS: Section = Section {
         ),
         key(
             "readiness",
-            Kind::Words { words: &["health", "started"], later: &["notify", "log"] },
+            Kind::Words { words: &["health", "started", "notify"], later: &["log"] },
             "health where there is a check, else started",
             "When it counts as ready.",
         ),
@@ -282,6 +284,7 @@ pub static PROCESS: Section = Section {
             "false",
             "Its final end ends the supervisor, with its exit code.",
         ),
+        key("sockets", Kind::Sockets, "{}", "Sockets that are held for it, by name."),
         key(
             "sandbox",
             Kind::Words { words: &["none", "default", "strict"], later: &[] },
@@ -290,7 +293,6 @@ pub static PROCESS: Section = Section {
         ),
         key("systemd", Kind::Properties, "{}", "Properties of its unit. On the systemd backend."),
         key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
-        later("sockets", "Sockets that are held for it."),
         later("reload", "How it takes new settings without a restart."),
         later("watch", "Restarts it when files change."),
         later("overlap", "Whether old and new may run at once during a change."),
@@ -357,12 +359,17 @@ pub static HEALTH: Section = Section {
         key("url", Kind::Text, "", "Healthy when a GET of this http: URL answers 200 to 299."),
         key("tcp", Kind::Text, "", "Healthy when host:port accepts a connection."),
         key("exec", Kind::Texts, "", "Healthy when this command exits with 0."),
-        later("notify", "Healthy as long as it says so by itself."),
+        key(
+            "notify",
+            Kind::Bool,
+            "false",
+            "true: nobody asks; healthy as long as it says WATCHDOG=1 within each interval.",
+        ),
         key(
             "interval",
             Kind::Duration { min: 100, max: LONGEST },
             "30s",
-            "From the end of one check to the next.",
+            "From the end of one check to the next; with notify, the longest silence.",
         ),
         key(
             "timeout",
@@ -379,7 +386,7 @@ pub static HEALTH: Section = Section {
         key(
             "failureThreshold",
             Kind::Integer { min: 1, max: MOST },
-            "3",
+            "3, or 1 with notify",
             "So many failures in a row make it unhealthy.",
         ),
         key(
@@ -483,6 +490,15 @@ pub static DEPENDENCY: Section = Section {
     ],
 };
 
+/// A socket that is more than an address.
+pub static SOCKET: Section = Section {
+    path: "sockets",
+    keys: &[
+        key("listen", Kind::Text, "", "An address with a port, or an absolute path."),
+        key("mode", Kind::Octal, "0660", "Permissions of the file of a unix socket."),
+    ],
+};
+
 /// Every section with the name the manual gives it.
 pub static SECTIONS: &[(&str, &Section)] = &[
     ("file", &FILE),
@@ -494,4 +510,5 @@ pub static SECTIONS: &[(&str, &Section)] = &[
     ("limits", &LIMITS),
     ("log", &LOG),
     ("dependsOn", &DEPENDENCY),
+    ("sockets", &SOCKET),
 ];

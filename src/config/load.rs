@@ -379,6 +379,7 @@ impl Loading {
         let directory = processes_in.with_file_name("processes.d");
         self.drop_ins(&directory);
         self.whole.check_graph();
+        self.whole.check_sockets();
         directory
     }
 

@@ -95,6 +95,12 @@ fn value(kind: &'static Kind) -> Value {
         }
         Kind::Properties => properties(),
         Kind::Dependencies => dependencies(),
+        Kind::Sockets => json!({
+            "type": ["object", "null"],
+            "additionalProperties": {
+                "anyOf": [{ "type": "string" }, { "$ref": "#/$defs/sockets" }]
+            },
+        }),
         Kind::Section(section) => json!({
             "anyOf": [{ "$ref": format!("#/$defs/{}", section.path) }, { "type": "null" }]
         }),

@@ -73,6 +73,16 @@ pub enum Event {
         /// The answer; an error says in words what was wrong, such as `HTTP 500`.
         outcome: Result<(), String>,
     },
+    /// A run has said something of itself (sd_notify(3)). May come before [`Event::Spawned`]: who
+    /// has just become the command may be quicker than the word of it.
+    Notified {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// What.
+        told: Told,
+    },
     /// A configuration was read, is valid, and shall be what runs.
     ConfigAccepted {
         /// Who waits for the answer.
@@ -143,6 +153,19 @@ pub enum Event {
     KillRequested,
 }
 
+/// What a run says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// READY=1: it can do its work.
+    Ready,
+    /// WATCHDOG=1: it is alive.
+    Alive,
+    /// WATCHDOG=trigger: something is wrong with it.
+    Trouble,
+    /// STATUS=: one line for people.
+    Status(Arc<str>),
+}
+
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -193,6 +216,8 @@ pub enum SpawnStage {
     Fork,
     /// Finding user and group.
     Identity,
+    /// Opening the sockets that are held for it.
+    Sockets,
     /// Entering its control group.
     Cgroup,
     /// Opening the journal stream or pipe for its output.
@@ -218,6 +243,7 @@ impl fmt::Display for SpawnStage {
         f.write_str(match self {
             SpawnStage::Fork => "making the process",
             SpawnStage::Identity => "looking up the user",
+            SpawnStage::Sockets => "opening its socket",
             SpawnStage::Cgroup => "entering the control group",
             SpawnStage::Output => "connecting the output",
             SpawnStage::Limits => "setting resource limits",

@@ -42,6 +42,8 @@ impl Consequence {
 pub enum Causes {
     /// Nothing that touches a run.
     Live,
+    /// The same, unless it changes what a run is told when it starts: how it may speak for itself.
+    Told,
     /// A new run of each instance.
     Restart,
     /// More or fewer instances; those that stay are not touched.
@@ -94,7 +96,7 @@ pub const FIELDS: &[Field] = fields! {
         let restart = if edge.restart { " (restart)" } else { "" };
         format!("{}: {}{restart}", edge.on, edge.condition)
     }));
-    "readiness" Live |s| s.readiness => Some(word(&s.readiness));
+    "readiness" Told |s| s.readiness => Some(word(&s.readiness));
     "startTimeout" Live |s| s.start_timeout => Some(span(s.start_timeout));
     "restartPolicy.condition" Live |s| s.restart.condition => Some(word(&s.restart.condition));
     "restartPolicy.delay" Live |s| s.restart.delay => Some(span(s.restart.delay));
@@ -106,9 +108,9 @@ pub const FIELDS: &[Field] = fields! {
         => s.restart.max_attempts.map(|n| n.to_string());
     "restartPolicy.successExitCodes" Live |s| &s.restart.success_exit_codes
         => list(s.restart.success_exit_codes.iter());
-    "healthCheck" Live |s| s.health.as_ref().map(|h| &h.check)
+    "healthCheck" Told |s| s.health.as_ref().map(|h| &h.check)
         => s.health.as_ref().map(|h| check(&h.check));
-    "healthCheck.interval" Live |s| s.health.as_ref().map(|h| h.interval)
+    "healthCheck.interval" Told |s| s.health.as_ref().map(|h| h.interval)
         => s.health.as_ref().map(|h| span(h.interval));
     "healthCheck.timeout" Live |s| s.health.as_ref().map(|h| h.timeout)
         => s.health.as_ref().map(|h| span(h.timeout));
@@ -134,6 +136,8 @@ pub const FIELDS: &[Field] = fields! {
     "log.maxFiles" Restart |s| s.exec.log_rotation.map(|r| r.max_files)
         => s.exec.log_rotation.map(|r| r.max_files.to_string());
     "pidFile" Restart |s| &s.exec.pid_file => s.exec.pid_file.as_ref().map(ToString::to_string);
+    "sockets" Restart |s| &s.exec.sockets
+        => list(s.exec.sockets.iter().map(|(name, listen)| format!("{name}: {listen}")));
     "essential" Live |s| s.essential => Some(s.essential.to_string());
     "maxMemoryRestart" Live |s| s.limits.max_memory_restart
         => s.limits.text(Limit::MaxMemoryRestart);
@@ -187,6 +191,7 @@ fn check(check: &crate::spec::Check) -> String {
             let words: Vec<String> = argv.iter().map(quoted).collect();
             format!("exec: [{}]", words.join(", "))
         }
+        Check::Notify => "notify: true".to_owned(),
     }
 }
 
@@ -207,12 +212,17 @@ fn quoted(text: &crate::spec::Text) -> String {
 /// Whether the change from one spec to the other needs a new run.
 #[must_use]
 pub fn needs_restart(old: &ProcessSpec, new: &ProcessSpec) -> bool {
-    old.exec != new.exec
+    old.exec != new.exec || is_told_otherwise(old, new)
+}
+
+/// Whether a run is told something else when it starts than one that runs was.
+fn is_told_otherwise(old: &ProcessSpec, new: &ProcessSpec) -> bool {
+    old.notify() != new.notify()
 }
 
 fn resolve(causes: Causes, more: bool) -> Consequence {
     match causes {
-        Causes::Live => Consequence::Live,
+        Causes::Live | Causes::Told => Consequence::Live,
         Causes::Restart => Consequence::Restart,
         Causes::Count if more => Consequence::Start,
         Causes::Count => Consequence::Stop,
@@ -237,8 +247,9 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
                 old: was,
                 new: is
                     .map(|text| if hidden { format!("{text} (with another value)") } else { text }),
-                consequence: match field.key {
-                    "enabled" => resolve(field.causes, new.enabled),
+                consequence: match (field.key, field.causes) {
+                    (_, Causes::Told) if is_told_otherwise(old, new) => Consequence::Restart,
+                    ("enabled", _) => resolve(field.causes, new.enabled),
                     _ => resolve(field.causes, new.instances > old.instances),
                 },
             }

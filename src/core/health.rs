@@ -3,13 +3,14 @@
 //! The first check comes as soon as the command was executed, and until one succeeds they come
 //! every second (or every `interval`, if that is shorter): readiness should be noticed when it
 //! comes. After that they come every `interval`, counted from the end of one to the start of the
-//! next.
+//! next. Of a run that speaks by itself ([`Check::Notify`]) each word is a success, and each
+//! `interval` without one a failure.
 //!
 //! A first success makes a run healthy at once. From then on it takes `failureThreshold` failures
 //! in a row to make it unhealthy and `successThreshold` successes in a row to make it healthy
 //! again. Before the first success, failures within `startPeriod` do not count.
 
-use crate::spec::HealthCheck;
+use crate::spec::{Check, HealthCheck};
 use crate::time::Mono;
 use crate::view::HealthState;
 use serde::{Deserialize, Serialize};
@@ -91,10 +92,18 @@ impl Health {
         self.failures
     }
 
+    /// Whether another success would change nothing.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.state == HealthState::Healthy && self.failures == 0
+    }
+
     /// How long to wait from a result to the next check.
     #[must_use]
     pub fn pause(&self, check: &HealthCheck) -> Duration {
-        if self.proven { check.interval } else { check.interval.min(EAGER) }
+        // Who speaks by itself was told the interval.
+        let is_asked = check.check != Check::Notify;
+        if self.proven || !is_asked { check.interval } else { check.interval.min(EAGER) }
     }
 
     /// Takes in a result that came `age` after the command was executed.
@@ -139,7 +148,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Check, Text};
+    use crate::spec::Text;
 
     fn check() -> HealthCheck {
         HealthCheck {

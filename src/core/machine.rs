@@ -131,6 +131,9 @@ impl Machine {
             Event::Probed { instance, run, probe, outcome } => {
                 self.probed(&instance, run, probe, outcome, now, out);
             }
+            Event::Notified { instance, run, told } => {
+                self.notified(&instance, run, told, now, out);
+            }
             Event::ConfigAccepted { request, config, generation } => {
                 self.accept(request, config, generation, None, now, out);
             }
@@ -167,7 +170,7 @@ impl Machine {
                 Timer::Start => self.start_timed_out(&id, now, out),
                 Timer::Stop => self.stop_timed_out(&id, now, out),
                 Timer::Kill => self.kill_again(&id, now, out),
-                Timer::Probe => self.probe(&id, now, out),
+                Timer::Probe => self.check_due(&id, now, out),
                 Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
             }
             self.settle(now, out);
@@ -293,6 +296,7 @@ impl Machine {
             },
             health_detail: live.and_then(|live| live.health.detail().cloned()),
             last_check: live.and_then(|live| live.health.last_check()),
+            status: live.and_then(|live| live.status.clone()),
             last_exit: inst.last_exit,
             last_end: inst.last_end.clone(),
             restarts: inst.restarts,

@@ -45,7 +45,7 @@ use crate::health::Health;
 use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, Run};
 use crate::job::Job;
 use crate::restart::{self, Next};
-use crate::spec::ProcessSpec;
+use crate::spec::{ProcessSpec, Readiness};
 use crate::time::Mono;
 use crate::trial::Rest;
 use crate::view::{HealthState, State};
@@ -92,6 +92,10 @@ pub(crate) struct Live {
     /// Since when it has been ready, and healthy where it has a check.
     pub stable_since: Option<Mono>,
     pub health: Health,
+    /// It has said that it is ready.
+    pub told_ready: bool,
+    /// What it last said of itself, for people.
+    pub status: Option<Arc<str>>,
     /// The check that is out.
     pub probe: Option<ProbeId>,
     /// How its main process ended, once it has.
@@ -99,6 +103,15 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Whether it has shown what makes it ready, once it was executed.
+    pub fn has_shown(&self, readiness: Readiness) -> bool {
+        match readiness {
+            Readiness::Started => true,
+            Readiness::Health => self.health.state() == HealthState::Healthy,
+            Readiness::Notify => self.told_ready,
+        }
+    }
+
     /// Notes whether it is stable as it is now.
     pub fn restamp(&mut self, checked: bool, now: Mono) {
         let healthy = !checked || self.health.state() == HealthState::Healthy;

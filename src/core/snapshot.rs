@@ -105,6 +105,12 @@ pub struct RunSnapshot {
     pub stable_since: Option<Mono>,
     /// What its checks add up to.
     pub health: Health,
+    /// It has said that it is ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_ready: bool,
+    /// What it last said of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Arc<str>>,
     /// How its main process ended, once it has.
     pub exit: Option<ExitStatus>,
 }
@@ -223,6 +229,8 @@ impl RunSnapshot {
             ready: live.ready,
             stable_since: live.stable_since,
             health: live.health.kept(),
+            told_ready: live.told_ready,
+            status: live.status.clone(),
             exit: live.exit,
         }
     }
@@ -237,6 +245,8 @@ impl RunSnapshot {
             ready: self.ready,
             stable_since: self.stable_since,
             health: self.health,
+            told_ready: self.told_ready,
+            status: self.status,
             probe: None,
             exit: self.exit,
         }

@@ -10,6 +10,7 @@ use crate::unit::{Sandbox, UnitProperties};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,41 @@ pub struct LogRotation {
     pub max_files: u32,
 }
 
+/// Where a socket that is held for a process takes connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Listen {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket (stream).
+    Unix {
+        /// Absolute.
+        path: Arc<str>,
+        /// The permissions of its file.
+        mode: u32,
+    },
+}
+
+impl Listen {
+    /// The place alone, where only one socket can be.
+    #[must_use]
+    pub fn place(&self) -> Listen {
+        match self {
+            Listen::Unix { path, .. } => Listen::Unix { path: path.clone(), mode: 0 },
+            Listen::Tcp(_) => self.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "{address}"),
+            Listen::Unix { path, mode } => write!(f, "{path} ({mode:04o})"),
+        }
+    }
+}
+
 /// The part of a spec that a running process has already taken in: a change of any of it needs a
 /// new run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +150,9 @@ pub struct ExecSpec {
     pub log_rotation: Option<LogRotation>,
     /// Absolute path of the file that holds the pid while the process runs.
     pub pid_file: Option<Text>,
+    /// Sockets that are held for it, by the names it knows them by.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sockets: Arc<BTreeMap<Arc<str>, Listen>>,
     /// What of the machine it may see and do, where systemd runs it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sandbox: Sandbox,
@@ -155,6 +194,15 @@ pub enum Readiness {
     Started,
     /// With the first success of its check. Only where there is a check.
     Health,
+    /// When it says so by itself: READY=1 of sd_notify(3).
+    Notify,
+}
+
+/// What a run is told of how it may speak for itself (sd_notify(3)). It takes it in when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// It is to say WATCHDOG=1 at least once in so long. None: it need not.
+    pub watchdog: Option<Duration>,
 }
 
 /// Which ends of a run are followed by another run.
@@ -218,6 +266,8 @@ pub enum Check {
     /// A command run as the process's user, in its directory, with its environment; exit 0 is
     /// healthy.
     Exec(Arc<[Text]>),
+    /// Nobody asks: it says WATCHDOG=1 of sd_notify(3) at least once in each interval.
+    Notify,
 }
 
 /// What a failed check leads to.
@@ -237,7 +287,7 @@ pub enum OnFailure {
 pub struct HealthCheck {
     /// How health is asked for.
     pub check: Check,
-    /// From the end of one check to the next.
+    /// From the end of one check to the next; of [`Check::Notify`], the longest silence.
     pub interval: Duration,
     /// One deadline for all of one check.
     pub timeout: Duration,
@@ -361,6 +411,7 @@ impl ProcessSpec {
                 log_target: LogTarget::Auto,
                 log_rotation: None,
                 pid_file: None,
+                sockets: Arc::default(),
                 sandbox: Sandbox::None,
                 unit: Arc::default(),
             },
@@ -373,6 +424,15 @@ impl ProcessSpec {
             essential: false,
             limits: Limits::default(),
         }
+    }
+
+    /// How its runs may speak for themselves; None where nothing is to be heard of them.
+    #[must_use]
+    pub fn notify(&self) -> Option<Notify> {
+        let check = self.health.as_ref().filter(|health| health.check == Check::Notify);
+        let watchdog = check.map(|health| health.interval);
+        let is_heard = watchdog.is_some() || self.readiness == Readiness::Notify;
+        is_heard.then_some(Notify { watchdog })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::event::{Blocker, DependencyState, FailReason, RunEnd, StopReason, What};
 use crate::reload::{ChangeKind, Plan, ReloadReport, StepState};
-use crate::spec::Condition;
+use crate::spec::{Check, Condition, Readiness};
 use crate::time::Mono;
 use crate::view::{HealthState, InstanceView, State};
 use std::fmt::{self, Display, Write};
@@ -251,6 +251,10 @@ impl Display for What {
 }
 
 impl InstanceView {
+    fn speaks_of_its_health(&self) -> bool {
+        self.spec.health.as_ref().is_some_and(|health| health.check == Check::Notify)
+    }
+
     /// Why it is not up and healthy, as one sentence; empty when it is, and when it is down because
     /// nobody wants it otherwise and there is nothing to say.
     #[must_use]
@@ -264,6 +268,13 @@ impl InstanceView {
             State::Starting => match &self.health_detail {
                 Some(detail) => format!("not ready yet; its check says: {detail}"),
                 None => match self.sub_state {
+                    "checking" if self.spec.readiness == Readiness::Notify => match &self.status {
+                        Some(status) => format!("not ready yet; it says: {status}"),
+                        None => "it has not said that it is ready (READY=1)".to_owned(),
+                    },
+                    "checking" if self.speaks_of_its_health() => {
+                        "it has not said that it is alive (WATCHDOG=1)".to_owned()
+                    }
                     "checking" => "its check has not answered yet".to_owned(),
                     "held" => "it is to be ended once what depends on it is down".to_owned(),
                     _ => "its command is being executed".to_owned(),

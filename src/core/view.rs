@@ -120,6 +120,8 @@ pub struct InstanceView {
     pub health_detail: Option<Arc<str>>,
     /// When the last check of this run was answered.
     pub last_check: Option<Mono>,
+    /// What the current run last said of itself (STATUS= of sd_notify(3)).
+    pub status: Option<Arc<str>>,
     /// How the last main process that ended did so.
     pub last_exit: Option<ExitStatus>,
     /// How the last run that ended did so.

@@ -281,7 +281,7 @@ impl Driver {
             missing: self.desk.missing.clone(),
             known,
             daemon,
-            backend: self.backend.name(),
+            backend: self.backend.clone(),
             enforceable: self.backend.enforceable(),
         }
     }

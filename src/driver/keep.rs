@@ -27,7 +27,7 @@ impl Driver {
     /// Has the service manager hold what tells how a run ends, for when this daemon cannot see it.
     pub(super) fn store_pidfd(&self, event: &Event) {
         match event {
-            Event::Spawned { instance, run, .. } => {
+            Event::Spawned { instance, run, .. } if !self.backend.remembers_ends() => {
                 if let Some(pidfd) = self.backend.pidfd(instance, *run) {
                     self.notifier.store(stored_name(instance, *run), pidfd);
                 }

@@ -3,7 +3,7 @@
 use super::Driver;
 use super::handle::{ManagerView, Turn};
 use crate::core::event::Event;
-use crate::core::view::Summary;
+use crate::core::view::{State, Summary};
 use std::sync::Arc;
 
 impl Driver {
@@ -16,6 +16,9 @@ impl Driver {
         let dirty = self.machine.take_dirty();
         for id in &dirty {
             let view = self.machine.view(id);
+            if view.as_ref().is_none_or(|view| is_at_rest(view.state)) {
+                self.backend.sockets().at_rest(id);
+            }
             if view.is_none() {
                 self.backend.forget(id);
             }
@@ -67,6 +70,11 @@ impl Driver {
             (None, None) => String::new(),
         }
     }
+}
+
+/// Whether an instance has no run, and gets none by itself.
+fn is_at_rest(state: State) -> bool {
+    matches!(state, State::Down | State::Completed | State::Failed)
 }
 
 /// One line for `systemctl status`.

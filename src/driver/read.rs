@@ -1,6 +1,9 @@
 //! Reading a configuration and judging it against what is active. A reload and a plan go through
 //! the same, so that what is shown is what would be done.
 
+use crate::backend::Backend;
+use crate::backend::native::launch::reason as explain;
+use crate::backend::sockets::is_taken;
 use crate::config::able::Able;
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
@@ -13,6 +16,7 @@ use crate::core::reload::{ChangeKind, Plan};
 use crate::core::spec::Config;
 use crate::store::Missing;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +33,8 @@ pub(super) struct Standing {
     pub(super) missing: Missing,
     /// The daemon's settings of it.
     pub(super) daemon: Option<DaemonSettings>,
-    /// The name of what runs the processes.
-    pub(super) backend: &'static str,
+    /// What runs the processes.
+    pub(super) backend: Arc<dyn Backend>,
     /// The limits that it can enforce.
     pub(super) enforceable: BTreeSet<Limit>,
 }
@@ -136,16 +140,17 @@ impl Standing {
 
     /// What runs the processes is chosen when the daemon starts.
     fn other_backend(&self, loaded: &Loaded) -> Option<Diagnostic> {
-        let wanted = loaded.daemon.backend.name().filter(|name| *name != self.backend)?;
+        let wanted = loaded.daemon.backend.name().filter(|name| *name != self.backend.name())?;
         let place = Place::whole(Arc::new(self.location.main.clone()));
-        let message = format!("`backend: {wanted}`, and the processes run on `{}`", self.backend);
+        let message =
+            format!("`backend: {wanted}`, and the processes run on `{}`", self.backend.name());
         let help = "it is chosen when the daemon is started; `provost up` is always native";
         Some(Diagnostic::warning("other-backend", place, message).help(help))
     }
 
     /// What nobody carries out here. Said of all processes, as long as it is so.
     fn without_effect(&self, loaded: &Loaded) -> Vec<Diagnostic> {
-        let has_units = self.backend == "systemd";
+        let has_units = self.backend.name() == "systemd";
         let able = Able { has_units, limits: self.enforceable.clone() };
         let config = loaded.config.as_deref().filter(|_| loaded.daemon.validate);
         config.map(|config| able.check(config, &loaded.places)).unwrap_or_default()
@@ -156,9 +161,51 @@ impl Standing {
             return Vec::new();
         }
         let changes = plan.changes.iter().filter(|change| change.kind != ChangeKind::Removed);
+        let sockets = self.sockets(loaded, config, plan);
         let which: BTreeSet<ProcessId> = changes.map(|change| change.process.clone()).collect();
         let (mode, user) = (self.location.mode, &loaded.daemon.default_user);
-        check_machine(config, &which, mode, user, &loaded.places)
+        let mut found = check_machine(config, &which, mode, user, &loaded.places);
+        found.extend(sockets);
+        found
+    }
+
+    /// Whether the sockets of what is new or changed can be held.
+    fn sockets(&self, loaded: &Loaded, config: &Config, plan: &Plan) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        for change in &plan.changes {
+            let Some(spec) = config.processes.get(&change.process) else { continue };
+            let whole = || Place::whole(Arc::default());
+            let place = loaded.places.get(&spec.id).cloned().unwrap_or_else(whole);
+            let error = |code, text: String| {
+                Diagnostic::error(code, place.clone(), format!("{}: {text}", spec.id))
+            };
+            if !spec.enabled || spec.exec.sockets.is_empty() {
+                continue;
+            }
+            if let Some(text) = self.backend.lacks(spec) {
+                found.push(error("cannot-hold-socket", text));
+                continue;
+            }
+            let active = self.config.as_ref().and_then(|config| config.processes.get(&spec.id));
+            if active.is_some_and(|active| active.enabled && active.exec.sockets.is_empty()) {
+                // It may listen there by itself, and gives that up with its run.
+                continue;
+            }
+            for (name, listen) in spec.exec.sockets.iter() {
+                if self.backend.sockets().holds(listen) {
+                    continue;
+                }
+                if let Some(reason) = is_taken(listen) {
+                    let code = match reason.kind() {
+                        io::ErrorKind::AddrInUse => "address-in-use",
+                        _ => "cannot-hold-socket",
+                    };
+                    let text = format!("socket `{name}` at {listen}: {}", explain(&reason));
+                    found.push(error(code, text));
+                }
+            }
+        }
+        found
     }
 
     /// The daemon's settings once this was judged: those of what is active where it was refused.

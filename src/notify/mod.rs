@@ -224,21 +224,18 @@ impl Notifier {
     /// Has a descriptor stored until it is taken back, whatever becomes of what it stands for. The
     /// name has no colon and no control character.
     pub fn store(&self, name: String, descriptor: OwnedFd) {
-        self.put_descriptor(name, |stored| stored.descriptor = Some(descriptor));
+        self.for_descriptors().store(name, descriptor);
     }
 
     /// Takes back what is stored under a name.
     pub fn take_back(&self, name: String) {
-        self.put_descriptor(name, |stored| {
-            *stored = Stored { is_taken_back: true, descriptor: None };
-        });
+        self.for_descriptors().take_back(name);
     }
 
-    fn put_descriptor(&self, name: String, change: impl FnOnce(&mut Stored)) {
-        let Some(outbox) = &self.outbox else { return };
-        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        change(waiting.descriptors.entry(name).or_default());
-        outbox.changed.notify_all();
+    /// For others who have descriptors to store.
+    #[must_use]
+    pub fn for_descriptors(&self) -> Descriptors {
+        Descriptors(self.outbox.clone())
     }
 
     /// One line for people.
@@ -259,6 +256,29 @@ impl Notifier {
             messages.pop_front();
         }
         messages.push_back(message);
+        outbox.changed.notify_all();
+    }
+}
+
+/// What the service manager stores.
+#[derive(Clone, Debug)]
+pub struct Descriptors(Option<Arc<Outbox>>);
+
+impl Descriptors {
+    /// See [`Notifier::store`].
+    pub fn store(&self, name: String, descriptor: OwnedFd) {
+        self.put(name, |stored| stored.descriptor = Some(descriptor));
+    }
+
+    /// See [`Notifier::take_back`].
+    pub fn take_back(&self, name: String) {
+        self.put(name, |stored| *stored = Stored { is_taken_back: true, descriptor: None });
+    }
+
+    fn put(&self, name: String, change: impl FnOnce(&mut Stored)) {
+        let Some(outbox) = &self.0 else { return };
+        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        change(waiting.descriptors.entry(name).or_default());
         outbox.changed.notify_all();
     }
 }

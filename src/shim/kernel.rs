@@ -33,6 +33,7 @@ pub mod nr {
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const GETPID: usize = 39;
+    pub const RECVMSG: usize = 47;
     pub const EXECVE: usize = 59;
     pub const FCNTL: usize = 72;
     pub const FTRUNCATE: usize = 77;
@@ -84,6 +85,7 @@ pub mod nr {
     pub const UMASK: usize = 166;
     pub const PRCTL: usize = 167;
     pub const GETPID: usize = 172;
+    pub const RECVMSG: usize = 212;
     pub const EXECVE: usize = 221;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;

@@ -14,10 +14,14 @@
 
 mod kernel;
 mod message;
+mod sockets;
 
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::*;
-use message::{Credentials, Instruction, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage};
+use message::{
+    Credentials, FIRST_SOCKET, Instruction, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage,
+};
 
 type Failure = (Stage, Errno, u32);
 
@@ -44,6 +48,13 @@ core::arch::global_asm!(
     "brk #1",
     main = sym main,
 );
+
+/// Where the socket is now.
+static SOCKET: AtomicUsize = AtomicUsize::new(SOCKET_FD as usize);
+
+fn socket() -> usize {
+    SOCKET.load(Ordering::Relaxed)
+}
 
 #[repr(align(8))]
 struct Buffer([u8; MAX_INSTRUCTION]);
@@ -80,9 +91,14 @@ extern "C" fn main(stack: *mut usize) -> ! {
 }
 
 fn become_command(instruction: &Instruction, stack: Stack) -> Result<Failure, Failure> {
-    // The socket must close when the command is executed: that is how the daemon sees it.
     let at = |stage| move |errno| (stage, errno, NO_INDEX);
-    fcntl(SOCKET_FD as usize, F_SETFD, FD_CLOEXEC).map_err(at(Stage::Session))?;
+    // First: later there may be a limit in the way.
+    let count = instruction.sockets as usize;
+    if count > 0 {
+        sockets::take(count, stack).map_err(at(Stage::Sockets))?;
+    }
+    // The socket must close when the command is executed: that is how the daemon sees it.
+    fcntl(socket(), F_SETFD, FD_CLOEXEC).map_err(at(Stage::Session))?;
     sys(nr::SETSID, [0; 5]).map_err(at(Stage::Session))?;
     reset_signals(instruction.ignored);
     for limit in instruction.limits.iter() {
@@ -105,7 +121,7 @@ fn become_command(instruction: &Instruction, stack: Stack) -> Result<Failure, Fa
     if let Some(path) = instruction.pid_file {
         write_pid(path).map_err(|(errno, index)| (Stage::PidFile, errno, index))?;
     }
-    close_the_rest();
+    close_the_rest(count);
     Err(execute(instruction, stack))
 }
 
@@ -124,7 +140,7 @@ fn read_instruction() -> Result<Instruction<'static>, Failure> {
 /// Fills `buffer` from the socket. At end of file the daemon is gone: nobody would hear a report.
 fn read_all(mut buffer: &mut [u8]) -> Result<(), Failure> {
     while !buffer.is_empty() {
-        let to = [SOCKET_FD as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
+        let to = [socket(), buffer.as_mut_ptr() as usize, buffer.len(), 0, 0];
         match sys(nr::READ, to) {
             Ok(0) => exit(127),
             Ok(n) => buffer = &mut buffer[n..],
@@ -262,12 +278,18 @@ fn make_parents(path: &CStr) -> Result<(), (Errno, u32)> {
 }
 
 /// Everything is opened close-on-exec; this is for what is not, such as what the daemon itself
-/// inherited.
-fn close_the_rest() {
-    const FIRST: usize = SOCKET_FD as usize + 1;
-    if sys(nr::CLOSE_RANGE, [FIRST, u32::MAX as usize, 0, 0, 0]).is_err() {
+/// inherited. What stays are the sockets of the command, and ours.
+fn close_the_rest(sockets: usize) {
+    let first = FIRST_SOCKET as usize + sockets;
+    close_range(first, socket().saturating_sub(1));
+    close_range(socket() + 1, u32::MAX as usize);
+}
+
+fn close_range(first: usize, last: usize) {
+    if first <= last && sys(nr::CLOSE_RANGE, [first, last, 0, 0, 0]).is_err() {
         // Some container runtimes forbid the call.
-        (FIRST..4096).for_each(close);
+        const ENOUGH: usize = 4095;
+        (first..=last.min(ENOUGH)).for_each(close);
     }
 }
 
@@ -313,10 +335,12 @@ fn execute_as_script(path: &CStr, stack: Stack) -> Errno {
 fn report((stage, errno, index): Failure) {
     let bytes = Report { stage, errno: errno.0, index }.encode();
     // If nobody listens any more there is nobody to tell.
-    let _ = sys(nr::WRITE, [SOCKET_FD as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0]);
+    let _ = sys(nr::WRITE, [socket(), bytes.as_ptr() as usize, bytes.len(), 0, 0]);
 }
 
 const F_SETFD: usize = 2;
+/// `F_DUPFD_CLOEXEC`.
+const F_DUPFD: usize = 1030;
 const F_GETFL: usize = 3;
 const F_SETFL: usize = 4;
 const FD_CLOEXEC: usize = 1;

@@ -16,6 +16,16 @@ pub const SOCKET_FD: i32 = 3;
 /// The longest instruction, in bytes.
 pub const MAX_INSTRUCTION: usize = 256 * 1024;
 
+/// Where the command finds the sockets that are held for it (sd_listen_fds(3)).
+pub const FIRST_SOCKET: i32 = 3;
+
+/// The most sockets that one command is given.
+pub const MAX_SOCKETS: usize = 64;
+
+/// The variable that says whom the sockets are for. The daemon leaves room for the number, which
+/// nobody knows before there is a process.
+pub const LISTEN_PID: &str = "LISTEN_PID=";
+
 /// The size of a report, in bytes.
 pub const REPORT_LEN: usize = 12;
 
@@ -44,6 +54,8 @@ pub enum Stage {
     PidFile = 8,
     /// Executing; the index is that of a candidate that exists and could not be executed.
     Exec = 9,
+    /// Taking the sockets.
+    Sockets = 10,
 }
 
 impl Stage {
@@ -58,6 +70,7 @@ impl Stage {
             7 => Stage::LogFile,
             8 => Stage::PidFile,
             9 => Stage::Exec,
+            10 => Stage::Sockets,
             _ => return None,
         })
     }
@@ -168,6 +181,8 @@ pub struct Instruction<'a> {
     pub pid_file: Option<&'a CStr>,
     /// What to execute: the first that can be.
     pub candidates: Paths<'a>,
+    /// So many sockets follow, with one byte.
+    pub sockets: u32,
 }
 
 impl<'a> Instruction<'a> {
@@ -195,6 +210,7 @@ impl<'a> Instruction<'a> {
             log_file: reader.text()?,
             pid_file: reader.text()?,
             candidates: Paths(reader.bytes()?),
+            sockets: reader.u32()?,
         })
     }
 }
@@ -251,6 +267,8 @@ pub struct Draft<'a> {
     pub pid_file: Option<&'a CStr>,
     /// See [`Instruction`].
     pub candidates: &'a [&'a CStr],
+    /// See [`Instruction`].
+    pub sockets: u32,
 }
 
 #[allow(dead_code, reason = "the daemon's side")]
@@ -287,6 +305,7 @@ impl Draft<'_> {
         put_text(out, self.pid_file);
         put_len(out, self.candidates.iter().map(|path| 4 + path.to_bytes_with_nul().len()).sum());
         self.candidates.iter().for_each(|path| put_text(out, Some(path)));
+        put_u32(out, self.sockets);
     }
 }
 
@@ -321,6 +340,7 @@ mod tests {
             log_file: Some(c"/var/log/a"),
             pid_file: None,
             candidates: &[c"/bin/a", c"a"],
+            sockets: 2,
         }
         .encode(&mut bytes);
         bytes
@@ -341,6 +361,7 @@ mod tests {
         assert_eq!(read.log_file, Some(c"/var/log/a"));
         assert_eq!(read.pid_file, None);
         assert_eq!(read.candidates.iter().collect::<Vec<_>>(), [c"/bin/a", c"a"]);
+        assert_eq!(read.sockets, 2);
     }
 
     #[test]

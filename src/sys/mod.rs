@@ -6,6 +6,7 @@
 pub mod children;
 pub mod clone;
 pub mod controllers;
+pub mod datagram;
 pub mod listen;
 pub mod memory;
 pub mod mounts;

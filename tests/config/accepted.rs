@@ -5,7 +5,7 @@ use provost::config::load::Mode;
 use provost::core::ids::ProcessId;
 use provost::core::limits::Limits;
 use provost::core::spec::{
-    Check, Command, Condition, LogRotation, LogTarget, OnFailure, ProcessSpec, Readiness,
+    Check, Command, Condition, LogRotation, LogTarget, Notify, OnFailure, ProcessSpec, Readiness,
     RestartCondition, Signal, Text,
 };
 use provost::core::unit::Sandbox;
@@ -427,4 +427,26 @@ fn a_long_first_delay_is_its_own_ceiling() {
 fn a_system_daemon_accepts_the_same() {
     let files = Files::new().with("processes.yaml", three_servers()).mode(Mode::System);
     assert!(!refused(&files.load("processes.yaml")));
+}
+
+#[test]
+fn a_process_may_speak_for_itself() {
+    let text = "processes:\n  a: {command: x, readiness: notify}\n  \
+                b: {command: x, healthCheck: {notify: true, interval: 10s}}\n  \
+                c: {command: x, readiness: notify, healthCheck: {tcp: 'h:1', notify: false}}\n  \
+                d: {command: x, healthCheck: {notify: true, failureThreshold: 2}}\n";
+    let loaded = load_text(text);
+    let spec = |id: &str| process(&loaded, id);
+    let (a, b, c, d) = (spec("a"), spec("b"), spec("c"), spec("d"));
+    assert_eq!((a.readiness, a.health.clone()), (Readiness::Notify, None));
+    assert_eq!(a.notify(), Some(Notify { watchdog: None }));
+    let health = b.health.clone().unwrap();
+    assert_eq!((b.readiness, &health.check), (Readiness::Health, &Check::Notify));
+    // One missed interval is enough, unless the file says otherwise.
+    assert_eq!((health.interval, health.failure_threshold), (seconds(10), 1));
+    assert_eq!(b.notify(), Some(Notify { watchdog: Some(seconds(10)) }));
+    assert_eq!(c.health.clone().unwrap().check, Check::Tcp(Text::new("h:1")));
+    assert_eq!(c.notify(), Some(Notify { watchdog: None }));
+    assert_eq!(d.health.clone().unwrap().failure_threshold, 2);
+    assert_eq!(d.notify(), Some(Notify { watchdog: Some(seconds(30)) }));
 }

@@ -377,7 +377,28 @@ const KEYS: &[Case] = &[
             "7:39 empty-value",
             "8:38 bad-port",
         ],
-        &["`url`, `tcp` or `exec`"],
+        &["`url`, `tcp`, `exec` or `notify: true`"],
+    ),
+    case(
+        "sockets",
+        "processes:\n  a:\n    command: x\n    sockets:\n      ok: 127.0.0.1:1\n      b c: 127.0.0.1:2\n      c: localhost:3\n      d: 127.0.0.1:0\n      e: { listen: '[::1]:4', mode: 0600 }\n      f: { mode: 0600 }\n      g: run/x\n      h: { listen: /run/x, mode: 9 }\n  b: {command: x, sockets: {x: 127.0.0.1:1}}\n",
+        &[
+            "6:7 bad-socket-name",
+            "7:10 bad-address",
+            "8:10 bad-address",
+            "9:31 misplaced-key",
+            "10:7 missing-address",
+            "11:10 bad-address",
+            "12:34 bad-number",
+            "13:32 duplicate-socket",
+        ],
+        &["`b c`", "at most 64"],
+    ),
+    case(
+        "a check that nobody asks",
+        "processes:\n  a: {command: x, healthCheck: {notify: true, tcp: 'a:1'}}\n  b: {command: x, healthCheck: {notify: true, timeout: 5s}}\n  c: {command: x, healthCheck: {notify: false}}\n  d: {command: x, healthCheck: {notify: 1s}}\n",
+        &["2:47 two-checks", "3:47 timeout-with-notify", "4:19 no-check", "5:41 bad-boolean"],
+        &["`notify` and `healthCheck.tcp`"],
     ),
     case(
         "a pid file for two",
@@ -478,15 +499,12 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("sockets: {http: '127.0.0.1:3000'}", "sockets"),
         ("reload: {signal: SIGHUP}", "reload"),
         ("watch: {paths: [dist]}", "watch"),
         ("overlap: false", "overlap"),
         ("schedule: daily", "schedule"),
         ("hooks: {preStart: [x]}", "hooks"),
-        ("healthCheck: {notify: true}", "healthCheck.notify"),
         ("healthCheck: {url: 'https://x/'}", "https:"),
-        ("readiness: notify", "readiness: notify"),
         ("readiness: {log: listening}", "readiness: { log: … }"),
         ("stop: {command: [x]}", "stop.command"),
     ] {
@@ -566,6 +584,7 @@ fn every_code_is_reached() {
         include_str!("moment.rs"),
         include_str!("resources.rs"),
         include_str!("../conformance/daemons.rs"),
+        include_str!("../conformance/held.rs"),
     );
     let mut unreached = BTreeSet::new();
     for code in provost::config::diagnostic::CODES {

@@ -1,6 +1,7 @@
 //! What a daemon does with its processes.
 
 use crate::supervisor::*;
+use crate::world::until;
 use provost::client::{JobOutcome, Verb};
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +40,7 @@ pub async fn order_is_that_of_the_graph(mut it: Supervisor) {
         fs::read_to_string(&path).unwrap().lines().skip(from).map(str::to_owned).collect()
     };
     // Each says so once it runs, which is after it was started.
-    it.until("said by all", |_| said(0).len() == 4).await;
+    until("said by all", || said(0).len() == 4).await;
     assert_eq!(said(0)[0], "db begins");
     client.stop(&["db".into()], quiet).await.unwrap();
     it.until_all("down", &["db@0"]).await;
@@ -133,6 +134,87 @@ pub async fn health_is_asked_for_and_acted_on(mut it: Supervisor) {
     let after = it.until("healthy again", |all| all["sick@0"].health == "healthy").await;
     assert_ne!(pids(&before), pids(&after));
     assert_eq!(after["sick@0"].result, "unhealthy");
+}
+
+/// Says WATCHDOG=1 while the file `well` is there, and says that something is wrong when `trouble`
+/// is: with what every Debian has.
+const ALIVE: &str = r#"
+use Socket;
+socket(my $socket, PF_UNIX, SOCK_DGRAM, 0) or die $!;
+my $to = pack_sockaddr_un($ENV{NOTIFY_SOCKET});
+my $dir = shift;
+while (-e "$dir/well") {
+    send($socket, "WATCHDOG=1", 0, $to);
+    select(undef, undef, undef, 0.2);
+    last if -e "$dir/trouble";
+}
+send($socket, "WATCHDOG=trigger", 0, $to) if -e "$dir/trouble";
+sleep 1000;
+"#;
+
+pub async fn who_says_so_is_ready(mut it: Supervisor) {
+    let waits = |name: &str| format!("while ! test -e @DIR@/{name}; do sleep 0.05; done");
+    let file = format!(
+        "  slow:\n    shell: \"systemd-notify --status='getting up'; {}; systemd-notify --ready \
+         --status=up; exec sleep 1000\"\n    readiness: notify\n    log: {{ target: none }}\n  \
+         above:\n    command: [sleep, \"1000\"]\n    dependsOn: [slow]\n    \
+         log: {{ target: none }}\n  mute:\n    command: [sleep, \"1000\"]\n    readiness: notify\n    \
+         startTimeout: 300ms\n    restartPolicy: {{ condition: \"no\" }}\n    log: {{ target: none }}\n",
+        waits("go")
+    );
+    it.run(&file).await;
+    it.until_all("failed", &["mute@0"]).await;
+    let all = it.until("heard", |all| all["slow@0"].status_text == "getting up").await;
+    assert_eq!(
+        (all["slow@0"].state.as_str(), all["above@0"].state.as_str()),
+        ("starting", "waiting")
+    );
+    assert_eq!(all["slow@0"].reason, "not ready yet; it says: getting up");
+    assert_eq!(all["mute@0"].result, "timeout");
+    // It is the same run for the next daemon, which still has to hear that it is ready.
+    it.kill();
+    it.start().await;
+    let again = it.status().await;
+    assert_eq!(again["slow@0"].pid, all["slow@0"].pid);
+    assert_eq!(again["slow@0"].status_text, "getting up");
+    fs::write(it.path("go"), "").unwrap();
+    it.until_all("running", &["slow@0", "above@0"]).await;
+    it.kill();
+    it.start().await;
+    let last = it.until_all("running", &["slow@0", "above@0"]).await;
+    assert_eq!(pids(&last)["slow@0"], pids(&all)["slow@0"]);
+    it.until("heard", |all| all["slow@0"].status_text == "up").await;
+}
+
+pub async fn who_speaks_is_healthy_while_it_does(mut it: Supervisor) {
+    let one = |name: &str, rest: &str| {
+        format!(
+            "  {name}:\n    command: [perl, \"@DIR@/alive.pl\", \"@DIR@/{name}\"]\n    \
+             log: {{ target: none }}\n    restartPolicy: {{ delay: 50ms }}\n    \
+             healthCheck: {{ notify: true, startPeriod: 0s, {rest} }}\n"
+        )
+    };
+    fs::write(it.path("alive.pl"), ALIVE).unwrap();
+    for name in ["alive", "ill"] {
+        fs::create_dir(it.path(name)).unwrap();
+        fs::write(it.path(name).join("well"), "").unwrap();
+    }
+    it.run(&(one("alive", "interval: 5s") + &one("ill", "interval: 1d, onFailure: none"))).await;
+    let healthy =
+        |all: &Status| ["alive@0", "ill@0"].iter().all(|one| all[*one].health == "healthy");
+    let before = it.until("healthy", healthy).await;
+    // The next daemon gives it time to speak.
+    it.kill();
+    it.start().await;
+    let after = it.until("healthy", healthy).await;
+    assert_eq!(pids(&before), pids(&after));
+    fs::remove_file(it.path("alive/well")).unwrap();
+    it.until("restarted", |all| all["alive@0"].restarts >= 1).await;
+    assert!(it.log().contains("no WATCHDOG=1 within 5s"), "{}", it.log());
+    fs::write(it.path("ill/trouble"), "").unwrap();
+    let told = it.until("ill", |all| all["ill@0"].health == "unhealthy").await;
+    assert!(told["ill@0"].health_detail.contains("WATCHDOG=trigger"), "{told:#?}");
+    assert_eq!(pids(&told)["ill@0"], pids(&before)["ill@0"]);
 }
 
 const MARKED: &str = "  one:\n    command: [sleep, \"@MARK@\"]\n    \

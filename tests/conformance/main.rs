@@ -3,9 +3,11 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod daemons;
+mod held;
 mod machines;
 mod resources;
 mod scenarios;
+mod speaking;
 mod stages;
 mod supervisor;
 mod world;
@@ -94,6 +96,10 @@ scenarios! {
     stages::a_log_file_is_its_users,
     stages::a_log_file_is_rotated,
     stages::a_pid_file_is_there_as_long_as_the_run,
+    speaking::a_run_is_heard_whoever_of_it_speaks,
+    speaking::a_run_that_is_quick_is_heard,
+    speaking::what_others_say_is_not_heard,
+    speaking::who_shall_not_speak_is_told_nothing,
     resources::limits_hold_and_change_under_a_run,
     resources::a_change_of_limits_while_it_begins_is_not_lost,
     resources::what_forks_without_end_is_limited_and_can_be_stopped,
@@ -107,11 +113,16 @@ scenarios! {
     daemons::one_shots_run_once,
     daemons::a_reload_touches_what_changed,
     daemons::health_is_asked_for_and_acted_on,
+    daemons::who_says_so_is_ready,
+    daemons::who_speaks_is_healthy_while_it_does,
     daemons::a_killed_daemon_is_followed,
     daemons::what_ends_while_there_is_no_daemon_is_started_again,
     daemons::what_nobody_knows_of_is_ended_before_anything_starts,
     daemons::the_other_backend_leaves_nothing_behind,
     daemons::a_manager_that_executes_itself_again_changes_nothing,
     daemons::a_bus_that_goes_away_changes_nothing,
+    held::sockets_are_held_for_a_process,
+    held::sockets_are_those_of_all_instances,
+    held::a_socket_that_cannot_be_had_is_told,
     resources::a_change_of_limits_restarts_nothing,
 }

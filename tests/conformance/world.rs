@@ -2,6 +2,7 @@
 
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions};
+use provost::backend::notices::Notices;
 use provost::backend::systemd::link::Way;
 use provost::backend::systemd::unit::Names;
 use provost::backend::systemd::{SystemdBackend, SystemdOptions, way};
@@ -44,6 +45,7 @@ struct Common {
     facts: Facts,
     events: mpsc::UnboundedReceiver<Event>,
     directory: tempfile::TempDir,
+    notices: Notices,
 }
 
 impl Common {
@@ -55,11 +57,13 @@ impl Common {
         let mut environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
         environment.extend(runtime.map(|runtime| ("XDG_RUNTIME_DIR".to_owned(), runtime)));
         let mode = if is_root() { Mode::System } else { Mode::User };
-        Common { mode, environment: Arc::new(environment), facts, events, directory }
+        let notices = Notices::open(directory.path(), Vec::new()).unwrap();
+        Common { mode, environment: Arc::new(environment), facts, events, directory, notices }
     }
 
     fn world(self, backend: Arc<dyn Backend>) -> World {
         let (directory, events) = (self.directory, self.events);
+        tokio::spawn(self.notices.listen(backend.clone(), self.facts));
         World { backend, directory, events, heard: HashMap::new(), runs: 0 }
     }
 }
@@ -80,6 +84,8 @@ impl World {
             },
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
             runs: Runs::new(None, std::process::id()),
+            notices: Some(common.notices.path().into()),
+            sockets: Default::default(),
         };
         let backend = NativeBackend::new(common.facts.clone(), options).unwrap();
         common.world(backend)
@@ -102,6 +108,8 @@ impl World {
             log_program: "/package/provost-log".into(),
             runtime,
             token: std::process::id(),
+            notices: Some(common.notices.path().into()),
+            sockets: Default::default(),
         };
         let backend = SystemdBackend::new(common.facts.clone(), way, options).await.unwrap();
         common.world(backend)
@@ -137,6 +145,12 @@ impl World {
         let pipe = self.heard.get_mut(name).unwrap();
         in_time(pipe.read_line(&mut line), name).await.unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// A line for who reads from a pipe.
+    pub fn write(&self, name: &str) {
+        let mut pipe = std::fs::File::options().write(true).open(self.path(name)).unwrap();
+        std::io::Write::write_all(&mut pipe, b"go\n").unwrap();
     }
 
     pub fn start(&mut self, spec: ProcessSpec) -> Run {
@@ -230,6 +244,16 @@ pub fn program(program: &str, args: &[&str]) -> ProcessSpec {
 pub async fn in_time<T>(future: impl Future<Output = T>, what: &str) -> T {
     let deadline = tokio::time::timeout(DEADLINE, future).await;
     deadline.unwrap_or_else(|_| panic!("{what}: it should have come by now"))
+}
+
+/// Looks again and again: for what nobody is told of.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    in_time(so, what).await;
 }
 
 pub fn is_root() -> bool {

@@ -2,7 +2,7 @@
 
 use crate::load;
 use provost::config::keys::{
-    DEPENDENCY, HEALTH, Key, Kind, LIMITS, LOG, PROCESS, RESTART, STOP, Section,
+    DEPENDENCY, HEALTH, Key, Kind, LIMITS, LOG, PROCESS, RESTART, SOCKET, STOP, Section,
 };
 use provost::core::fields::Consequence;
 use provost::core::reload::{ChangeKind, Plan};
@@ -32,6 +32,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("logFile", "logs/api.log"),
             ("pidFile", "run/api.pid"),
             ("essential", "true"),
+            ("sockets", "{ http: \"127.0.0.1:3000\" }"),
             ("tags", "[web]"),
             ("maxMemoryRestart", "400M"),
             ("sandbox", "strict"),
@@ -52,6 +53,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("url", "http://localhost:8080/health"),
             ("tcp", "\"localhost:5432\""),
             ("exec", "[pg_isready, -q]"),
+            ("notify", "true"),
             ("interval", "10s"),
             ("timeout", "2s"),
             ("startPeriod", "1m"),
@@ -69,6 +71,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
         ],
         "log" => &[("target", "none"), ("maxSize", "50M"), ("maxFiles", "10")],
         "dependsOn" => &[("condition", "healthy"), ("restart", "true")],
+        "sockets" => &[("listen", "/run/app/http.sock"), ("mode", "0666")],
         "processManagement" => &[
             ("enabled", "false"),
             ("processConfigFile", "services.yaml"),
@@ -95,7 +98,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
 
 /// The sections whose keys are settings of one process.
 pub const OF_A_PROCESS: &[&Section] =
-    &[&PROCESS, &RESTART, &HEALTH, &STOP, &LIMITS, &LOG, &DEPENDENCY];
+    &[&PROCESS, &RESTART, &HEALTH, &STOP, &LIMITS, &LOG, &DEPENDENCY, &SOCKET];
 
 /// What giving the key its example causes for a process that has none.
 pub fn consequence(section: &Section, key: &Key) -> &'static str {
@@ -133,7 +136,7 @@ fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
             (format!("command: x, {check}"), format!("command: x, {check}, {key}: {value}"))
         }
         ("", _) => ("command: x".into(), format!("command: x, {key}: {value}")),
-        ("healthCheck", "url" | "tcp" | "exec") => (
+        ("healthCheck", "url" | "tcp" | "exec" | "notify") => (
             format!("command: x, {check}"),
             format!("command: x, healthCheck: {{ {key}: {value} }}"),
         ),
@@ -145,6 +148,11 @@ fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
             "command: x, dependsOn: [db]".into(),
             format!("command: x, dependsOn: {{ db: {{ {key}: {value} }} }}"),
         ),
+        ("sockets", _) => {
+            let one = |rest: &str| format!("command: x, sockets: {{ a: {{ {rest} }} }}");
+            let listen = if key == "mode" { "listen: /run/a, " } else { "" };
+            (one("listen: /run/a"), one(&format!("{listen}{key}: {value}")))
+        }
         ("log", "maxSize" | "maxFiles") => {
             let log = "command: x, logFile: a.log";
             let size = if key == "maxSize" { "" } else { "maxSize: 1M, " };

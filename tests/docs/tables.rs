@@ -91,6 +91,7 @@ fn value(kind: &Kind) -> String {
         Kind::Variables => "mapping of names to texts".into(),
         Kind::Properties => "mapping of [properties](backends.md#properties) to values".into(),
         Kind::Dependencies => "list or mapping, [see below](#dependson)".into(),
+        Kind::Sockets => "mapping of names to addresses, [see below](#sockets)".into(),
         Kind::Section(section) => {
             format!("mapping, [see below](#{})", section.path.to_lowercase())
         }

@@ -58,3 +58,86 @@ pub fn every_way_to_end_the_daemon_leaves_its_processes(debian: Debian, backend:
     machine.run("systemctl stop provostd");
     assert_eq!(machine.run("pgrep -xc sleep || true").trim(), "0");
 }
+
+const WORDS_AND_SOCKETS: &str = r#"
+processes:
+  late:
+    shell: 'while ! test -e /tmp/go; do sleep 0.05; done; systemd-notify --ready --status=up; exec sleep infinity'
+    readiness: notify
+    startTimeout: 10m
+"#;
+
+/// A low port, which the daemon may use and the process may not.
+const HELD: &str = r#"
+  held:
+    command: [perl, /tmp/held.pl]
+    sockets: { http: 127.0.0.1:80 }
+    restartPolicy: { delay: 50ms }
+"#;
+
+const SERVER: &str = r#"
+open(my $listener, "+<&=", 3) or die;
+while (accept(my $client, $listener)) {
+    print $client "$$ $ENV{LISTEN_PID} $ENV{LISTEN_FDNAMES}\n";
+    close $client;
+}
+"#;
+
+/// Asks the server, and waits for an answer.
+const ASK: &str = "timeout 25 bash -c 'exec 3<>/dev/tcp/127.0.0.1/80; head -n 1 <&3'";
+
+/// systemd keeps what they hold and what they say until there is a daemon again.
+pub fn what_processes_hold_and_say_outlives_the_daemon(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
+    let holds = backend == "native" || debian != Debian::Bookworm;
+    machine.save("/tmp/held.pl", SERVER);
+    machine.processes(&(WORDS_AND_SOCKETS.to_owned() + if holds { HELD } else { "" }));
+    machine.until("provost --system why late | grep 'not said that it is ready'");
+    machine.run("mkdir -p /run/systemd/system/provostd.service.d");
+    let wait = "[Service]\nRestartSec=3s\n";
+    machine.save("/run/systemd/system/provostd.service.d/wait.conf", wait);
+    machine.run("systemctl daemon-reload");
+    let mut held = String::new();
+    if holds {
+        machine.up("held");
+        let pid = machine.running()["held@0"].0;
+        assert_eq!(machine.run(ASK).trim(), format!("{pid} {pid} http"));
+        held = machine.run(&format!("readlink /proc/{pid}/fd/3"));
+        machine
+            .run(&format!("systemctl kill --signal=KILL --kill-whom=main provostd; kill -9 {pid}"));
+        // There is nobody but systemd now.
+        machine.run("touch /tmp/go");
+        let gone = format!(
+            "test $(systemctl show --value -p MainPID provostd) = 0 && ! test -e /proc/{pid} && \
+             pgrep -x systemd-notify"
+        );
+        machine.until(&gone);
+        let answer = machine.run(ASK);
+        assert!(!answer.starts_with(&format!("{pid} ")) && answer.ends_with(" http\n"), "{answer}");
+    } else {
+        machine.run("systemctl kill --signal=KILL --kill-whom=main provostd; touch /tmp/go");
+        let gone =
+            "test $(systemctl show --value -p MainPID provostd) = 0 && pgrep -x systemd-notify";
+        machine.until(gone);
+    }
+    machine.up("late");
+    assert_eq!(machine.status()["late@0"]["status_text"], "up");
+    for _ in 0..3 {
+        if holds {
+            machine.run("systemctl restart provostd; provost --system restart held");
+            let pid = machine.running()["held@0"].0;
+            assert_eq!(machine.run(&format!("readlink /proc/{pid}/fd/3")), held);
+        }
+    }
+    // What is stored is one of each, and goes with what it is for.
+    let stored = "systemctl show --value -p NFileDescriptorStore provostd";
+    let pidfds = if backend == "native" { 2 } else { 0 };
+    machine.until(&format!("test $({stored}) = {}", 1 + u64::from(holds) + pidfds));
+    machine.processes("processes: {}");
+    machine.run("provost --system reload");
+    // That for what they say stays.
+    machine.until(&format!("test $({stored}) = 1"));
+    if holds {
+        machine.run("! bash -c 'exec 3<>/dev/tcp/127.0.0.1/80' 2>/dev/null");
+    }
+}

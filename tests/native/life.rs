@@ -87,6 +87,7 @@ async fn helper_holds_a_process_before_it_is_recorded() {
         max_files: None,
         log_file: None,
         pid_file: None,
+        sockets: Vec::new(),
         mark: None,
     };
     let stdout = std::io::stdout();

@@ -53,6 +53,8 @@ impl World {
             },
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
             runs: provost::store::runs::Runs::new(None, std::process::id()),
+            notices: None,
+            sockets: Default::default(),
         };
         change(&mut options);
         let (facts, events) = mpsc::unbounded_channel();

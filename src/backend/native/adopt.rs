@@ -91,6 +91,8 @@ pub(super) async fn recover(
         let handle = Arc::new(Handle::new(instance.clone(), run));
         lock(&inner.runs).insert((instance, run), handle.clone());
         handle.adopt(&found);
+        inner.hear(found.record.pid, &handle, &spec);
+        inner.sockets.goes_on(&handle.key().0, &spec.exec);
         tokio::spawn(run::live_on(inner.clone(), handle, spec, found));
     }
     there

@@ -6,19 +6,24 @@
 
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
+use crate::backend::sockets::Passed;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
 use crate::sys::clone::{Program, StartError};
 use crate::sys::stat::Stat;
-use message::{Draft, Limit, MAX_INSTRUCTION, NO_INDEX, Report, SOCKET_FD, Stage};
+use message::{
+    Draft, LISTEN_PID, Limit, MAX_INSTRUCTION, MAX_SOCKETS, NO_INDEX, Report, SOCKET_FD, Stage,
+};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 #[path = "../../shim/message.rs"]
@@ -51,6 +56,8 @@ pub struct Recipe {
     pub log_file: Option<Rendered>,
     /// The file that shall hold its pid.
     pub pid_file: Option<Rendered>,
+    /// What is held for it, by name, in the order of its descriptors.
+    pub sockets: Passed,
     /// A mark that its descendants inherit, as a resource limit: see [`super::census`].
     pub mark: Option<u64>,
 }
@@ -207,6 +214,7 @@ impl Launcher {
             log_file: log_file.as_deref(),
             pid_file: pid_file.as_deref(),
             candidates: &candidates,
+            sockets: u32::try_from(recipe.sockets.len()).unwrap_or(u32::MAX),
         }
         .encode(&mut bytes);
         if bytes.len() > MAX_INSTRUCTION {
@@ -250,6 +258,9 @@ impl Waiting {
             failure(SpawnStage::Fork, "", reason)
         };
         self.socket.write_all(instruction).await.map_err(died)?;
+        if !recipe.sockets.is_empty() {
+            self.pass(&recipe.sockets).await.map_err(died)?;
+        }
         let mut answer = Vec::new();
         self.socket.read_to_end(&mut answer).await.map_err(died)?;
         match Report::decode(&answer) {
@@ -257,9 +268,44 @@ impl Waiting {
             None => Ok(()),
         }
     }
+
+    /// Sends descriptors, with one byte.
+    async fn pass(&self, sockets: &Passed) -> io::Result<()> {
+        let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let byte = [io::IoSlice::new(&[0])];
+        loop {
+            self.socket.writable().await?;
+            let sent = self.socket.try_io(Interest::WRITABLE, || {
+                Ok(sendmsg(&self.socket, &byte, &mut control, SendFlags::NOSIGNAL)?)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other.map(drop),
+            }
+        }
+    }
 }
 
 impl Recipe {
+    /// Has its process take these sockets (sd_listen_fds(3)).
+    pub fn take_sockets(&mut self, sockets: Passed) {
+        if sockets.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
+        // The shim writes the number, which nobody knows before there is a process.
+        let room = "0000000000".to_owned();
+        self.env.insert(LISTEN_PID.trim_end_matches('=').to_owned(), room);
+        self.env.insert("LISTEN_FDS".to_owned(), sockets.len().to_string());
+        self.env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
+        self.sockets = sockets;
+    }
+
     fn program(&self) -> &str {
         self.argv.first().map_or("", Rendered::value)
     }
@@ -291,6 +337,7 @@ impl Recipe {
         let mut reason = reason(&io::Error::from_raw_os_error(report.errno));
         let (stage, subject) = match report.stage {
             Stage::Instruction | Stage::Session => (SpawnStage::Fork, String::new()),
+            Stage::Sockets => (SpawnStage::Sockets, String::new()),
             Stage::Limits => (SpawnStage::Limits, self.limit_text(report.index)),
             Stage::Nice => {
                 (SpawnStage::Nice, self.nice.map(|nice| nice.to_string()).unwrap_or_default())

@@ -10,6 +10,7 @@
 //! | [`command`] | commands beside a run, such as exec checks |
 //! | `controllers` | what control groups need to hold runs to limits |
 //! | `adopt` | runs of a daemon that was killed |
+//! | `whose` | whose run a process is that has sent something |
 //! | [`output`] | where output goes: [`console`], [`lines`], [`ring`], [`sink`] |
 
 mod adopt;
@@ -29,6 +30,7 @@ pub mod run;
 pub mod sink;
 pub mod tree;
 mod walk;
+mod whose;
 
 pub use self::adopt::end_all;
 
@@ -44,6 +46,7 @@ use self::ring::Ring;
 use self::run::Handle;
 use self::tree::Tree;
 use super::held;
+use super::sockets::Sockets;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
@@ -55,7 +58,7 @@ use crate::sys::random;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +84,10 @@ pub struct NativeOptions {
     pub log_program: PathBuf,
     /// Where it is kept by what runs are found again.
     pub runs: Runs,
+    /// The socket that runs speak to ([`super::notices`]).
+    pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Runs processes as children of this one.
@@ -106,7 +113,11 @@ struct Inner {
     cgroups: Option<Cgroups>,
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
-    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
+    notices: Option<Arc<Path>>,
+    sockets: Arc<Sockets>,
+    /// Runs that speak for themselves, by their main processes.
+    speakers: Mutex<HashMap<u32, Arc<Handle>>>,
     /// Commands beside runs, by instance.
     commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
     /// How many outputs are being read.
@@ -144,6 +155,9 @@ impl NativeBackend {
             log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
+            notices: options.notices,
+            sockets: options.sockets,
+            speakers: Mutex::default(),
             commands: Mutex::default(),
             pumps: watch::Sender::new(0),
             _reaper: Reaper::new()?,
@@ -198,6 +212,7 @@ impl Inner {
             max_files: exec.max_files,
             log_file: None,
             pid_file: None,
+            sockets: Vec::new(),
             mark: None,
         }
     }
@@ -395,6 +410,10 @@ impl Backend for NativeBackend {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
     }
 
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        self.inner.run_of(pid)
+    }
+
     fn run_in_context(
         &self,
         instance: &InstanceId,
@@ -423,6 +442,10 @@ impl Backend for NativeBackend {
             (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
             _ => None,
         }
+    }
+
+    fn sockets(&self) -> &Arc<Sockets> {
+        &self.inner.sockets
     }
 
     fn forget(&self, instance: &InstanceId) {

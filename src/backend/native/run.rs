@@ -8,7 +8,7 @@ use super::reaper::Exit;
 use super::sink::LAST_LINES;
 use super::tree::Tree;
 use super::{Inner, lock};
-use crate::backend::{Facts, held};
+use crate::backend::{Facts, held, notices};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::limits::Limits;
@@ -92,6 +92,21 @@ impl Handle {
     pub fn new(instance: InstanceId, run: Run) -> Handle {
         let state = State { phase: Phase::Preparing, ending: None, killing: false, limits: None };
         Handle { instance, run, state: Mutex::new(state) }
+    }
+
+    /// Which it is.
+    #[must_use]
+    pub fn key(&self) -> (InstanceId, Run) {
+        (self.instance.clone(), self.run)
+    }
+
+    /// Whether its main process has not ended.
+    #[must_use]
+    pub fn main_is_alive(&self) -> bool {
+        match &lock(&self.state).phase {
+            Phase::Starting(child) | Phase::Running(child) => !has_ended(&child.pidfd),
+            _ => false,
+        }
     }
 
     /// Takes over what another daemon had started.
@@ -253,6 +268,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     // The table that holds the other end outlives all runs.
     let exit = watched(&handle, &tree, &inner.facts, exit);
     let status = exit.await.unwrap_or(ExitStatus::Unknown);
+    inner.unhear(pid, &handle);
     let status = handle.told(status, &tree);
     lock(&handle.state).phase = Phase::Left(tree.clone());
     report(Event::Exited { instance: instance.clone(), run, status });
@@ -296,6 +312,7 @@ pub(super) async fn live_on(
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
         let ended = watched(&handle, &tree, &inner.facts, ended(&pidfd, &record)).await;
+        inner.unhear(record.pid, &handle);
         status = handle.told(ended, &tree);
         lock(&handle.state).phase = Phase::Left(tree.clone());
     }
@@ -332,9 +349,14 @@ async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     // The number may be another's by now; the descriptor is not.
+    !has_ended(pidfd)
+}
+
+/// Whether the process has ended, as far as the kernel answers at all.
+fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = rustix::event::Timespec::default();
     let mut state = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
+    !rustix::event::poll(&mut state, Some(&now)).is_ok_and(|ready| ready == 0)
 }
 
 /// Waits for the end of a process that is no child, and finds out how it ended.
@@ -350,14 +372,16 @@ async fn ended(pidfd: &Arc<OwnedFd>, record: &RunRecord) -> ExitStatus {
 
 async fn start(
     inner: &Arc<Inner>,
-    handle: &Handle,
+    handle: &Arc<Handle>,
     spec: &Arc<ProcessSpec>,
 ) -> Result<Started, SpawnError> {
     let (instance, exec) = (&handle.instance, &spec.exec);
     let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
+    let sockets = inner.sockets.of_run(instance, exec, &identity).await?;
     let mut recipe = inner.recipe(instance, exec, argv, identity);
+    recipe.take_sockets(sockets);
     let route = inner.route(exec);
     let connection = Connection {
         route,
@@ -370,6 +394,7 @@ async fn start(
     let output = connect(inner, connection).await?;
     recipe.log_file = path(&exec.log_file).filter(|_| route == Route::File);
     recipe.pid_file = path(&exec.pid_file);
+    recipe.env.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
     let instruction = inner.launcher.instruction(&recipe)?;
 
@@ -390,6 +415,7 @@ async fn start(
         waiting
     };
     inner.keep(instance, handle.run, &waiting, recipe.mark, &tree);
+    inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.
     let logged = match output {
         Output::Null | Output::Held(_) => None,
@@ -408,6 +434,7 @@ async fn start(
     if let Err(error) = waiting.go(&recipe, &instruction).await {
         // Reported only when nothing of it exists any more.
         let _ = waiting.exit.await;
+        inner.unhear(waiting.pid, handle);
         if let Some(pid_file) = pid_file.filter(|_| error.stage >= SpawnStage::PidFile) {
             pid_file.remove().await;
         }

@@ -213,6 +213,7 @@ fn recipe(inner: &Inner, job: &Job, identity: Identity, umask: u32) -> Recipe {
         max_files: None,
         log_file: None,
         pid_file: None,
+        sockets: Vec::new(),
         mark: None,
     }
 }

@@ -38,6 +38,12 @@ impl Tree {
         }
     }
 
+    /// Whether it is all that is in the control group in this directory.
+    #[must_use]
+    pub fn is_at(&self, directory: &Path) -> bool {
+        matches!(self, Tree::Cgroup(group) if group.path() == directory)
+    }
+
     /// Its mark, where that tells what belongs to it.
     #[must_use]
     pub fn mark(&self) -> Option<u64> {

@@ -15,6 +15,7 @@ use super::{Inner, lock};
 use crate::backend::Kept;
 use crate::backend::native;
 use crate::backend::native::launch::{failure, reason};
+use crate::backend::sockets::Passed;
 use crate::core::event::{Event, SpawnStage};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::spec::ProcessSpec;
@@ -55,11 +56,13 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     for (instance, run, spec, unit, found) in adopted {
         let (handle, orders) = Handle::new(instance.clone(), run, &spec.limits);
         let handle = Arc::new(handle);
+        handle.take_unit();
+        let held = inner.sockets.goes_on(&handle.instance, &spec.exec);
         lock(&inner.runs).insert((instance, run), handle.clone());
         let watch = manager.watch(&unit);
         let inner = inner.clone();
         tokio::spawn(async move {
-            live_on(&inner, &handle, &spec, (unit, watch, found), orders).await;
+            live_on(&inner, &handle, &spec, (unit, watch, found, held), orders).await;
         });
     }
     there
@@ -133,7 +136,7 @@ async fn live_on(
     inner: &Arc<Inner>,
     handle: &Arc<Handle>,
     spec: &ProcessSpec,
-    (unit, watch, found): (String, Watch, Observed),
+    (unit, watch, found, held): (String, Watch, Observed, Passed),
     mut orders: run::Orders,
 ) {
     let (instance, run) = (handle.instance.clone(), handle.run);
@@ -145,7 +148,7 @@ async fn live_on(
     let limits = spec.limits.clone();
     let missing = resources::missing(&found.limits, &limits);
     let (pid_file, logged) = (None, None);
-    let mut placed = Placed { unit, watch, main: found.main, pid_file, logged, gate, limits };
+    let mut placed = Placed { unit, watch, main: found.main, pid_file, logged, held, gate, limits };
     // It may have been killed between asking for the start and hearing of it.
     let executed = match found.has_job {
         true => placed.wait_until_started(inner, run, &mut orders).await,

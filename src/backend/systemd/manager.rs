@@ -389,6 +389,26 @@ impl Manager {
         answer.body().deserialize().map_err(|_| unreadable())
     }
 
+    /// Whether units can be given descriptors: those that can say which they have been given.
+    pub async fn passes_descriptors(&self) -> bool {
+        // Of a unit that is not there too.
+        let unit = "provost-none.service";
+        let names = self.get::<Vec<String>>(unit, super::unit::SERVICE, "ExtraFileDescriptorNames");
+        names.await.is_ok()
+    }
+
+    /// The control group below which those of all units are; empty for the root.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn control_group(&self) -> Result<String, CallError> {
+        let body = (MANAGER, "ControlGroup");
+        let answer = self.call(PATH, PROPERTIES, "Get", &body).await?;
+        let value: OwnedVariant = answer.body().deserialize().map_err(|_| unreadable())?;
+        let group = String::try_from(value).map_err(|_| unreadable())?;
+        Ok(group.trim_end_matches('/').to_owned())
+    }
+
     /// A property of a unit that is loaded.
     ///
     /// # Errors

@@ -47,6 +47,7 @@ use super::native::census::{self, Process};
 use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
+use super::sockets::Sockets;
 use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
 use crate::config::load::Mode;
 use crate::core::event::Whom;
@@ -83,6 +84,10 @@ pub struct SystemdOptions {
     pub runtime: PathBuf,
     /// In the marks of processes that a daemon with the native backend has started here.
     pub token: u32,
+    /// The socket that runs speak to ([`super::notices`]).
+    pub notices: Option<Arc<Path>>,
+    /// What is held for processes.
+    pub sockets: Arc<Sockets>,
 }
 
 /// Runs processes as transient units.
@@ -107,7 +112,13 @@ struct Inner {
     /// Where files are that systemd is to find.
     handovers: PathBuf,
     token: u32,
-    runs: Mutex<HashMap<(InstanceId, Run), Arc<Handle>>>,
+    notices: Option<Arc<Path>>,
+    sockets: Arc<Sockets>,
+    /// This systemd can pass descriptors to units.
+    passes: bool,
+    /// The control group of the service manager, below which those of its units are.
+    root: String,
+    runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
     /// One run of an instance after the other.
     gates: Mutex<HashMap<InstanceId, Gate>>,
     /// Commands beside runs, by instance.
@@ -156,6 +167,8 @@ impl SystemdBackend {
         made.map_err(|io| io::Error::new(io.kind(), format!("{}: {io}", handovers.display())))?;
         let identities = Identities::new(options.mode, options.default_user, &options.environment);
         let manager = Manager::start(way).await?;
+        let passes = manager.passes_descriptors().await;
+        let root = manager.control_group().await.map_err(io::Error::other)?;
         let inner = Inner {
             facts,
             mode: options.mode,
@@ -170,6 +183,10 @@ impl SystemdBackend {
             log_program: options.log_program,
             handovers,
             token: options.token,
+            notices: options.notices,
+            sockets: options.sockets,
+            passes,
+            root,
             runs: Mutex::default(),
             gates: Mutex::default(),
             commands: Mutex::default(),
@@ -208,6 +225,21 @@ fn own_unit() -> Option<String> {
 }
 
 impl Inner {
+    /// The run that a process is of, by its control group: only the service manager can make one
+    /// there.
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let below = group.strip_prefix(&self.root)?.strip_prefix('/')?;
+        let below = below.strip_prefix(unit::SLICE)?.strip_prefix('/')?;
+        let instance = self.names.instance(below.split('/').next()?)?;
+        let all = (instance.clone(), Run(0))..=(instance, Run(u64::MAX));
+        let runs = lock(&self.runs);
+        // The run before has nothing in the unit any more when the next one gets it.
+        let handle = runs.range(all).map(|(_, handle)| handle).find(|handle| handle.has_unit())?;
+        Some((handle.instance.clone(), handle.run))
+    }
+
     /// Writes an environment where only this user and root can read it.
     fn write_environment(
         &self,
@@ -344,6 +376,14 @@ impl Backend for SystemdBackend {
         self.handle(instance, run)?.pidfd()?.try_clone().ok()
     }
 
+    fn remembers_ends(&self) -> bool {
+        true
+    }
+
+    fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
+        self.inner.run_of(pid)
+    }
+
     fn run_in_context(
         &self,
         instance: &InstanceId,
@@ -366,6 +406,15 @@ impl Backend for SystemdBackend {
     ) -> Option<io::Result<OwnedFd>> {
         let path = log::file_of(instance, &spec.exec)?;
         Some(self.open_log_file(instance, path, &spec.exec, request))
+    }
+
+    fn sockets(&self) -> &Arc<Sockets> {
+        &self.inner.sockets
+    }
+
+    fn lacks(&self, spec: &ProcessSpec) -> Option<String> {
+        let needs = !spec.exec.sockets.is_empty() && !self.inner.passes;
+        needs.then(|| unit::CANNOT_PASS.to_owned())
     }
 
     fn forget(&self, instance: &InstanceId) {

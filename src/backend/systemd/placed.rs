@@ -10,6 +10,7 @@ use super::status::{OF_SYSTEMD, exit_status};
 use super::unit::{Properties, SERVICE};
 use crate::backend::native::cgroup::directory_of;
 use crate::backend::native::launch::{failure, reason};
+use crate::backend::sockets::Passed;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::Run;
 use crate::core::limits::Limits;
@@ -25,6 +26,9 @@ const CONT: Signal = Signal(18);
 /// What fails for want of something, such as descriptors, is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A unit of which nothing is left is unloaded within milliseconds.
+const UNLOADED: Duration = Duration::from_secs(5);
+
 /// A unit in which a run is.
 pub(super) struct Placed {
     pub unit: String,
@@ -33,6 +37,8 @@ pub(super) struct Placed {
     pub pid_file: Option<PidFile>,
     /// Comes when the last of its lines is in the log.
     pub logged: Option<oneshot::Receiver<()>>,
+    /// systemd has copies of these until the unit is unloaded.
+    pub held: Passed,
     pub gate: OwnedMutexGuard<Option<u32>>,
     /// What it is held to.
     pub limits: Limits,
@@ -326,6 +332,17 @@ impl Placed {
                 }
             }
         }
+    }
+
+    /// Waits until systemd has let go of the sockets it was given, which is when the unit is no more:
+    /// a moment after the job that stops it. While the machine goes down nobody waits for it.
+    pub(super) async fn let_go(&mut self, manager: &Manager) {
+        let gone = async {
+            while !self.held.is_empty() && self.observe(manager).await.is_some() {
+                while !matches!(self.watch.next().await, UnitEvent::Removed | UnitEvent::Look) {}
+            }
+        };
+        let _ = tokio::time::timeout(UNLOADED, gone).await;
     }
 
     /// Kills all of it, and returns when it is unloaded.

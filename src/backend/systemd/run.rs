@@ -9,13 +9,15 @@ use super::manager::{MainChange, UnitEvent};
 use super::pid_file::PidFile;
 use super::placed::{Outcome, Placed};
 use super::resources;
-use super::unit::{Life, Program, Properties};
+use super::unit::{CANNOT_PASS, Life, Program, Properties, passing_sockets};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::held;
 use crate::backend::native::identity::Identity;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
+use crate::backend::notices;
+use crate::backend::sockets::Passed;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::limits::Limits;
@@ -23,6 +25,7 @@ use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
@@ -56,6 +59,8 @@ pub(super) struct Handle {
     /// What it is to be held to.
     limits: watch::Sender<Limits>,
     seen: Mutex<Seen>,
+    /// The unit is this run's: systemd was asked for it, or has it.
+    has_unit: AtomicBool,
 }
 
 #[derive(Default)]
@@ -74,7 +79,8 @@ impl Handle {
     pub(super) fn new(instance: InstanceId, run: Run, limits: &Limits) -> (Handle, Orders) {
         let (sender, orders) = mpsc::unbounded_channel();
         let limits = watch::Sender::new(limits.clone());
-        (Handle { instance, run, orders: sender, limits, seen: Mutex::default() }, orders)
+        let (seen, has_unit) = (Mutex::default(), AtomicBool::new(false));
+        (Handle { instance, run, orders: sender, limits, seen, has_unit }, orders)
     }
 
     /// Holds it to other limits.
@@ -94,6 +100,15 @@ impl Handle {
     /// What there is of it now.
     pub(super) fn see(&self, main: Option<Arc<OwnedFd>>, group: Group) {
         *lock(&self.seen) = Seen { main, group: Some(Arc::new(group)) };
+    }
+
+    /// From now on what is in the unit is of this run.
+    pub(super) fn take_unit(&self) {
+        self.has_unit.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_unit(&self) -> bool {
+        self.has_unit.load(Ordering::Relaxed)
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -189,6 +204,7 @@ struct Prepared {
     handovers: (Handover, Option<Pipe>),
     pid_file: Option<Rendered>,
     logged: Option<oneshot::Receiver<()>>,
+    held: Passed,
     gate: OwnedMutexGuard<Option<u32>>,
     limits: Limits,
 }
@@ -203,11 +219,13 @@ async fn prepare(
     // The unit of the run before may not be unloaded yet.
     let gate = inner.gate(instance).lock_owned().await;
     let identity = inner.identities.find(exec).await?;
+    let (held, sockets) = sockets(inner, instance, exec, &identity).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
     let Connected { output, logged, pipe } =
         log::connect(inner, instance, exec, &identity, umask).await?;
-    let variables =
+    let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
+    variables.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let argv = exec.command.argv(instance.index);
     let program = argv.first().cloned().unwrap_or_default();
     if let Some(name) = bad_variable(&variables) {
@@ -245,6 +263,7 @@ async fn prepare(
         daemon: inner.daemon_unit.as_deref(),
     };
     let mut properties = life.properties();
+    properties.extend(sockets);
     properties.extend(what.properties(&output).map_err(|io| log::output_error(&io))?);
     properties.extend(resources::properties(exec, &directory, inner.mode, false));
     properties.extend(resources::limits(&spec.limits));
@@ -262,7 +281,23 @@ async fn prepare(
     let pid_file = exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
     let handovers = (environment, pipe);
     let limits = spec.limits.clone();
-    Ok(Prepared { attempt, properties, handovers, pid_file, logged, gate, limits })
+    Ok(Prepared { attempt, properties, handovers, pid_file, logged, held, gate, limits })
+}
+
+/// The sockets that are held for a run, and how its unit gets them.
+async fn sockets(
+    inner: &Inner,
+    instance: &InstanceId,
+    exec: &ExecSpec,
+    identity: &Identity,
+) -> Result<(Passed, Properties), SpawnError> {
+    let error = |text: String| failure(SpawnStage::Sockets, "", text);
+    if !exec.sockets.is_empty() && !inner.passes {
+        return Err(error(CANNOT_PASS.to_owned()));
+    }
+    let held = inner.sockets.of_run(instance, exec, identity).await?;
+    let properties = passing_sockets(&held).map_err(|io| error(reason(&io)))?;
+    Ok((held, properties))
 }
 
 /// The directory without `..` in it, which systemd does not take.
@@ -286,7 +321,8 @@ async fn start(
     prepared: Prepared,
     orders: &mut Orders,
 ) -> Result<(Placed, u32), SpawnError> {
-    let Prepared { attempt, properties, handovers, pid_file, logged, gate, limits } = prepared;
+    let Prepared { attempt, properties, handovers, pid_file, logged, held, gate, limits } =
+        prepared;
     let unit = attempt.unit.clone();
     let manager = &inner.manager;
     let mut placed = Placed {
@@ -295,6 +331,7 @@ async fn start(
         main: MainChange::default(),
         pid_file: None,
         logged,
+        held,
         gate,
         limits,
     };
@@ -303,6 +340,7 @@ async fn start(
         () = stopped(orders) => return Err(stopped_before()),
         slot = manager.job_slot() => slot,
     };
+    handle.take_unit();
     let job = placed.ask(manager, handle.run, &properties).await?;
     // What of the output is ours must not stay open.
     drop(properties);
@@ -410,6 +448,7 @@ pub(super) async fn follow(
     inner.over(handle);
     inner.report(Event::Emptied { instance, run });
     placed.unloaded(manager, job).await;
+    placed.let_go(manager).await;
 }
 
 async fn emptied(group: Option<&Watched>) {

@@ -5,6 +5,7 @@
 
 use super::status::OF_SYSTEMD;
 use crate::backend::native::identity::Identity;
+use crate::backend::sockets::Passed;
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::spec::{Rendered, Signal};
 use std::os::fd::AsFd;
@@ -262,6 +263,25 @@ impl Life<'_> {
         ]);
         all
     }
+}
+
+/// Why a process with `sockets` cannot run here.
+pub const CANNOT_PASS: &str =
+    "this systemd cannot pass `sockets` to a unit (257 can); `backend: native` can";
+
+/// What passes sockets to a unit (sd_listen_fds(3)); systemd sets the variables.
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn passing_sockets(sockets: &Passed) -> std::io::Result<Properties> {
+    if sockets.is_empty() {
+        return Ok(Properties::new());
+    }
+    let pairs = sockets.iter().map(|(name, socket)| {
+        Ok((Fd::from(socket.as_fd().try_clone_to_owned()?), name.to_string()))
+    });
+    let all: Vec<(Fd<'static>, String)> = pairs.collect::<std::io::Result<_>>()?;
+    Ok(vec![("ExtraFileDescriptors", all.into())])
 }
 
 /// A level of syslog(3).

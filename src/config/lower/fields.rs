@@ -186,9 +186,11 @@ impl<'s> File<'_, 's> {
 
     fn empty(&mut self, key: &At<'_, 's>, full: &str, known: &Key) {
         let instead = match known.kind {
-            Wanted::Section(_) | Wanted::Variables | Wanted::Properties | Wanted::Dependencies => {
-                "write `{}`"
-            }
+            Wanted::Section(_)
+            | Wanted::Variables
+            | Wanted::Properties
+            | Wanted::Dependencies
+            | Wanted::Sockets => "write `{}`",
             Wanted::Texts | Wanted::TextOrTexts | Wanted::Integers { .. } => "write `[]`",
             _ => "write `null` for the default",
         };

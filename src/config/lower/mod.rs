@@ -11,6 +11,7 @@ mod graph;
 mod parts;
 mod process;
 mod resources;
+mod sockets;
 mod values;
 
 pub(crate) use file::{Found, Role, Settings};
@@ -23,7 +24,7 @@ use super::read::FileSet;
 use super::text::SourceText;
 use super::yaml::{Span, Value};
 use crate::core::ids::ProcessId;
-use crate::core::spec::{Dependency, ProcessSpec, Secret, Text};
+use crate::core::spec::{Dependency, Listen, ProcessSpec, Secret, Text};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -58,6 +59,8 @@ pub(crate) struct Lowered {
     pub(crate) place: Place,
     /// What it depends on, as written, with the place of each.
     pub(crate) edges: Vec<(Dependency, Place)>,
+    /// Where its sockets are, with the place of each.
+    pub(crate) sockets: Vec<(Listen, Place)>,
     /// Whether its restart policy was readable.
     pub(crate) restart_is_sure: bool,
     /// Whether its check was readable.

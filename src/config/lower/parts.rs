@@ -100,6 +100,15 @@ impl<'s> File<'_, 's> {
         let mut health = HealthCheck::new(check.unwrap_or(Check::Exec(Arc::default())));
         health.interval = self.whole.settings.interval.unwrap_or(health.interval);
         self.set_duration(&fields, "interval", &mut health.interval);
+        if health.check == Check::Notify {
+            // The interval is all the patience there is, unless the file says otherwise.
+            health.failure_threshold = 1;
+            if let Some(field) = fields.get("timeout") {
+                let message = "`healthCheck.timeout` is about a check that asks, and none does";
+                let problem = self.problem("timeout-with-notify", &field.key, message);
+                self.add(problem.help("remove it; `interval` is the longest silence"));
+            }
+        }
         self.set_duration(&fields, "timeout", &mut health.timeout);
         self.set_duration(&fields, "startPeriod", &mut health.start_period);
         self.set_count(&fields, "failureThreshold", &mut health.failure_threshold);
@@ -116,7 +125,7 @@ impl<'s> File<'_, 's> {
         }
     }
 
-    /// The one of `url`, `tcp` and `exec` that is there.
+    /// The one of `url`, `tcp`, `exec` and `notify` that is there.
     fn check(
         &mut self,
         whole: &Field<'_, 's>,
@@ -125,22 +134,28 @@ impl<'s> File<'_, 's> {
         instances: u32,
         enabled: Option<bool>,
     ) -> Option<Check> {
-        let mut ways: Vec<_> =
-            ["url", "tcp", "exec"].iter().filter_map(|name| fields.get(name)).collect();
+        let said = fields.get("notify");
+        let speaks = said.map(|field| self.boolean(field));
+        let notify = said.filter(|_| speaks == Some(Some(true)));
+        let asked = ["url", "tcp", "exec"].iter().filter_map(|name| fields.get(name));
+        let mut ways: Vec<_> = asked.chain(notify).collect();
         ways.sort_by_key(|way| way.key.span());
         match ways[..] {
             [] => {
-                let later = whole.value.node.get("notify").is_some();
-                if enabled != Some(false) && !later {
+                // What cannot be read is said already.
+                if enabled != Some(false) && speaks != Some(None) {
                     let message = "`healthCheck` does not say what is checked";
                     let problem = self.problem("no-check", &whole.key, message);
-                    self.add(problem.help("add `url`, `tcp` or `exec`, or `enabled: false`"));
+                    self.add(problem.help(
+                        "add `url`, `tcp`, `exec` or `notify: true`, or write `enabled: false`",
+                    ));
                 }
                 None
             }
             [field] => match field.known.name {
                 "url" => self.url(field, variables, instances),
                 "tcp" => self.tcp(field, variables, instances),
+                "notify" => Some(Check::Notify),
                 _ => self.exec(field, variables),
             },
             [first, second, ..] => {

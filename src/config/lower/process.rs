@@ -38,8 +38,10 @@ impl<'s> File<'_, 's> {
         self.shared_pid_file(fields, &spec);
         let edges = self.dependencies(id, fields);
         spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();
+        let (listening, sockets) = self.sockets(fields);
+        spec.exec.sockets = Arc::new(listening);
         let place = self.place(key.span());
-        Lowered { spec, place, edges, restart_is_sure, health_is_sure }
+        Lowered { spec, place, edges, sockets, restart_is_sure, health_is_sure }
     }
 
     fn about(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {
@@ -197,6 +199,7 @@ impl<'s> File<'_, 's> {
         }
         match self.word(field) {
             Some("started") => Readiness::Started,
+            Some("notify") => Readiness::Notify,
             Some("health") if spec.health.is_none() && health_is_sure => {
                 let message = format!("`readiness: health`, but `{}` has no health check", spec.id);
                 let problem = self.problem("readiness-without-check", &field.value, message);

@@ -10,7 +10,7 @@ use crate::graph::find_cycle;
 use crate::ids::{InstanceId, ProcessId};
 use crate::process::{Phase, Timer};
 use crate::snapshot::{InstanceSnapshot, PhaseSnapshot, Restored};
-use crate::spec::{Config, Dependency, ProcessSpec};
+use crate::spec::{Check, Config, Dependency, ProcessSpec};
 use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -123,8 +123,11 @@ impl Machine {
             if live.ready.is_none() {
                 self.timers.arm((id.clone(), Timer::Start), now.after(spec.start_timeout));
             }
-            if live.started.is_some() && spec.health.is_some() {
-                self.timers.arm((id.clone(), Timer::Probe), now);
+            if let Some(check) = spec.health.as_ref().filter(|_| live.started.is_some()) {
+                // Whoever speaks by itself gets a whole interval: nobody listened meanwhile.
+                let first =
+                    if check.check == Check::Notify { now.after(check.interval) } else { now };
+                self.timers.arm((id.clone(), Timer::Probe), first);
             }
             let pid = live.pid;
             self.set_phase(id, Phase::Up(live), now);

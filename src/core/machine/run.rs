@@ -2,13 +2,13 @@
 
 use super::Machine;
 use super::gate::UP;
-use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReason, What};
+use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReason, Told, What};
 use crate::health::{Health, Turned};
 use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
 use crate::job::JobResult;
 use crate::process::{Ending, Instance, Live, Phase, Timer};
 use crate::restart::{self, Next};
-use crate::spec::{OnFailure, ProcessSpec, Readiness, Signal};
+use crate::spec::{Check, HealthCheck, OnFailure, ProcessSpec, Readiness, Signal};
 use crate::time::Mono;
 use crate::view::HealthState;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ impl Machine {
             ready: None,
             stable_since: None,
             health: Health::new(spec.health.is_some()),
+            told_ready: false,
+            status: None,
             probe: None,
             exit: None,
         };
@@ -59,13 +61,14 @@ impl Machine {
         let Some(live) = inst.current(run).filter(|live| live.started.is_none()) else { return };
         live.pid = Some(pid);
         live.started = Some(now);
+        let has_shown = live.has_shown(readiness);
         self.note(id, What::Started { pid }, now, out);
         self.ripple(id);
         // Neither of these does anything to a run that is to end.
-        if readiness == Readiness::Started {
+        if has_shown {
             self.make_ready(id, now, out);
         }
-        self.probe(id, now, out);
+        self.begin_checks(id, now, out);
     }
 
     pub(super) fn spawn_failed(
@@ -358,6 +361,79 @@ impl Machine {
 
     // Health.
 
+    /// Health is looked after from now on: whoever has to be asked is asked, and who speaks by itself
+    /// has an interval for its first word.
+    fn begin_checks(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        let (Phase::Up(_), Some(check)) = (&inst.phase, &inst.spec.health) else { return };
+        match check.check {
+            Check::Notify => {
+                self.timers.arm((id.clone(), Timer::Probe), now.after(check.interval));
+            }
+            _ => self.probe(id, now, out),
+        }
+    }
+
+    /// It is time to ask, or enough time for one who speaks by itself.
+    pub(super) fn check_due(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let check = self.instances.get(id).and_then(|inst| inst.spec.health.as_ref());
+        match check {
+            Some(HealthCheck { check: Check::Notify, interval, .. }) => {
+                let silence = format!("no WATCHDOG=1 within {}", crate::text::span(*interval));
+                self.judged(id, Err(silence), now, out);
+            }
+            _ => self.probe(id, now, out),
+        }
+    }
+
+    /// A run has said something of itself.
+    pub(super) fn notified(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        told: Told,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let spec = inst.spec.clone();
+        let Some(live) = inst.current(run) else { return };
+        let speaks = spec.health.as_ref().filter(|check| check.check == Check::Notify);
+        match told {
+            Told::Ready if !live.told_ready => {
+                live.told_ready = true;
+                self.changed.insert(id.clone());
+                if spec.readiness == Readiness::Notify {
+                    self.make_ready(id, now, out);
+                    self.ripple(id);
+                }
+            }
+            Told::Status(text) if live.status.as_ref() != Some(&text) => {
+                live.status = Some(text);
+                self.changed.insert(id.clone());
+            }
+            Told::Ready | Told::Status(_) => {}
+            Told::Alive | Told::Trouble => {
+                let Some(check) = speaks else { return };
+                if told == Told::Alive && live.health.is_well() && live.exit.is_none() {
+                    // However often it says so, nothing else is to be done about it.
+                    let age = live.started.map_or(Duration::ZERO, |started| now.since(started));
+                    live.health.take(Ok(()), check, age, now);
+                    if live.started.is_some() && matches!(inst.phase, Phase::Up(_)) {
+                        self.timers.arm((id.clone(), Timer::Probe), now.after(check.interval));
+                    }
+                    self.dirty.insert(id.clone());
+                    return;
+                }
+                let outcome = match told {
+                    Told::Alive => Ok(()),
+                    _ => Err("it says that something is wrong (WATCHDOG=trigger)".to_owned()),
+                };
+                self.judged(id, outcome, now, out);
+            }
+        }
+    }
+
     /// Sends a check out, where there is one and the run, which has started, is to go on.
     pub(super) fn probe(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
@@ -389,12 +465,26 @@ impl Machine {
         out: &mut Vec<Effect>,
     ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let spec = inst.spec.clone();
-        let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
+        let (Phase::Up(live), Some(_)) = (&mut inst.phase, &inst.spec.health) else { return };
         if live.run != run || live.probe != Some(probe) {
             return;
         }
         live.probe = None;
+        self.timers.disarm(&(id.clone(), Timer::ProbeDeadline));
+        self.judged(id, outcome, now, out);
+    }
+
+    /// Takes in what a check has found, or what a run has said of itself.
+    fn judged(
+        &mut self,
+        id: &InstanceId,
+        outcome: Result<(), String>,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let spec = inst.spec.clone();
+        let (Phase::Up(live), Some(check)) = (&mut inst.phase, &spec.health) else { return };
         let age = live.started.map_or(Duration::ZERO, |started| now.since(started));
         let failed = outcome.is_err();
         let detail = outcome.as_ref().err().cloned().unwrap_or_default();
@@ -405,8 +495,10 @@ impl Machine {
         // Until it is ready, its start timeout decides: a slow start is no illness.
         let unhealthy = live.health.state() == HealthState::Unhealthy;
         let ill = failed && unhealthy && live.ready.is_some();
-        self.timers.disarm(&(id.clone(), Timer::ProbeDeadline));
-        self.timers.arm((id.clone(), Timer::Probe), now.after(pause));
+        // Who speaks before word of its start came has a whole interval from then on.
+        if live.started.is_some() {
+            self.timers.arm((id.clone(), Timer::Probe), now.after(pause));
+        }
         self.touch(id);
         match turned {
             Turned::Nothing => {
@@ -417,7 +509,9 @@ impl Machine {
             }
             Turned::Healthy => {
                 self.note(id, What::Healthy, now, out);
-                self.make_ready(id, now, out);
+                if spec.readiness == Readiness::Health {
+                    self.make_ready(id, now, out);
+                }
                 self.ripple(id);
             }
             Turned::Unhealthy => {
@@ -504,12 +598,12 @@ impl Machine {
             }
         }
         live.restamp(spec.health.is_some(), now);
-        if spec.readiness == Readiness::Started {
+        if live.has_shown(spec.readiness) {
             self.make_ready(id, now, out);
         }
         if checks {
             // A changed check speaks at once.
-            self.probe(id, now, out);
+            self.begin_checks(id, now, out);
         }
     }
 }

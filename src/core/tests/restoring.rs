@@ -37,6 +37,8 @@ fn run(number: u64) -> RunSnapshot {
         ready: Some(ago(60)),
         stable_since: Some(ago(60)),
         health: Health::new(false),
+        told_ready: false,
+        status: None,
         exit: None,
     }
 }

@@ -9,7 +9,7 @@
 
 mod world;
 
-use provost_core::event::{Event, Whom};
+use provost_core::event::{Event, Told, Whom};
 use provost_core::ids::{Generation, InstanceId, Request, Run};
 use provost_core::spec::{Config, ProcessSpec, RestartCondition, Signal};
 use provost_core::time::Mono;
@@ -305,7 +305,7 @@ impl Player {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);
-        self.world.feed_one(match dice.below(5) {
+        self.world.feed_one(match dice.below(6) {
             4 => Event::Outgrown { instance: instance.clone(), run, used: 5 << 20 },
             0 => Event::Spawned { instance: instance.clone(), run, pid: 1 },
             1 => Event::Exited {
@@ -314,6 +314,11 @@ impl Player {
                 status: provost_core::event::ExitStatus::Code(0),
             },
             2 => Event::Emptied { instance: instance.clone(), run },
+            3 => Event::Notified {
+                instance: instance.clone(),
+                run,
+                told: [Told::Ready, Told::Alive, Told::Trouble][dice.below(3)].clone(),
+            },
             _ => Event::Probed {
                 instance: instance.clone(),
                 run,

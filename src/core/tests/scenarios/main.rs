@@ -19,7 +19,7 @@ mod trial;
 mod words;
 
 pub use provost_core::event::{
-    Blocker, DependencyState, Event, ExitStatus, Refusal, RunEnd, StopReason, What, Whom,
+    Blocker, DependencyState, Event, ExitStatus, Refusal, RunEnd, StopReason, Told, What, Whom,
 };
 pub use provost_core::job::JobResult;
 pub use provost_core::spec::{Condition, OnFailure, Readiness, RestartCondition, Settings};

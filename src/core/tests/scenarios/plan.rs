@@ -6,8 +6,8 @@ use provost_core::ids::ProcessId;
 use provost_core::limits::Limits;
 use provost_core::reload::{ChangeKind, Plan};
 use provost_core::spec::{
-    Check, Command, Config, Dependency, ExecSpec, HealthCheck, LogRotation, LogTarget, ProcessSpec,
-    RestartPolicy, Secret, Signal, StopSpec, Text,
+    Check, Command, Config, Dependency, ExecSpec, HealthCheck, Listen, LogRotation, LogTarget,
+    ProcessSpec, RestartPolicy, Secret, Signal, StopSpec, Text,
 };
 use provost_core::unit::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +102,11 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
         s.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 9 });
     }),
     ("pidFile", Consequence::Restart, "-", "/x.pid", |s| s.exec.pid_file = Some("/x.pid".into())),
+    ("sockets", Consequence::Restart, "-", "[http: 127.0.0.1:80, web: /run/x (0660)]", |s| {
+        let tcp = Listen::Tcp("127.0.0.1:80".parse().unwrap());
+        let unix = Listen::Unix { path: "/run/x".into(), mode: 0o660 };
+        s.exec.sockets = Arc::new([("http".into(), tcp), ("web".into(), unix)].into());
+    }),
     ("essential", Consequence::Live, "false", "true", |s| s.essential = true),
     ("maxMemoryRestart", Consequence::Live, "-", "1G", |s| {
         s.limits.max_memory_restart = Some(1 << 30);
@@ -195,6 +200,7 @@ fn no_field_of_a_spec_is_forgotten() {
                 log_target: _,
                 log_rotation: _,
                 pid_file: _,
+                sockets: _,
                 sandbox: _,
                 unit: _,
             },
@@ -264,12 +270,39 @@ fn causes_are_those_of_the_edits() {
     for (key, consequence, ..) in EDITS {
         let Some(field) = FIELDS.iter().find(|field| field.key == *key) else { continue };
         let causes = match consequence {
+            // What these cause depends on the values: see the next test.
+            Consequence::Live if field.causes == Causes::Told => Causes::Told,
             Consequence::Live => Causes::Live,
             Consequence::Restart => Causes::Restart,
             Consequence::Start | Consequence::Stop => Causes::Count,
         };
         assert_eq!(field.causes, causes, "{key}");
     }
+}
+
+#[test]
+fn what_a_run_is_told_when_it_starts_needs_a_new_one() {
+    let speaking = || process("api").speaking();
+    let alive = || process("api").alive();
+    let slower = || alive().with(|spec| spec.health.as_mut().unwrap().interval = secs(60));
+    let asked = || process("api").checked();
+    use Consequence::{Live, Restart};
+    let told = |(was, is): (Process, Process)| {
+        let told = fields::differences(&was.0, &is.0);
+        assert_eq!(
+            fields::needs_restart(&was.0, &is.0),
+            told.iter().any(|t| t.consequence == Restart)
+        );
+        told.into_iter().map(|one| (one.key, one.consequence)).collect::<Vec<_>>()
+    };
+    let one = |key: &str, consequence| vec![(key.to_owned(), consequence)];
+    assert_eq!(told((process("api"), speaking())), one("readiness", Restart));
+    assert_eq!(told((speaking(), process("api"))), one("readiness", Restart));
+    assert_eq!(told((alive(), slower())), one("healthCheck.interval", Restart));
+    let both = alive().with(|spec| spec.readiness = Readiness::Notify);
+    assert_eq!(told((alive(), both)), one("readiness", Live));
+    let same = asked().with(|spec| spec.health.as_mut().unwrap().failure_threshold = 1);
+    assert_eq!(told((same, alive())), one("healthCheck", Restart));
 }
 
 #[test]

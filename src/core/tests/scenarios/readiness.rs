@@ -229,3 +229,112 @@ fn an_answer_after_its_time_is_not_heard() {
     s.advance(secs(16));
     assert_eq!(s.view("api").health_detail.as_deref(), Some("the check gave no answer"));
 }
+
+#[test]
+fn one_that_says_so_is_ready_then() {
+    let mut s = Scene::new();
+    s.finds("api", Finding::Lost);
+    let file = || [process("api").speaking(), process("above").on("api", Condition::Ready)];
+    s.config(file());
+    s.advance(secs(59));
+    assert_eq!(s.state("api"), State::Starting);
+    let status = Told::Status("loading 3 of 7".into());
+    assert_eq!(s.view("api").reason(s.world.now), "it has not said that it is ready (READY=1)");
+    s.says("api", status);
+    let reason = s.view("api").reason(s.world.now);
+    assert_eq!(reason, "not ready yet; it says: loading 3 of 7");
+    s.says("api", Told::Ready);
+    assert_eq!((s.state("api"), s.state("above")), (State::Running, State::Running));
+    assert_eq!(s.view("api").status.as_deref(), Some("loading 3 of 7"));
+    s.says("api", Told::Ready);
+    // Nothing more is heard of it, and nothing more is needed.
+    s.advance(secs(600));
+    assert_eq!(s.state("api"), State::Running);
+    s.forget();
+    s.restart("api").unwrap();
+    s.advance(secs(60));
+    assert_eq!(s.view("api").last_end, Some(RunEnd::StartTimedOut), "each run says it anew");
+    assert_eq!(s.view("api").status, None);
+}
+
+#[test]
+fn one_that_is_quick_is_ready_as_soon_as_it_was_executed() {
+    let mut s = Scene::new();
+    s.spawns("api", Spawning::Works(secs(1)));
+    s.finds("api", Finding::Lost);
+    s.config([process("api").speaking()]);
+    s.says("api", Told::Ready);
+    assert_eq!(s.state("api"), State::Starting);
+    s.advance(secs(1));
+    assert_eq!(s.state("api"), State::Running);
+}
+
+#[test]
+fn one_that_speaks_is_healthy_while_it_does() {
+    let mut s = Scene::of([process("api").alive()]);
+    assert_eq!((s.state("api"), s.view("api").health), (State::Starting, HealthState::Starting));
+    let reason = s.view("api").reason(s.world.now);
+    assert_eq!(reason, "it has not said that it is alive (WATCHDOG=1)");
+    s.says("api", Told::Alive);
+    assert_eq!((s.state("api"), s.view("api").health), (State::Running, HealthState::Healthy));
+    for _ in 0..5 {
+        s.advance(millis(9_999));
+        s.says("api", Told::Alive);
+        assert_eq!(s.view("api").last_check, Some(s.world.now));
+    }
+    s.forget();
+    s.advance(millis(9_999));
+    assert_eq!((s.view("api").health, s.done()), (HealthState::Healthy, String::new()));
+    s.advance(millis(1));
+    let told = s.last_note("api", "unhealthy").unwrap().to_string();
+    assert_eq!(told, "unhealthy: no WATCHDOG=1 within 10s");
+    assert_eq!(s.done(), "-api@0");
+}
+
+#[test]
+fn one_that_says_that_something_is_wrong_is_believed() {
+    let mut s = Scene::of([process("api").alive()]);
+    s.says("api", Told::Alive);
+    s.forget();
+    s.says("api", Told::Trouble);
+    assert_eq!(s.done(), "-api@0");
+    let ended = s.view("api").last_end.unwrap().to_string();
+    assert!(ended.contains("it says that something is wrong (WATCHDOG=trigger)"), "{ended}");
+}
+
+#[test]
+fn readiness_and_health_are_two_words() {
+    let both = || process("api").alive().with(|spec| spec.readiness = Readiness::Notify);
+    let mut s = Scene::new();
+    s.finds("api", Finding::Lost);
+    s.config([both()]);
+    s.says("api", Told::Alive);
+    assert_eq!((s.state("api"), s.view("api").health), (State::Starting, HealthState::Healthy));
+    // Nobody else's word counts.
+    s.advance(secs(12));
+    assert_eq!(s.view("api").health, HealthState::Unhealthy);
+    assert_eq!(s.state("api"), State::Starting, "a slow start is no illness");
+    s.says("api", Told::Ready);
+    assert_eq!((s.state("api"), s.view("api").health), (State::Running, HealthState::Unhealthy));
+    s.says("api", Told::Alive);
+    assert_eq!(s.view("api").health, HealthState::Healthy);
+    // What it was told when it started is the same, so this needs no new run.
+    let run = s.view("api").run;
+    s.config([process("api").alive()]);
+    s.config([both()]);
+    assert_eq!((s.view("api").run, s.state("api")), (run, State::Running));
+    // This is not.
+    s.config([both().with(|spec| spec.health.as_mut().unwrap().interval = secs(20))]);
+    assert_ne!(s.view("api").run, run);
+}
+
+#[test]
+fn who_is_asked_and_speaks_is_heard_of_its_readiness_alone() {
+    let mut s = Scene::of([process("api").checked()]);
+    let at = s.world.now;
+    s.advance(secs(3));
+    s.says("api", Told::Alive);
+    s.says("api", Told::Trouble);
+    let view = s.view("api");
+    assert_eq!((view.last_check, view.health), (Some(at), HealthState::Healthy));
+}

@@ -89,6 +89,7 @@ fn at_which_step_a_start_failed() {
     for (stage, text) in [
         (SpawnStage::Fork, "making the process"),
         (SpawnStage::Identity, "looking up the user"),
+        (SpawnStage::Sockets, "opening its socket"),
         (SpawnStage::Cgroup, "entering the control group"),
         (SpawnStage::Output, "connecting the output"),
         (SpawnStage::Limits, "setting resource limits"),

@@ -3,7 +3,7 @@
 //! It keeps the rules of a real backend: `Spawned` or `SpawnFailed` first, then `Exited`, then
 //! `Emptied`, each once. What comes late, twice or never beyond that is brought in by the tests.
 
-use provost_core::event::{Effect, Event, ExitStatus, SpawnError, SpawnStage};
+use provost_core::event::{Effect, Event, ExitStatus, SpawnError, SpawnStage, Told};
 use provost_core::ids::{InstanceId, ProcessId, Run};
 use provost_core::spec::{ProcessSpec, Signal};
 use provost_core::time::Mono;
@@ -82,6 +82,8 @@ impl Default for Behaviour {
 #[derive(Debug)]
 struct Running {
     behaviour: Behaviour,
+    /// It says by itself when it is ready.
+    speaks: bool,
     instance: InstanceId,
     /// Executed, or on the way to be: when.
     spawned: Option<Mono>,
@@ -254,6 +256,7 @@ impl Backend {
     }
 
     fn spawn(&mut self, instance: &InstanceId, run: Run, spec: &ProcessSpec, now: Mono) {
+        let speaks = spec.notify().is_some();
         let behaviour = match &mut self.nature {
             Some(nature) => nature(spec, run),
             None => self.scripted(instance),
@@ -262,6 +265,7 @@ impl Backend {
         let instance = instance.clone();
         let running = Running {
             behaviour,
+            speaks,
             instance: instance.clone(),
             spawned: None,
             exit: None,
@@ -289,7 +293,17 @@ impl Backend {
         let instance = running.instance.clone();
         self.next_pid += 1;
         let pid = 100 + self.next_pid;
+        let (speaks, behaviour) = (running.speaks, running.behaviour.clone());
+        let ready = Event::Notified { instance: instance.clone(), run, told: Told::Ready };
+        // One that is quick is heard before word of its start comes.
+        let is_quick = behaviour.probe.is_zero();
+        if speaks && behaviour.finding == Finding::Healthy && is_quick {
+            self.post(at, ready.clone());
+        }
         self.post(at, Event::Spawned { instance, run, pid });
+        if speaks && behaviour.finding == Finding::Healthy && !is_quick {
+            self.post(at.after(behaviour.probe), ready);
+        }
         if let Some((span, status)) = life {
             self.exit(run, at.after(span), status);
         }
@@ -354,7 +368,8 @@ impl Backend {
         again: Mono,
         mut lucky: impl FnMut() -> bool,
     ) -> BTreeSet<(InstanceId, Run)> {
-        self.pending.retain(|(_, _, event)| !matches!(event, Event::Probed { .. }));
+        let is_passing = |e: &Event| matches!(e, Event::Probed { .. } | Event::Notified { .. });
+        self.pending.retain(|(_, _, event)| !is_passing(event));
         let runs: Vec<Run> = self.runs.keys().copied().collect();
         for run in runs {
             let running = &self.runs[&run];

@@ -69,6 +69,9 @@ pub fn config(dice: &mut Dice, count: usize) -> Config {
 fn process(dice: &mut Dice, n: usize) -> ProcessSpec {
     let mut spec = ProcessSpec::new(name(n), Command::Shell(Text::new("v0")));
     change_live(dice, &mut spec);
+    if dice.chance(150) {
+        spec.readiness = Readiness::Notify;
+    }
     spec.enabled = !dice.chance(80);
     spec.instances = dice.pick(&[1, 1, 1, 1, 2, 2, 3]);
     spec.essential = dice.chance(15);
@@ -93,6 +96,7 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         ]),
     });
     spec.readiness = match spec.health {
+        _ if spec.readiness == Readiness::Notify => Readiness::Notify,
         Some(_) if dice.chance(800) => Readiness::Health,
         _ => Readiness::Started,
     };

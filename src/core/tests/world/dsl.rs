@@ -6,7 +6,7 @@
 
 use super::World;
 use super::backend::{Behaviour, Finding, Leftovers, Spawning};
-use provost_core::event::{Effect, Event, ExitStatus, Refusal, What};
+use provost_core::event::{Effect, Event, ExitStatus, Refusal, Told, What};
 use provost_core::ids::{Generation, InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::JobResult;
 use provost_core::reload::{ReloadReport, StepState};
@@ -101,6 +101,19 @@ impl Process {
     }
 
     /// A check every 10 s, with a start period of 5 s; two failures make it ill.
+    /// It says by itself when it is ready.
+    pub fn speaking(self) -> Process {
+        self.with(|spec| spec.readiness = Readiness::Notify)
+    }
+
+    /// It says by itself that it is alive, every ten seconds.
+    pub fn alive(self) -> Process {
+        self.checked().with(|spec| {
+            let health = spec.health.as_mut().unwrap();
+            (health.check, health.failure_threshold) = (Check::Notify, 1);
+        })
+    }
+
     pub fn checked(self) -> Process {
         self.with(|spec| {
             spec.readiness = Readiness::Health;
@@ -314,6 +327,13 @@ impl Scene {
         let mut behaviour = self.world.backend.scripted_for(name);
         change(&mut behaviour);
         self.world.backend.script(name, behaviour);
+    }
+
+    /// The current run says something of itself.
+    pub fn says(&mut self, name: &str, told: Told) {
+        let instance = id(name);
+        let run = self.world.machine.run_of(&instance).unwrap();
+        self.tell(Event::Notified { instance, run, told });
     }
 
     pub fn finds(&mut self, name: &str, finding: Finding) {

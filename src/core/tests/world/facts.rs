@@ -4,7 +4,7 @@ use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
 use provost_core::job::JobKind;
 use provost_core::limits::Limits;
-use provost_core::spec::{HealthCheck, ProcessSpec, Readiness};
+use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness};
 use provost_core::time::Mono;
 use provost_core::view::{InstanceView, State};
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ pub struct RunFacts {
     pub spawned: Option<Mono>,
     pub exit: Option<ExitStatus>,
     pub ready: bool,
+    /// It has said that it is ready.
+    pub told_ready: bool,
     /// Since when it has been ready and healthy.
     pub stable: Option<Mono>,
     pub health: HealthFacts,
@@ -84,6 +86,28 @@ impl HealthFacts {
 }
 
 impl RunFacts {
+    /// Whether it speaks by itself instead of being asked.
+    pub fn speaks(&self) -> bool {
+        self.spec.health.as_ref().is_some_and(|health| health.check == Check::Notify)
+    }
+
+    /// From now on it is listened to, where it speaks by itself.
+    pub(super) fn listen(&mut self, now: Mono) {
+        if self.speaks() && self.spawned.is_some() {
+            self.answered = Some(now);
+        }
+    }
+
+    /// It is ready as soon as it was executed and has shown what its readiness is about.
+    pub(super) fn look_ready(&mut self) {
+        let shown = match self.spec.readiness {
+            Readiness::Started => true,
+            Readiness::Health => self.health.healthy,
+            Readiness::Notify => self.told_ready,
+        };
+        self.ready |= shown && self.goes_on() && self.spawned.is_some();
+    }
+
     pub fn goes_on(&self) -> bool {
         self.ending.is_none()
     }
@@ -174,13 +198,12 @@ impl RunFacts {
             self.probe = None;
             self.answered = None;
             self.eager = true;
+            self.listen(now);
             if old.health.is_none() || spec.health.is_none() {
                 self.health = HealthFacts::default();
             }
         }
-        if self.spawned.is_some() && spec.readiness == Readiness::Started {
-            self.ready = true;
-        }
+        self.look_ready();
         if old.start_timeout != spec.start_timeout {
             self.overdue = false;
         }
@@ -216,6 +239,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             health: provost_core::view::HealthState::None,
             health_detail: None,
             last_check: None,
+            status: None,
             last_exit: None,
             last_end: None,
             restarts: 0,
@@ -248,6 +272,7 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         spawned: None,
         exit: None,
         ready: false,
+        told_ready: false,
         stable: None,
         health: HealthFacts::default(),
         ending: None,

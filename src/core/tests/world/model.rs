@@ -4,11 +4,11 @@
 
 use super::facts::{Facts, Over, RunFacts, new_facts};
 use provost_core::Machine;
-use provost_core::event::{Event, ExitStatus, RunEnd, StopReason};
+use provost_core::event::{Event, ExitStatus, RunEnd, StopReason, Told};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Request, Run};
 use provost_core::reload::Plan;
-use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, Readiness, RestartCondition};
+use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, RestartCondition};
 use provost_core::time::Mono;
 use provost_core::trial::{Before, Rest};
 use provost_core::view::State;
@@ -129,9 +129,8 @@ impl Model {
                     && facts.spawned.is_none()
                 {
                     facts.spawned = Some(now);
-                    if facts.goes_on() && facts.spec.readiness == Readiness::Started {
-                        facts.ready = true;
-                    }
+                    facts.listen(now);
+                    facts.look_ready();
                     facts.restamp(now);
                     self.notes.expect(Some(instance), "started");
                 }
@@ -157,6 +156,10 @@ impl Model {
             }
             Event::Probed { instance, run, probe, outcome } => {
                 self.probed(instance, *run, *probe, outcome.is_ok(), now);
+                Cause::Fact(instance.clone())
+            }
+            Event::Notified { instance, run, told } => {
+                self.notified(instance, *run, told, now);
                 Cause::Fact(instance.clone())
             }
             // What follows of it shows in why it is stopped.
@@ -306,15 +309,33 @@ impl Model {
             return;
         }
         live.probe = None;
-        live.answered = Some(now);
+        self.judged(instance, run, ok, now);
+    }
+
+    fn notified(&mut self, instance: &InstanceId, run: Run, told: &Told, now: Mono) {
+        let Some(live) = self.current(instance, run) else { return };
+        match told {
+            Told::Ready => {
+                live.told_ready = true;
+                live.look_ready();
+                live.restamp(now);
+            }
+            Told::Alive | Told::Trouble if live.speaks() && live.goes_on() => {
+                self.judged(instance, run, *told == Told::Alive, now);
+            }
+            Told::Alive | Told::Trouble | Told::Status(_) => {}
+        }
+    }
+
+    fn judged(&mut self, instance: &InstanceId, run: Run, ok: bool, now: Mono) {
+        let Some(live) = self.current(instance, run) else { return };
+        live.answered = live.spawned.map(|_| now);
         let Some(check) = live.spec.health.clone() else { return };
         let age = live.spawned.map_or(Duration::ZERO, |at| now.since(at));
         let old = live.health;
         live.health.take(ok, &check, age);
         let new = live.health;
-        if new.healthy {
-            live.ready = true;
-        }
+        live.look_ready();
         live.restamp(now);
         self.notes.expect_health(instance, old, new);
     }
@@ -335,6 +356,20 @@ impl Model {
             .collect();
         for (id, run, probe) in late {
             self.probed(&id, run, probe, false, now);
+        }
+        let silent = |facts: &Facts| {
+            let run = facts.run.as_ref().filter(|run| run.speaks() && run.goes_on())?;
+            let interval = run.spec.health.as_ref()?.interval;
+            (run.answered?.after(interval) <= now).then_some(run.run)
+        };
+        let silent: Vec<(InstanceId, Run)> = self
+            .instances
+            .iter()
+            .filter(|(id, _)| only.is_none_or(|only| *id == only))
+            .filter_map(|(id, facts)| Some((id.clone(), silent(facts)?)))
+            .collect();
+        for (id, run) in silent {
+            self.judged(&id, run, false, now);
         }
     }
 

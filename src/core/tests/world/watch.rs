@@ -573,5 +573,6 @@ impl Model {
 /// The least time from an answer to the next check.
 pub(super) fn pause(run: &RunFacts) -> Duration {
     let interval = run.spec.health.as_ref().map_or(Duration::ZERO, |check| check.interval);
-    if run.health.proven { interval } else { interval.min(Duration::from_secs(1)) }
+    let is_whole = run.health.proven || run.speaks();
+    if is_whole { interval } else { interval.min(Duration::from_secs(1)) }
 }

@@ -1,0 +1,370 @@
+//! Sockets that are held for processes, and passed to each of their runs (sd_listen_fds(3)).
+//!
+//! A socket is opened when the first run of its process needs it, and closed when none of its
+//! instances is to run any more: stopped by an operator, failed for good, done, or gone from the
+//! file. In between it stays open, so who connects while a run is replaced waits and is not refused.
+//!
+//! The service manager keeps a copy of each (`FDSTORE=1`) for the next daemon. Where nobody does,
+//! the next daemon opens it again when it next starts a run; while another instance still has it
+//! open, the kernel says that the address is in use, and that start fails and is tried again.
+//!
+//! TCP sockets are opened as the daemon, which may use low ports when it is root. A unix socket is
+//! opened as the user of the process: its file is then theirs, and nobody can lead the daemon to
+//! remove a file of somebody else's.
+
+use super::native::identity::Identity;
+use super::native::launch::{failure, reason};
+use crate::core::event::{SpawnError, SpawnStage};
+use crate::core::ids::{InstanceId, ProcessId};
+use crate::core::spec::{ExecSpec, Listen};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, listen, socket_with,
+    sockopt,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How many connections wait to be taken; the kernel has a limit of its own.
+const BACKLOG: i32 = 4096;
+
+/// A unit of systemd is unloaded within milliseconds; not while the machine goes down.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the name begins with under which the service manager keeps a socket.
+const STORED: &str = "socket-";
+
+/// Has the service manager keep a socket under a name, or let go of it.
+pub type Keeper = Arc<dyn Fn(String, Option<OwnedFd>) + Send + Sync>;
+
+/// One that is held. Whoever has given a copy away keeps this until that is closed.
+#[derive(Debug)]
+pub struct Socket {
+    descriptor: OwnedFd,
+    /// Hangs up when nobody has it any more.
+    gone: watch::Sender<()>,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Socket {
+    fn new(descriptor: OwnedFd) -> Arc<Socket> {
+        Arc::new(Socket { descriptor, gone: watch::Sender::new(()) })
+    }
+}
+
+/// What a run is given, by name, in the order of its descriptors.
+pub type Passed = Vec<(Arc<str>, Arc<Socket>)>;
+
+/// All that are held.
+#[derive(Default)]
+pub struct Sockets {
+    processes: Mutex<BTreeMap<ProcessId, Held>>,
+    /// Places that were let go of, and that somebody we gave them to may still have: systemd has
+    /// what it passed to a unit until that is unloaded.
+    leaving: Mutex<BTreeMap<Listen, watch::Receiver<()>>>,
+    keeper: Option<Keeper>,
+}
+
+/// Those of one process.
+#[derive(Default)]
+struct Held {
+    open: BTreeMap<Arc<str>, (Listen, Arc<Socket>)>,
+    /// Instances that run, or are to run again.
+    users: BTreeSet<u32>,
+    /// One instance after the other opens what is not open yet.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Sockets {
+    /// Goes on with what the service manager has kept.
+    #[must_use]
+    pub fn new(stored: Vec<(String, OwnedFd)>, keeper: Option<Keeper>) -> Sockets {
+        let mut processes: BTreeMap<ProcessId, Held> = BTreeMap::new();
+        for (stored, socket) in stored {
+            match (of_stored(&stored), place_of(&socket)) {
+                (Some((process, name)), Some(listen)) => {
+                    let held = processes.entry(process).or_default();
+                    held.open.insert(name, (listen, Socket::new(socket)));
+                }
+                _ => {
+                    if let Some(keeper) = &keeper {
+                        keeper(stored, None);
+                    }
+                }
+            }
+        }
+        Sockets { processes: Mutex::new(processes), leaving: Mutex::default(), keeper }
+    }
+
+    /// An instance of another daemon runs, and has its sockets open; those that were kept.
+    pub fn goes_on(&self, instance: &InstanceId, exec: &ExecSpec) -> Passed {
+        if exec.sockets.is_empty() {
+            return Passed::new();
+        }
+        let mut processes = self.lock();
+        let held = processes.entry(instance.process.clone()).or_default();
+        held.users.insert(instance.index);
+        held.open.iter().map(|(name, (_, socket))| (name.clone(), socket.clone())).collect()
+    }
+
+    /// The sockets of a run that is about to start; opens those that are not open.
+    ///
+    /// # Errors
+    /// At stage `Sockets`.
+    pub async fn of_run(
+        &self,
+        instance: &InstanceId,
+        exec: &ExecSpec,
+        identity: &Identity,
+    ) -> Result<Passed, SpawnError> {
+        if exec.sockets.is_empty() {
+            self.at_rest(instance);
+            return Ok(Vec::new());
+        }
+        let turn = {
+            let mut processes = self.lock();
+            let held = processes.entry(instance.process.clone()).or_default();
+            held.users.insert(instance.index);
+            held.turn.clone()
+        };
+        let _turn = turn.lock().await;
+        self.close_others(&instance.process, exec);
+        let mut passed = Passed::new();
+        for (name, place) in exec.sockets.iter() {
+            let socket = match self.open(&instance.process, name) {
+                Some(socket) => socket,
+                None => {
+                    self.wait_for(place).await;
+                    let opened = open(place.clone(), identity.clone()).await;
+                    let opened = opened.map_err(|error| {
+                        let subject = format!("{name} ({place})");
+                        failure(SpawnStage::Sockets, &subject, reason(&error))
+                    })?;
+                    self.hold(&instance.process, name, place, opened)
+                }
+            };
+            passed.push((name.clone(), socket));
+        }
+        Ok(passed)
+    }
+
+    /// An instance is not to run for now: whoever connects is to be refused, not kept waiting.
+    pub fn at_rest(&self, instance: &InstanceId) {
+        let mut processes = self.lock();
+        let Some(held) = processes.get_mut(&instance.process) else { return };
+        held.users.remove(&instance.index);
+        if held.users.is_empty()
+            && let Some(held) = processes.remove(&instance.process)
+        {
+            for (name, (place, socket)) in &held.open {
+                self.let_go(&instance.process, name, place, socket);
+            }
+        }
+    }
+
+    /// Lets go of what was kept for processes that are not there any more.
+    pub fn retain(&self, is_there: impl Fn(&ProcessId) -> bool) {
+        let mut processes = self.lock();
+        processes.retain(|process, held| {
+            let is_there = is_there(process);
+            for (name, (place, socket)) in held.open.iter().filter(|_| !is_there) {
+                self.let_go(process, name, place, socket);
+            }
+            is_there
+        });
+    }
+
+    /// Whether it is held already, whoever it is for.
+    #[must_use]
+    pub fn holds(&self, place: &Listen) -> bool {
+        let mut leaving = lock(&self.leaving);
+        // What nobody has any more.
+        leaving.retain(|_, gone| gone.has_changed().is_ok());
+        if leaving.contains_key(&place.place()) {
+            return true;
+        }
+        drop(leaving);
+        let processes = self.lock();
+        let mut open = processes.values().flat_map(|held| held.open.values());
+        open.any(|(held, _)| held.place() == place.place())
+    }
+
+    /// Those that the spec does not have, or has elsewhere.
+    fn close_others(&self, process: &ProcessId, exec: &ExecSpec) {
+        let mut processes = self.lock();
+        let Some(held) = processes.get_mut(process) else { return };
+        held.open.retain(|name, (place, socket)| {
+            let is_same = exec.sockets.get(name) == Some(place) && !is_lost(place);
+            if !is_same {
+                self.let_go(process, name, place, socket);
+            }
+            is_same
+        });
+    }
+
+    fn open(&self, process: &ProcessId, name: &str) -> Option<Arc<Socket>> {
+        Some(self.lock().get(process)?.open.get(name)?.1.clone())
+    }
+
+    fn hold(
+        &self,
+        process: &ProcessId,
+        name: &Arc<str>,
+        place: &Listen,
+        socket: OwnedFd,
+    ) -> Arc<Socket> {
+        let socket = Socket::new(socket);
+        // Where there are no descriptors left, the next daemon opens it again.
+        if let (Some(keeper), Ok(copy)) = (&self.keeper, socket.descriptor.try_clone()) {
+            keeper(stored_name(process, name), Some(copy));
+        }
+        let mut processes = self.lock();
+        let held = processes.entry(process.clone()).or_default();
+        held.open.insert(name.clone(), (place.clone(), socket.clone()));
+        socket
+    }
+
+    fn let_go(&self, process: &ProcessId, name: &str, place: &Listen, socket: &Socket) {
+        lock(&self.leaving).insert(place.place(), socket.gone.subscribe());
+        if let Some(keeper) = &self.keeper {
+            keeper(stored_name(process, name), None);
+        }
+        tracing::debug!("{process}: its socket {name} ({place}) is closed");
+    }
+
+    /// Returns when nobody we gave a place to has it any more.
+    async fn wait_for(&self, place: &Listen) {
+        let leaving = lock(&self.leaving).remove(&place.place());
+        if let Some(mut leaving) = leaving {
+            // An error is what is waited for. Who keeps it for longer is told as whoever has it.
+            let gone = async { while leaving.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(PATIENCE, gone).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Held>> {
+        lock(&self.processes)
+    }
+}
+
+/// Each change is whole when it is given back.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the service manager keeps a socket of a process under this name.
+#[must_use]
+pub fn is_stored(name: &str) -> bool {
+    name.starts_with(STORED)
+}
+
+fn stored_name(process: &ProcessId, name: &str) -> String {
+    // No id has an `@`.
+    format!("{STORED}{process}@{name}")
+}
+
+/// The process and the name of a socket that was kept.
+#[must_use]
+pub fn of_stored(stored: &str) -> Option<(ProcessId, Arc<str>)> {
+    let (process, name) = stored.strip_prefix(STORED)?.split_once('@')?;
+    Some((ProcessId::new(process).ok()?, name.into()))
+}
+
+/// Whether the file of a unix socket is gone, so that nobody can connect.
+fn is_lost(place: &Listen) -> bool {
+    match place {
+        Listen::Tcp(_) => false,
+        Listen::Unix { path, .. } => {
+            !fs::symlink_metadata(&**path).is_ok_and(|found| found.file_type().is_socket())
+        }
+    }
+}
+
+/// Where a socket takes connections.
+fn place_of(socket: &OwnedFd) -> Option<Listen> {
+    let address = getsockname(socket).ok()?;
+    if let Ok(address) = SocketAddr::try_from(address.clone()) {
+        return Some(Listen::Tcp(address));
+    }
+    let address = SocketAddrUnix::try_from(address).ok()?;
+    let path = std::str::from_utf8(address.path()?.to_bytes()).ok()?.to_owned();
+    let mode = fs::symlink_metadata(&path).ok()?.mode() & 0o777;
+    Some(Listen::Unix { path: path.into(), mode })
+}
+
+async fn open(place: Listen, identity: Identity) -> io::Result<OwnedFd> {
+    match place {
+        Listen::Tcp(address) => open_tcp(address),
+        Listen::Unix { path, mode } => {
+            let work = move || identity.run(|| open_unix(Path::new(&*path), mode));
+            tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+        }
+    }
+}
+
+fn open_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = bind_tcp(address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of the run before may linger; who listens still is another matter.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn open_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let socket =
+        || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (address, own) = (SocketAddrUnix::new(path)?, socket()?);
+    match bind(&own, &address) {
+        Err(rustix::io::Errno::ADDRINUSE) => {
+            if !fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is no socket"));
+            }
+            // Whoever listened there is gone when nobody answers.
+            match rustix::net::connect(socket()?, &address) {
+                Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path)?,
+                _ => return Err(rustix::io::Errno::ADDRINUSE.into()),
+            }
+            bind(&own, &address)?;
+        }
+        bound => bound?,
+    }
+    // Nobody can connect before it listens.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    listen(&own, BACKLOG)?;
+    Ok(own)
+}
+
+/// Whether something else has the place; None: it is free, or that cannot be told from here.
+#[must_use]
+pub fn is_taken(place: &Listen) -> Option<io::Error> {
+    match place {
+        // Without listening: nobody shall connect to it.
+        Listen::Tcp(address) => bind_tcp(*address).err(),
+        Listen::Unix { path, .. } => {
+            let address = SocketAddrUnix::new(&**path).ok()?;
+            let socket =
+                socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+            let answers = rustix::net::connect(socket.ok()?.as_fd(), &address).is_ok();
+            answers.then(|| rustix::io::Errno::ADDRINUSE.into())
+        }
+    }
+}
