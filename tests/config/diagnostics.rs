@@ -398,7 +398,7 @@ const KEYS: &[Case] = &[
         "a check that nobody asks",
         "processes:\n  a: {command: x, healthCheck: {notify: true, tcp: 'a:1'}}\n  b: {command: x, healthCheck: {notify: true, timeout: 5s}}\n  c: {command: x, healthCheck: {notify: false}}\n  d: {command: x, healthCheck: {notify: 1s}}\n",
         &["2:47 two-checks", "3:47 timeout-with-notify", "4:19 no-check", "5:41 bad-boolean"],
-        &["`notify` and `healthCheck.tcp`"],
+        &["`healthCheck.notify` and `healthCheck.tcp`"],
     ),
     case(
         "a pid file for two",
