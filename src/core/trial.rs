@@ -208,7 +208,7 @@ impl Trial {
         }
         let (base, mut before) = match former {
             Some(former) => (former.base.clone(), BTreeMap::clone(&former.kept.before)),
-            None if machine.generation() == Generation(0) => return None,
+            None if !is_worth_going_back_to(machine.config()) => return None,
             None => {
                 let (generation, config) = (machine.generation(), machine.config().clone());
                 (Numbered { generation, config }, BTreeMap::new())
@@ -617,6 +617,13 @@ fn is_failing(inst: &Instance, now: Mono) -> bool {
         }
         Phase::Down | Phase::Waiting(_) | Phase::Completed => false,
     }
+}
+
+/// Whether there is anything in a configuration that could come back. To an empty one nobody goes back:
+/// of a first file with one mistake in it, all the rest would go too.
+#[must_use]
+pub fn is_worth_going_back_to(config: &Config) -> bool {
+    !config.processes.is_empty()
 }
 
 /// The processes of which two configurations say different things.

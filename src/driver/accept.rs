@@ -26,7 +26,7 @@ use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
 use crate::core::spec::{Config, Numbered, Rollback};
-use crate::core::trial::{Trial, TrialSnapshot};
+use crate::core::trial::{Trial, TrialSnapshot, is_worth_going_back_to};
 use crate::store::generations::{Accepted, Because, Cause, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -149,9 +149,11 @@ impl Driver {
                 Measure::Resumed(Box::new(trial))
             }
         };
+        let is_worth = base.as_ref().is_none_or(|(_, config, _)| is_worth_going_back_to(config));
         let measure = match next.config.settings.rollback {
             Rollback::Off => Measure::None,
-            _ => measure,
+            Rollback::Auto | Rollback::Manual if !is_worth => Measure::None,
+            Rollback::Auto | Rollback::Manual => measure,
         };
         if let Some((_, _, kept)) = &base {
             self.trying.base = Some(kept.active());
@@ -398,8 +400,11 @@ impl Driver {
                 self.desk.reloaded = Some(SystemTime::now());
                 match jobs.first() {
                     None => {
-                        // How the one before it ended stays true.
-                        self.desk.outcome.get_or_insert("applied");
+                        // How the one before it ended stays true, but for one that is not there any
+                        // more.
+                        if self.desk.outcome != Some("failed-kept") {
+                            self.desk.outcome = Some(self.word_for_applied());
+                        }
                         self.unchanged(applying, waiters);
                     }
                     Some(job) => {
