@@ -145,10 +145,16 @@ fn end(peer: &Peer, ground: &Ground, dir: &Path, mut root: Child, ear: Ear, coun
     for number in 0..count {
         (peer.command)(dir, &format!("p{number}"), false).status().unwrap();
     }
-    for pid in supervisors(root.id(), &ground.child).into_iter().rev() {
-        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+    let all = supervisors(root.id(), &ground.child);
+    for pid in all.iter().rev() {
+        let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGTERM);
     }
     root.wait().unwrap();
+    // Each goes on writing to its directory until it is gone.
+    let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    while all.iter().any(is_there) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     ground.deafen(ear);
 }
 

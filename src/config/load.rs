@@ -249,6 +249,67 @@ pub fn load_kept(location: &Location, kept: &Sources) -> Loaded {
     loading.finish(drop_ins)
 }
 
+/// Which files a configuration was read from, and what in them is of use without reading them as YAML
+/// again: whether they are as they were is known long before what they mean.
+#[derive(Debug)]
+pub struct Known {
+    files: Vec<(Arc<PathBuf>, SourceKind)>,
+    drop_ins: PathBuf,
+    digest: String,
+    daemon: DaemonSettings,
+    missing: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Known {
+    /// What to remember of a configuration.
+    #[must_use]
+    pub fn of(loaded: &Loaded) -> Known {
+        let files = loaded.sources.files.iter();
+        Known {
+            files: files.map(|file| (Arc::clone(&file.path), file.kind)).collect(),
+            drop_ins: loaded.sources.drop_ins.clone(),
+            digest: loaded.sources.digest.clone(),
+            daemon: loaded.daemon.clone(),
+            missing: loaded.missing,
+            diagnostics: loaded.diagnostics.clone(),
+        }
+    }
+
+    /// The same as [`load`] would find, where all files are as they were; `config` is what they say.
+    /// Where each process is defined is left out. None: something differs, or cannot be read.
+    #[must_use]
+    pub fn load_unchanged(&self, config: &Arc<Config>) -> Option<Loaded> {
+        let mut files = FileSet::default();
+        for (path, kind) in &self.files {
+            match files.read(path, *kind).1 {
+                Ok(_) | Err(ReadError::Missing) => {}
+                Err(_) => return None,
+            }
+        }
+        let listed = files.list(&self.drop_ins).ok()?.unwrap_or_default();
+        let listed = listed.iter().filter(|path| is_drop_in(path));
+        let known = self.files.iter().filter(|(_, kind)| *kind == SourceKind::DropIn);
+        let is_same = listed.eq(known.map(|(path, _)| &**path))
+            && digest(&files.sources) == self.digest
+            && files.is_current();
+        let has_drop_ins = !files.lacks_directory();
+        is_same.then(|| Loaded {
+            sources: Sources {
+                files: files.sources,
+                drop_ins: self.drop_ins.clone(),
+                has_drop_ins,
+                digest: self.digest.clone(),
+            },
+            config: Some(Arc::clone(config)),
+            daemon: self.daemon.clone(),
+            missing: self.missing,
+            diagnostics: self.diagnostics.clone(),
+            places: BTreeMap::new(),
+        })
+    }
+}
+
 struct Loading {
     whole: Whole,
     missing: bool,

@@ -294,7 +294,8 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
     for id in ids {
         let (kind, fields, consequence) = match (old.processes.get(id), new.processes.get(id)) {
             (Some(was), Some(is)) => {
-                let mut fields = differences(was, is);
+                let same = std::sync::Arc::ptr_eq(was, is);
+                let mut fields = if same { Vec::new() } else { differences(was, is) };
                 fields.extend(management.iter().cloned());
                 if fields.is_empty() {
                     plan.unchanged.push(id.clone());

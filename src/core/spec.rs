@@ -503,6 +503,28 @@ pub struct Config {
     pub processes: BTreeMap<ProcessId, Arc<ProcessSpec>>,
 }
 
+impl Config {
+    /// Takes what is the same from another configuration: then it is there once, and is known to be
+    /// the same at once.
+    pub fn share(&mut self, other: &Config) {
+        for (id, spec) in &mut self.processes {
+            if let Some(same) = other.processes.get(id).filter(|same| *same == spec) {
+                *spec = Arc::clone(same);
+            }
+        }
+    }
+
+    /// Whether it says the same of a process as another configuration.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Config, id: &ProcessId) -> bool {
+        match (self.processes.get(id), other.processes.get(id)) {
+            // `Arc` compares what it has even where it is one.
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one == two,
+            (one, two) => one.is_none() && two.is_none(),
+        }
+    }
+}
+
 /// A configuration with its number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Numbered {

@@ -36,7 +36,6 @@ use crate::event::{Blocker, RunEnd};
 use crate::ids::{Generation, InstanceId, ProcessId};
 use crate::machine::Machine;
 use crate::process::{Instance, Phase};
-use crate::reload::Plan;
 use crate::spec::{Condition, Config, Numbered, RestartCondition, Rollback};
 use crate::time::{Mono, Timers};
 use crate::view::HealthState;
@@ -209,17 +208,15 @@ impl Trial {
         }
         let (base, mut before) = match former {
             Some(former) => (former.base.clone(), BTreeMap::clone(&former.kept.before)),
-            None if machine.generation() == Generation(0) => return None,
+            None if !is_worth_going_back_to(machine.config()) => return None,
             None => {
                 let (generation, config) = (machine.generation(), machine.config().clone());
                 (Numbered { generation, config }, BTreeMap::new())
             }
         };
-        let spec = |config: &Config, id: &ProcessId| config.processes.get(id).cloned();
-        for change in &Plan::between(&base.config, config).changes {
-            let process = &change.process;
+        for process in &touched(&base.config, config) {
             // What a former trial has touched is not as it was when the last good one was in force.
-            if spec(machine.config(), process) != spec(&base.config, process) {
+            if !machine.config().says_the_same(&base.config, process) {
                 continue;
             }
             for (id, inst) in machine.instances_of(process) {
@@ -317,18 +314,13 @@ impl Trial {
 
     /// Finds who is judged.
     fn open_all(&mut self, machine: &Machine, config: &Arc<Config>) {
-        // What changed is the same both ways.
-        let tried = match self.stage {
-            Stage::Trying => Plan::between(&self.base.config, config),
-            Stage::GoingBack => Plan::default(),
-        };
         let touched: BTreeSet<ProcessId> = match self.stage {
-            Stage::Trying => tried
-                .changes
-                .iter()
-                .filter(|change| is_judged(&self.base.config, config, &change.process))
-                .map(|change| change.process.clone())
-                .collect(),
+            Stage::Trying => {
+                let judged = |process: &ProcessId| is_judged(&self.base.config, config, process);
+                let mut touched = touched(&self.base.config, config);
+                touched.retain(judged);
+                touched
+            }
             Stage::GoingBack => self.kept.before.keys().map(|id| id.process.clone()).collect(),
         };
         let awaited = awaited(config);
@@ -625,6 +617,20 @@ fn is_failing(inst: &Instance, now: Mono) -> bool {
         }
         Phase::Down | Phase::Waiting(_) | Phase::Completed => false,
     }
+}
+
+/// Whether there is anything in a configuration that could come back. To an empty one nobody goes back:
+/// of a first file with one mistake in it, all the rest would go too.
+#[must_use]
+pub fn is_worth_going_back_to(config: &Config) -> bool {
+    !config.processes.is_empty()
+}
+
+/// The processes of which two configurations say different things.
+fn touched(base: &Config, config: &Config) -> BTreeSet<ProcessId> {
+    let managed = base.settings.enabled == config.settings.enabled;
+    let all = base.processes.keys().chain(config.processes.keys());
+    all.filter(|id| !managed || !config.says_the_same(base, id)).cloned().collect()
 }
 
 /// Whether a change of a process says anything about whether it works.

@@ -17,7 +17,7 @@
 use super::desk::{Active, Applying, Handover, LastGood, ReadResult, Waiter};
 use super::handle::{DriverError, ReloadOutcome, ReloadTicket, Trigger, now};
 use super::history::{lines, timings};
-use super::read::{Examined, millis, missing};
+use super::read::{Examined, millis};
 use super::verdict::Measure;
 use super::{Asked, Driver};
 use crate::config::load::{Loaded, SourceKind, Sources};
@@ -26,7 +26,7 @@ use crate::core::event::{Event, Refusal};
 use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
 use crate::core::spec::{Config, Numbered, Rollback};
-use crate::core::trial::{Trial, TrialSnapshot};
+use crate::core::trial::{Trial, TrialSnapshot, is_worth_going_back_to};
 use crate::store::generations::{Accepted, Because, Cause, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -106,7 +106,7 @@ impl Driver {
         for text in rendered {
             self.remark(Level::WARN, "config-warning", text);
         }
-        let active = Active { digest, missing: missing(&loaded), daemon: loaded.daemon.clone() };
+        let active = Active::of(&loaded);
         let plan = plan.unwrap_or_default();
         let next = Candidate { config, active, plan, waiters, applying, is_instead: false };
         self.take_candidate(next, kept, &loaded.sources);
@@ -149,9 +149,11 @@ impl Driver {
                 Measure::Resumed(Box::new(trial))
             }
         };
+        let is_worth = base.as_ref().is_none_or(|(_, config, _)| is_worth_going_back_to(config));
         let measure = match next.config.settings.rollback {
             Rollback::Off => Measure::None,
-            _ => measure,
+            Rollback::Auto | Rollback::Manual if !is_worth => Measure::None,
+            Rollback::Auto | Rollback::Manual => measure,
         };
         if let Some((_, _, kept)) = &base {
             self.trying.base = Some(kept.active());
@@ -398,8 +400,11 @@ impl Driver {
                 self.desk.reloaded = Some(SystemTime::now());
                 match jobs.first() {
                     None => {
-                        // How the one before it ended stays true.
-                        self.desk.outcome.get_or_insert("applied");
+                        // How the one before it ended stays true, but for one that is not there any
+                        // more.
+                        if self.desk.outcome != Some("failed-kept") {
+                            self.desk.outcome = Some(self.word_for_applied());
+                        }
                         self.unchanged(applying, waiters);
                     }
                     Some(job) => {
@@ -505,11 +510,7 @@ impl Driver {
 impl LastGood {
     /// What is active when it is.
     fn active(&self) -> Active {
-        Active {
-            digest: self.record.digest.clone(),
-            missing: missing(&self.loaded),
-            daemon: self.loaded.daemon.clone(),
-        }
+        Active { digest: self.record.digest.clone(), ..Active::of(&self.loaded) }
     }
 }
 

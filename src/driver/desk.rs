@@ -11,11 +11,11 @@ use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
     Trigger,
 };
-use super::read::{Examined, Standing};
+use super::read::{Examined, Standing, missing};
 use super::rollback::Back;
 use super::watch::Watch;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::load::{DaemonSettings, Loaded, Location, Sources, load_kept};
+use crate::config::load::{DaemonSettings, Known, Loaded, Location, Sources, load_kept};
 use crate::config::render;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
@@ -100,6 +100,19 @@ pub(super) struct Active {
     pub(super) missing: Missing,
     /// What it says about the daemon.
     pub(super) daemon: DaemonSettings,
+    /// The files it was read from.
+    pub(super) known: Arc<Known>,
+}
+
+impl Active {
+    pub(super) fn of(loaded: &Loaded) -> Active {
+        Active {
+            digest: loaded.sources.digest.clone(),
+            missing: missing(loaded),
+            daemon: loaded.daemon.clone(),
+            known: Arc::new(Known::of(loaded)),
+        }
+    }
 }
 
 /// The last good generation, read from what is kept of it.
@@ -256,12 +269,17 @@ impl Driver {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        let daemon = self.desk.active.as_ref().map(|active| active.daemon.clone());
+        let active = self.desk.active.as_ref();
+        let daemon = active.map(|active| active.daemon.clone());
+        // What was forgotten is not what runs.
+        let known = active.filter(|active| !active.digest.is_empty());
+        let known = known.map(|active| Arc::clone(&active.known));
         Standing {
             location: self.desk.location.clone(),
             config: (self.machine.generation() > Generation(0))
                 .then(|| self.machine.config().clone()),
             missing: self.desk.missing.clone(),
+            known,
             daemon,
             backend: self.backend.clone(),
             enforceable: self.backend.enforceable(),
@@ -391,7 +409,7 @@ async fn read(
             let loaded = load_kept(&asked.location, &files);
             LastGood { record, loaded }
         });
-        (asked.examine(None), kept)
+        (asked.look(), kept)
     });
     let (examined, kept) = match work.await {
         Ok(read) => read,

@@ -53,7 +53,9 @@ impl History {
     /// # Errors
     /// When it is not kept, or not as it was written.
     pub(super) fn files(&self, number: Generation) -> Result<Sources, FilesError> {
-        self.lock().files(number)
+        let kept = self.lock().find(number)?;
+        // The driver must not wait for a disk that somebody else reads from.
+        kept.read()
     }
 
     /// The number of the next one.
@@ -79,23 +81,22 @@ impl History {
 
     fn shown(&self, number: Generation) -> Result<Shown, DriverError> {
         let generations = self.lock();
-        let sources = generations.files(number)?;
-        let record = generations.get(number);
-        let record = record.ok_or_else(|| FilesError::NoSuch(number, Vec::new()))?;
+        let kept = generations.find(number)?;
         let is_running = generations.running().is_some_and(|running| running.number == number);
         drop(generations);
+        let sources = kept.read()?;
         let files = sources.files.iter().map(|file| ShownFile {
             kind: file.kind,
             path: file.path.to_path_buf(),
             text: difference::shown(file),
         });
-        Ok(Shown { record, is_running, files: files.collect() })
+        Ok(Shown { record: Arc::clone(kept.record()), is_running, files: files.collect() })
     }
 
     fn sources(&self, which: Which, location: &Location) -> Result<Sources, DriverError> {
         match which {
             Which::Disk => Ok(load(location).sources),
-            Which::Kept(number) => Ok(self.lock().files(number)?),
+            Which::Kept(number) => Ok(self.files(number)?),
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::backend::sockets::is_taken;
 use crate::config::able::Able;
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
-use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources, load_with};
+use crate::config::load::{
+    DaemonSettings, Known, Loaded, Location, SourceKind, Sources, load_with,
+};
 use crate::core::ids::ProcessId;
 use crate::core::limits::Limit;
 use crate::core::reload::{ChangeKind, Plan};
@@ -25,6 +27,8 @@ pub(super) struct Standing {
     pub(super) location: Location,
     /// None before there is any.
     pub(super) config: Option<Arc<Config>>,
+    /// Its files.
+    pub(super) known: Option<Arc<Known>>,
     /// Which of its files were missing.
     pub(super) missing: Missing,
     /// The daemon's settings of it.
@@ -63,10 +67,27 @@ pub(super) struct Examined {
 }
 
 impl Standing {
+    /// Reads the files, and what they mean only where they are not as they were. Blocks.
+    pub(super) fn look(&self) -> Examined {
+        let start = Instant::now();
+        let (Some(known), Some(config)) = (&self.known, &self.config) else {
+            return self.examine(None);
+        };
+        let Some(loaded) = known.load_unchanged(config) else { return self.examine(None) };
+        let mut diagnostics = loaded.diagnostics.clone();
+        diagnostics.extend(self.other_backend(&loaded));
+        let timings = vec![("read", millis(start.elapsed()))];
+        let plan = Some(Plan::default());
+        Examined { loaded, plan, diagnostics, is_refused: false, timings }
+    }
+
     /// Reads the files, or takes a content for that of the file with the processes. Blocks.
     pub(super) fn examine(&self, content: Option<Vec<u8>>) -> Examined {
         let start = Instant::now();
-        let loaded = load_with(&self.location, content);
+        let mut loaded = load_with(&self.location, content);
+        if let (Some(config), Some(active)) = (&mut loaded.config, &self.config) {
+            Arc::make_mut(config).share(active);
+        }
         let read = millis(start.elapsed());
         let start = Instant::now();
         let none = Config::default();

@@ -10,7 +10,7 @@ use super::accept::Candidate;
 use super::desk::{Active, Applying, Waiter, Work};
 use super::edit::refused;
 use super::handle::{DriverError, ReloadOptions, ReloadTicket, Reply, Trigger};
-use super::read::{Examined, Standing, missing};
+use super::read::{Examined, Standing};
 use super::replace::{put, remove};
 use crate::config::load::{Loaded, Location, SourceKind, Sources, load, load_kept};
 use crate::config::render;
@@ -73,13 +73,11 @@ impl Driver {
     pub(super) fn take_back(&mut self, back: Back) {
         let Back { to, loaded, trigger, reply, on_disk } = back;
         let Some(config) = loaded.config.clone() else { return };
-        let digest = loaded.sources.digest.clone();
         let options = ReloadOptions::default();
         let waiters = vec![Waiter { trigger: trigger.clone(), options, reply: Some(reply) }];
         let applying = Applying::new(self.machine.generation(), trigger);
         let is_instead = on_disk.is_some();
-        let (daemon, missing) = (loaded.daemon.clone(), missing(&loaded));
-        let active = Active { digest, missing, daemon };
+        let active = Active::of(&loaded);
         let plan = Plan::between(self.machine.config(), &config);
         // Before it runs: whoever is killed here must not apply what is on disk again.
         let held = on_disk.map(|digest| HeldOff { digest, because: Because::RolledBack { to } });

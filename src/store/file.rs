@@ -89,6 +89,7 @@ pub struct Text {
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
     // What is kept has text keys and no value that JSON cannot hold.
     let body = serde_json::to_vec(value).unwrap_or_default();
+    debug_assert!(!body.is_empty(), "a {} that JSON cannot hold", kind.as_str());
     let (head, digest) = head(kind, &body);
     let mut bytes = head.into_bytes();
     bytes.push(b'\n');
@@ -101,6 +102,7 @@ pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
 pub fn encode_readable<T: Serialize>(kind: Kind, value: &T) -> Text {
     // As above.
     let body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    debug_assert!(!body.is_empty(), "a {} that JSON cannot hold", kind.as_str());
     let (head, digest) = head(kind, &body);
     let mut bytes = format!("{READABLE}{head}{}", between(kind)).into_bytes();
     bytes.extend(body);

@@ -240,3 +240,51 @@ async fn without_any_it_says_so_or_lists_what_it_has() {
     let all = client.history(Some(0)).await.unwrap();
     assert_eq!(all, []);
 }
+
+/// Waits for the end of whatever is on trial.
+async fn settled(daemon: &Daemon, number: u64) -> Vec<provost::client::Generation> {
+    daemon.until_generation(number).await;
+    let client = daemon.client().await;
+    let mut watch = client.watch().await.unwrap();
+    let deadline = std::time::Instant::now() + crate::common::waiting::DEADLINE;
+    loop {
+        let all = client.history(None).await.unwrap();
+        if all.first().is_some_and(|one| one.number == number && one.state == "applied") {
+            return all;
+        }
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let changed = tokio::time::timeout(left, watch.changed()).await;
+        assert!(changed.is_ok(), "never generation {number}: {all:#?}\n{}", daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn what_a_daemon_accepts_is_kept_as_far_as_its_file_says() {
+    let file = |n: u64| {
+        format!(
+            "processManagement: {{ history: 2, settle: 0 }}\n\
+             processes: {{ a: {{ shell: 'exec sleep 100{n}', envFile: a.env }} }}\n"
+        )
+    };
+    let secret = |dir: &Path| fs::write(dir.join("a.env"), "TOKEN=hunter2\n").unwrap();
+    let daemon = Daemon::prepare(secret).with(&file(1));
+    let all = settled(&daemon, 1).await;
+    assert_eq!((all[0].cause.as_str(), all[0].base, all[0].added), ("start", None, 1));
+    for number in 2..=4 {
+        daemon.save(&file(number));
+        let all = settled(&daemon, number).await;
+        let newest = &all[0];
+        assert_eq!((newest.cause.as_str(), newest.base), ("file", Some(number - 1)));
+        assert!(newest.running && newest.modified == 1, "{newest:?}");
+    }
+    let all = daemon.client().await.history(None).await.unwrap();
+    assert_eq!(all.iter().map(|one| one.number).collect::<Vec<_>>(), [4, 3]);
+    let cli = Cli::of(&daemon);
+    assert!(cli.good("diff").contains("sleep 1003 -> shell: exec sleep 1004 (restart)"));
+    assert!(cli.good("show 3").contains("history: 2, settle: 0"));
+    let state = daemon.path().join(STATE).join("generations/000004");
+    assert_eq!(fs::read_to_string(state.join("files/02-a.env")).unwrap(), "TOKEN=hunter2\n");
+    let daemon = daemon.killed_and_again();
+    let all = settled(&daemon, 4).await;
+    assert_eq!(all.iter().map(|one| one.number).collect::<Vec<_>>(), [4, 3]);
+}

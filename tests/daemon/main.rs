@@ -15,6 +15,7 @@ mod namespace;
 mod promises;
 mod reloading;
 mod rollback;
+mod rollback_random;
 mod secrets;
 mod seed;
 mod stopping;

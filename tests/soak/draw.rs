@@ -239,6 +239,15 @@ impl Draw {
                 entry.readiness = rng.maybe(70, words);
             }
             3 => entry.start_timeout = rng.maybe(70, &[30_000, 60_000]),
+            4 if rng.percent(50) => {
+                entry.limits = [
+                    rng.maybe(50, &["4G", "5G"]),
+                    rng.maybe(50, &["3G", "3500M"]),
+                    rng.maybe(50, &["2", "3.5"]),
+                    rng.maybe(50, &["1000", "2000"]),
+                    rng.maybe(50, &["2G", "2500M"]),
+                ];
+            }
             4 => entry.stop_timeout = Some(rng.between(100, 300)),
             5 => {
                 let words = ["SIGTERM", "TERM", "INT", "SIGHUP", "USR2", "KILL", "15"];

@@ -129,6 +129,9 @@ pub struct Entry {
     pub stop_signal: Option<&'static str>,
     pub stop_timeout: Option<u64>,
     pub files: Option<u64>,
+    /// So wide that nothing here comes near: `memory`, `memoryHigh`, `cpu`, `tasks`, and
+    /// `maxMemoryRestart`. They change without a new run.
+    pub limits: [Option<&'static str>; 5],
     pub log_file: Option<u32>,
     pub log_target: Option<&'static str>,
     /// `maxSize` and `maxFiles` of its log file.
@@ -323,6 +326,7 @@ impl Entry {
             health: None,
             stop_signal: None,
             stop_timeout: None,
+            limits: [None; 5],
             files: None,
             log_file: None,
             log_target: None,

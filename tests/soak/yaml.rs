@@ -180,6 +180,12 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
     keys.put("stop", stop.node());
     let mut limits = Keys::default();
     limits.put("files", entry.files.map(bare));
+    let [memory, high, cpu, tasks, restart] = entry.limits;
+    limits.put("memory", memory.map(text));
+    limits.put("memoryHigh", high.map(text));
+    limits.put("cpu", cpu.map(bare));
+    limits.put("tasks", tasks.map(bare));
+    keys.put("maxMemoryRestart", restart.map(text));
     keys.put("limits", limits.node());
     keys.put("logFile", entry.log_path(id, ground).map(|path| text(&path)));
     let mut log = Keys::default();

@@ -66,6 +66,40 @@ enum Place {
     Memory(Sources),
 }
 
+/// One generation by itself.
+pub struct Kept {
+    record: Arc<Record>,
+    files: Files,
+}
+
+enum Files {
+    /// Below this directory.
+    Disk(PathBuf),
+    Memory(Sources),
+}
+
+impl Kept {
+    /// What is known of it.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Its files as they were. Waits for the disk.
+    ///
+    /// # Errors
+    /// When one of them is not as it was written.
+    pub fn read(&self) -> Result<Sources, FilesError> {
+        match &self.files {
+            Files::Memory(sources) => Ok(sources.clone()),
+            Files::Disk(root) => disk::contents(root, &self.record).map_err(|(path, why)| {
+                let (number, why) = (self.record.number, why.to_string());
+                FilesError::Unusable { number, path, why }
+            }),
+        }
+    }
+}
+
 struct Entry {
     record: Arc<Record>,
     place: Place,
@@ -232,6 +266,8 @@ impl Generations {
             // Perhaps there is room by now.
             Place::Memory(_) => self.write(number),
         };
+        // What was needed until then may not be any more.
+        self.drop_old();
         self.note(written)
     }
 
@@ -255,22 +291,30 @@ impl Generations {
         self.entries.get(&number).map(|entry| Arc::clone(&entry.record))
     }
 
+    /// One of them, for whoever reads its files apart from all this.
+    ///
+    /// # Errors
+    /// When it is not kept.
+    pub fn find(&self, number: Generation) -> Result<Kept, FilesError> {
+        let entry = self
+            .entries
+            .get(&number)
+            .ok_or_else(|| FilesError::NoSuch(number, self.entries.keys().copied().collect()))?;
+        let files = match (&entry.place, &self.root) {
+            (Place::Memory(sources), _) => Files::Memory(sources.clone()),
+            (Place::Disk, Some(root)) => Files::Disk(root.clone()),
+            // Without a directory nothing is on disk.
+            (Place::Disk, None) => return Err(FilesError::NoSuch(number, Vec::new())),
+        };
+        Ok(Kept { record: Arc::clone(&entry.record), files })
+    }
+
     /// The files of one as they were.
     ///
     /// # Errors
     /// When it is not kept, or not as it was written.
     pub fn files(&self, number: Generation) -> Result<Sources, FilesError> {
-        let entry = self
-            .entries
-            .get(&number)
-            .ok_or_else(|| FilesError::NoSuch(number, self.entries.keys().copied().collect()))?;
-        match (&entry.place, &self.root) {
-            (Place::Memory(sources), _) => Ok(sources.clone()),
-            (Place::Disk, Some(root)) => disk::contents(root, &entry.record)
-                .map_err(|(path, why)| FilesError::Unusable { number, path, why: why.to_string() }),
-            // Without a directory nothing is on disk.
-            (Place::Disk, None) => Err(FilesError::NoSuch(number, Vec::new())),
-        }
+        self.find(number)?.read()
     }
 
     /// What runs when nothing is pending: the newest that came up, or stayed all the same.

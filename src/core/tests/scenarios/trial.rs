@@ -253,6 +253,15 @@ fn there_is_no_way_back_from_the_first() {
 }
 
 #[test]
+fn nobody_goes_back_to_nothing() {
+    let mut s = Scene::judging([]);
+    crashes(&mut s, "a");
+    s.config([process("a"), process("b")]);
+    s.advance(secs(60));
+    assert_eq!((s.verdict().as_str(), s.state("b")), ("none", State::Running));
+}
+
+#[test]
 fn a_chain_that_takes_its_time_is_not_hurried() {
     let slow = |name: &str| process(name).checked().with(|spec| spec.start_timeout = secs(30));
     let all = |line: &str| {
