@@ -29,7 +29,9 @@ pub fn trigger(trigger: &Trigger) -> String {
         Trigger::Signal => "signal".to_owned(),
         Trigger::Caller { uid } => format!("uid {uid}"),
         Trigger::Apply { uid } => format!("apply by uid {uid}"),
-        Trigger::Rollback { to, uid } => format!("rollback to {to} by uid {uid}"),
+        Trigger::Checkpoint { uid } => format!("apply by uid {uid}, to be confirmed"),
+        Trigger::Rollback { to, uid: Some(uid) } => format!("rollback to {to} by uid {uid}"),
+        Trigger::Rollback { to, uid: None } => format!("rollback to {to}"),
     }
 }
 

@@ -27,18 +27,28 @@
 //! When the supervisor ends, the trial ends without a verdict. What was on trial is so again when it
 //! begins anew.
 //!
+//! | part | owns |
+//! |---|---|
+//! | `before` | how things were |
+//! | `standing` | how one that is judged stands, and why it is not good |
+//!
 //! | stage | goes on to |
 //! |---|---|
 //! | trying | over, good; going back; over, kept |
 //! | going back | over, rolled back; over, rolled back incompletely |
 
-use crate::event::{Blocker, RunEnd};
+mod before;
+mod standing;
+
+pub use before::{Before, Rest};
+
+use self::before::pairs;
+use self::standing::{Standing, last_end, waited};
 use crate::ids::{Generation, InstanceId, ProcessId};
 use crate::machine::Machine;
-use crate::process::{Instance, Phase};
-use crate::spec::{Condition, Config, Numbered, RestartCondition, Rollback};
+use crate::process::Phase;
+use crate::spec::{Condition, Config, Numbered, Rollback};
 use crate::time::{Mono, Timers};
-use crate::view::HealthState;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,31 +56,6 @@ use std::time::Duration;
 
 /// So many ends of its runs make an instance bad, however much time there would be.
 const STRIKES: u64 = 3;
-
-/// How an instance was while the last good generation was in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
-    /// The operator's word.
-    pub wanted: bool,
-    /// Up although disabled.
-    pub once: bool,
-    /// Where it rested.
-    pub rest: Option<Rest>,
-    /// How its last run had ended.
-    pub last_end: Option<RunEnd>,
-    /// Whether it was failing.
-    pub failing: bool,
-}
-
-/// A rest that a new run would end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rest {
-    /// It did its work.
-    Completed,
-    /// It failed for good.
-    Failed,
-}
 
 /// An instance that did not come up, or did not come back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,25 +78,6 @@ pub struct TrialSnapshot {
     pub before: Arc<BTreeMap<InstanceId, Before>>,
     /// What was found wrong; empty while it is tried.
     pub faults: Vec<Fault>,
-}
-
-/// As a list: an instance is no text, which a key of JSON has to be.
-mod pairs {
-    use super::{Before, InstanceId};
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
-    type All = Arc<BTreeMap<InstanceId, Before>>;
-
-    pub(super) fn serialize<S: Serializer>(all: &All, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(all.iter())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<All, D::Error> {
-        let all: Vec<(InstanceId, Before)> = Deserialize::deserialize(from)?;
-        Ok(Arc::new(all.into_iter().collect()))
-    }
 }
 
 /// What there is to be done.
@@ -443,97 +409,6 @@ impl Trial {
         }
     }
 
-    fn standing(
-        &self,
-        judged: &mut Judged,
-        machine: &Machine,
-        id: &InstanceId,
-        now: Mono,
-    ) -> Standing {
-        // Gone, or not wanted any more: somebody else decided about it.
-        let Some(inst) = machine.instance(id).filter(|inst| machine.is_wished(inst)) else {
-            return Standing::Good;
-        };
-        let open = Standing::Open { good_at: None };
-        match &inst.phase {
-            Phase::Completed => Standing::Good,
-            Phase::Failed => Standing::Bad(last_end(inst)),
-            Phase::Backoff { .. } if inst.restarts.saturating_sub(judged.restarts) >= STRIKES => {
-                Standing::Bad(format!("{} ({STRIKES} times)", last_end(inst)))
-            }
-            Phase::Backoff { .. } | Phase::Down => open,
-            // For one that is to blame.
-            Phase::Waiting(blockers) if blockers.iter().any(|by| self.is_bad(by)) => Standing::Good,
-            // For one that will be when it does not come.
-            Phase::Waiting(blockers) if blockers.iter().any(|by| self.is_judged(by)) => {
-                Standing::Behind
-            }
-            Phase::Waiting(blockers) if !blockers.iter().any(is_hopeless) => Standing::Waits,
-            Phase::Waiting(_) => Standing::Good,
-            Phase::Stopping(..) => open,
-            // Its old run, or one that is to be replaced.
-            Phase::Up(_) if inst.next.is_some() || inst.restart_due.is_some() => open,
-            Phase::Up(live) => {
-                judged.began.get_or_insert(live.asked.max(self.since));
-                let one_shot = inst.spec.restart.condition == RestartCondition::No;
-                let stable = live.stable_since.filter(|_| live.health.failures() == 0);
-                match stable {
-                    Some(since) if !(judged.awaited && one_shot) => {
-                        let good_at = since.max(self.since).after(self.settle);
-                        match good_at <= now {
-                            true => Standing::Good,
-                            false => Standing::Open { good_at: Some(good_at) },
-                        }
-                    }
-                    _ => open,
-                }
-            }
-        }
-    }
-
-    /// Why one was not good in time.
-    fn too_slow(&self, machine: &Machine, id: &InstanceId) -> String {
-        let (limit, settle) = (crate::text::span(self.limit), crate::text::span(self.settle));
-        let Some(inst) = machine.instance(id) else {
-            return format!("it was not up within {limit}");
-        };
-        let Phase::Up(live) = &inst.phase else {
-            return match &inst.last_end {
-                Some(end) => format!("it was not up within {limit}; it {end}"),
-                None => format!("it was not up within {limit}"),
-            };
-        };
-        match live.health.detail() {
-            Some(detail) if live.ready.is_none() => {
-                format!("it was not ready within {limit}: {detail}")
-            }
-            None if live.ready.is_none() => format!("it was not ready within {limit}"),
-            Some(detail) if live.health.failures() > 0 => {
-                format!("its check does not succeed: {detail}")
-            }
-            _ if self.open.get(id).is_some_and(|judged| judged.awaited) => {
-                format!("it did not complete within {limit}")
-            }
-            _ => format!("it was not up for {settle} without a break within {limit}"),
-        }
-    }
-
-    /// Whether what keeps an instance waiting is the order of the reload, or is judged itself.
-    fn is_judged(&self, blocker: &Blocker) -> bool {
-        match blocker {
-            Blocker::Reload => true,
-            Blocker::Dependency { on, .. } => {
-                self.open.range(on.instance(0)..=on.instance(u32::MAX)).next().is_some()
-            }
-        }
-    }
-
-    /// Whether what keeps an instance waiting was found bad.
-    fn is_bad(&self, blocker: &Blocker) -> bool {
-        let Blocker::Dependency { on, .. } = blocker else { return false };
-        self.faults.iter().chain(&self.lost).any(|fault| fault.instance.process == *on)
-    }
-
     fn close(&mut self, id: &InstanceId) {
         self.open.remove(id);
         self.behind.remove(id);
@@ -583,44 +458,6 @@ impl Trial {
     }
 }
 
-impl Before {
-    /// Where it rested, and how the run before had ended.
-    pub(crate) fn rest(&self) -> Option<(Rest, Option<RunEnd>)> {
-        Some((self.rest?, self.last_end.clone()))
-    }
-
-    fn of(inst: &Instance, now: Mono) -> Before {
-        Before {
-            wanted: inst.wanted,
-            once: inst.once,
-            rest: match inst.phase {
-                Phase::Completed => Some(Rest::Completed),
-                Phase::Failed => Some(Rest::Failed),
-                _ => None,
-            },
-            last_end: inst.last_end.clone(),
-            failing: is_failing(inst, now),
-        }
-    }
-}
-
-/// Whether an instance does not work, in any way that a new generation could be blamed for later.
-fn is_failing(inst: &Instance, now: Mono) -> bool {
-    match &inst.phase {
-        Phase::Backoff { .. } | Phase::Failed => true,
-        Phase::Up(live) => {
-            let ill = live.health.state() == HealthState::Unhealthy;
-            let enough = inst.spec.restart.min_uptime;
-            let proven = live.stable_since.is_some_and(|since| now.since(since) >= enough);
-            ill || (inst.attempt > 0 && !proven)
-        }
-        Phase::Stopping(_, ending) => {
-            !matches!(ending.end, RunEnd::Asked(_)) && inst.restart_due.is_none()
-        }
-        Phase::Down | Phase::Waiting(_) | Phase::Completed => false,
-    }
-}
-
 /// Whether there is anything in a configuration that could come back. To an empty one nobody goes back:
 /// of a first file with one mistake in it, all the rest would go too.
 #[must_use]
@@ -652,40 +489,4 @@ fn awaited(config: &Config) -> BTreeSet<ProcessId> {
     let edges = config.processes.values().flat_map(|spec| &spec.depends_on);
     let completed = edges.filter(|edge| edge.condition == Condition::Completed);
     completed.map(|edge| edge.on.clone()).collect()
-}
-
-/// How one stands at a moment.
-enum Standing {
-    Good,
-    Bad(String),
-    /// It waits for others that are judged.
-    Behind,
-    /// It waits for others.
-    Waits,
-    Open {
-        /// When it is good if nothing happens.
-        good_at: Option<Mono>,
-    },
-}
-
-/// Whether what keeps an instance waiting will not pass by itself, or not soon.
-fn is_hopeless(blocker: &Blocker) -> bool {
-    match blocker {
-        Blocker::Reload => false,
-        Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
-    }
-}
-
-fn last_end(inst: &Instance) -> String {
-    inst.last_end.as_ref().map_or_else(|| "it failed".to_owned(), |end| format!("it {end}"))
-}
-
-fn waited(machine: &Machine, id: &InstanceId, limit: Duration) -> String {
-    let limit = crate::text::span(limit);
-    match machine.instance(id).map(|inst| &inst.phase) {
-        Some(Phase::Waiting(blockers)) => {
-            format!("it still waits for {} after {limit}", crate::text::joined(blockers))
-        }
-        _ => format!("it still waits after {limit}"),
-    }
 }

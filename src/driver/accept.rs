@@ -27,7 +27,7 @@ use crate::core::ids::{Generation, JobId};
 use crate::core::reload::{Plan, ReloadReport, ReloadResult};
 use crate::core::spec::{Config, Numbered, Rollback};
 use crate::core::trial::{Trial, TrialSnapshot, is_worth_going_back_to};
-use crate::store::generations::{Accepted, Because, Cause, Record, State};
+use crate::store::generations::{Accepted, Because, Record, State};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
@@ -78,7 +78,7 @@ impl Driver {
             }
             return;
         };
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
+        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger);
         let waiters = self.dismiss_mismatched(waiters);
         if waiters.is_empty() {
             return;
@@ -188,7 +188,7 @@ impl Driver {
     ) {
         let accepted = Accepted {
             number,
-            cause: Cause::from(&next.applying.trigger),
+            cause: next.applying.trigger,
             base,
             state: State::Applying,
             plan: next.plan.clone(),
@@ -322,7 +322,7 @@ impl Driver {
             "config-rejected",
             format!("the configuration is not valid; nothing was changed\n{text}"),
         );
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger.clone());
+        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger);
         for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
             let diagnostics = self.desk.diagnostics.clone();
             let error = DriverError::Invalid { diagnostics, rendered: text.clone() };

@@ -26,32 +26,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Who asks for a reload, for the log and the record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The daemon starts.
-    Start,
-    /// A file changed.
-    File,
-    /// A signal.
-    Signal,
-    /// A caller on the bus or the private socket.
-    Caller {
-        /// Its user.
-        uid: u32,
-    },
-    /// A caller who hands a configuration over.
-    Apply {
-        /// Its user.
-        uid: u32,
-    },
-    /// A caller who wants an older one again.
-    Rollback {
-        /// Which.
-        to: Generation,
-        /// Its user.
-        uid: u32,
-    },
-}
+pub use crate::store::generations::Cause as Trigger;
 
 /// What is known about the configuration and the daemon as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]

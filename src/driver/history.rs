@@ -3,7 +3,7 @@
 //! Reading and comparing wait for the disk, so they are done in threads; the driver only says where.
 
 use super::Driver;
-use super::handle::{Command, DriverError, Handle, Reply, Trigger};
+use super::handle::{Command, DriverError, Handle, Reply};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::difference;
 pub use crate::config::difference::{Difference, FileDifference};
@@ -146,19 +146,6 @@ impl From<FilesError> for DriverError {
         match error {
             FilesError::NoSuch(..) => DriverError::NoSuchGeneration(error.to_string()),
             FilesError::Unusable { .. } => DriverError::GenerationUnusable(error.to_string()),
-        }
-    }
-}
-
-impl From<&Trigger> for Cause {
-    fn from(trigger: &Trigger) -> Cause {
-        match trigger {
-            Trigger::Start => Cause::Start,
-            Trigger::File => Cause::File,
-            Trigger::Signal => Cause::Signal,
-            Trigger::Caller { uid } => Cause::Caller { uid: *uid },
-            Trigger::Apply { uid } => Cause::Apply { uid: *uid },
-            Trigger::Rollback { to, uid } => Cause::Rollback { to: *to, uid: Some(*uid) },
         }
     }
 }

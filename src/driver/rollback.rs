@@ -51,7 +51,7 @@ impl Driver {
             Err(error) => return super::refuse(reply, error.into()),
         };
         let (location, sender) = (self.options.location.clone(), self.desk.work_sender());
-        let trigger = Trigger::Rollback { to, uid };
+        let trigger = Trigger::Rollback { to, uid: Some(uid) };
         tokio::task::spawn_blocking(move || {
             let work = match read_back(&location, &sources, write) {
                 Err(error) => return super::refuse(reply, error),
@@ -74,7 +74,7 @@ impl Driver {
         let Back { to, loaded, trigger, reply, on_disk } = back;
         let Some(config) = loaded.config.clone() else { return };
         let options = ReloadOptions::default();
-        let waiters = vec![Waiter { trigger: trigger.clone(), options, reply: Some(reply) }];
+        let waiters = vec![Waiter { trigger, options, reply: Some(reply) }];
         let applying = Applying::new(self.machine.generation(), trigger);
         let is_instead = on_disk.is_some();
         let active = Active::of(&loaded);

@@ -1,36 +1,15 @@
 //! What is said of the configuration after each thing that can happen to its files, and that a
 //! refused one changes nothing.
 
-use crate::common::waiting::DEADLINE;
 use crate::support::{Daemon, pids};
 use provost::client::{Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary};
 use std::fs;
-use std::time::Instant;
 
 const ONE: &str = "processes: { a: { shell: exec sleep 1000 } }";
 const BAD: &str = "processes: [";
 
 async fn reload(client: &Client) -> Result<ReloadSummary, ClientError> {
     client.reload(&ReloadOptions::default()).await
-}
-
-async fn until_manager(
-    daemon: &Daemon,
-    what: &str,
-    wanted: impl Fn(&ManagerStatus) -> bool,
-) -> ManagerStatus {
-    let client = daemon.client().await;
-    let mut watch = client.watch().await.unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let manager = client.manager().await.unwrap();
-        if wanted(&manager) {
-            return manager;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let changed = tokio::time::timeout(left, watch.changed()).await;
-        assert!(changed.is_ok(), "never {what}: {manager:?}\n{}", daemon.log());
-    }
 }
 
 /// Of how many rejections the log tells.
@@ -99,7 +78,7 @@ async fn the_state_tells_what_is_active_and_what_is_on_disk() {
 processes: { a: { shell: exec sleep 1000 }, b: { command: /nowhere, restartPolicy: { condition: no } } }
 ";
     let daemon = Daemon::start(yaml);
-    until_manager(&daemon, "failed-kept", |m| m.config_state == "failed-kept").await;
+    daemon.until_manager("failed-kept", |m| m.config_state == "failed-kept").await;
     let client = daemon.client().await;
     daemon.save(BAD);
     assert!(reload(&client).await.is_err());
@@ -121,14 +100,14 @@ async fn a_reload_that_ends_while_the_file_is_invalid_leaves_it_rejected() {
     daemon.save(
         "processes: { a: { shell: exec sleep 1001, healthCheck: { exec: [test, -e, @DIR@/go], interval: 100ms } } }",
     );
-    until_manager(&daemon, "applying", |m| m.generation == 2 && m.config_state == "applying").await;
+    daemon.until_manager("applying", |m| m.generation == 2 && m.config_state == "applying").await;
     daemon.save(BAD);
     assert!(reload(&daemon.client().await).await.is_err());
     let manager = daemon.client().await.manager().await.unwrap();
     assert_eq!((manager.config_state.as_str(), manager.valid), ("applying", false));
     fs::write(daemon.path().join("go"), "").unwrap();
     daemon.until_running(&["a@0"]).await;
-    let manager = until_manager(&daemon, "at rest", |m| m.config_state != "applying").await;
+    let manager = daemon.until_manager("at rest", |m| m.config_state != "applying").await;
     assert_eq!((manager.config_state.as_str(), manager.valid), ("rejected", false));
     assert_eq!(manager.generation, 2);
 }
@@ -144,7 +123,7 @@ processes: {{ a: {{ shell: exec sleep 1001, healthCheck: {{ exec: ['false'], int
     ));
     let client = daemon.client().await;
     let first = tokio::spawn(async move { reload(&client).await });
-    until_manager(&daemon, "the second generation", |m| m.generation == 2).await;
+    daemon.until_manager("the second generation", |m| m.generation == 2).await;
     daemon.save(&format!("{quiet}\n{ONE}"));
     let second = daemon.reload().await;
     let first = first.await.unwrap().unwrap();

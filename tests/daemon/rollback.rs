@@ -1,11 +1,9 @@
 //! A change that does not come up goes by itself, whatever dies on the way.
 
 use crate::common::processes::processes_with;
-use crate::common::waiting::DEADLINE;
 use crate::support::{Daemon, identities, pids};
 use provost::client::{ClientError, ManagerStatus, ReloadOptions};
 use std::fs;
-use std::time::Instant;
 
 /// `a` runs on; `b` is what the change is about.
 fn with(b: &str) -> String {
@@ -33,30 +31,10 @@ fn running() -> usize {
     processes_with(&marker()).len()
 }
 
-/// Waits until the whole is as it should be.
-async fn until(
-    daemon: &Daemon,
-    what: &str,
-    wanted: impl Fn(&ManagerStatus) -> bool,
-) -> ManagerStatus {
-    let client = daemon.client().await;
-    let mut watch = client.watch().await.unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let manager = client.manager().await.unwrap();
-        if wanted(&manager) {
-            return manager;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let changed = tokio::time::timeout(left, watch.changed()).await;
-        assert!(changed.is_ok(), "never {what}: {manager:#?}\n{}", daemon.log());
-    }
-}
-
 async fn state(daemon: &Daemon, state: &str, generation: u64) -> ManagerStatus {
     let is_so =
         |manager: &ManagerStatus| manager.config_state == state && manager.generation == generation;
-    until(daemon, &format!("{state} at {generation}"), is_so).await
+    daemon.until_manager(&format!("{state} at {generation}"), is_so).await
 }
 
 #[tokio::test]
@@ -115,7 +93,7 @@ async fn a_newer_file_takes_over_and_the_way_back_leads_past_it() {
     let slow = "processManagement: { settle: 1h, verdictTimeout: 2h }\n";
     let tried = with("exec sleep 88804").replace("processManagement: { settle: 300ms }\n", slow);
     daemon.save(&tried);
-    until(&daemon, "on trial", |manager| manager.generation == 2).await;
+    daemon.until_manager("on trial", |manager| manager.generation == 2).await;
     daemon.save(&with(BAD));
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.config_detail.contains("tried as 3"), "{}", manager.config_detail);
@@ -129,7 +107,7 @@ async fn killed_on_trial_it_goes_on_with_the_trial() {
     let daemon = Daemon::start(&with(&good()));
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     daemon.save(&long("echo >@DIR@/tried; exec sleep 88805"));
-    until(&daemon, "on trial", |manager| manager.config_detail.contains("stay so")).await;
+    daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
     let tried = daemon.until_running(&["b@0"]).await;
     let daemon = daemon.killed_and_again();
     let manager = state(&daemon, "applying", 2).await;
@@ -164,7 +142,9 @@ processes:
     daemon.until_running(&["b@0"]).await;
     fs::remove_file(daemon.path().join("go")).unwrap();
     daemon.save(&slow(BAD));
-    until(&daemon, "going back", |manager| manager.config_detail.contains("going back")).await;
+    daemon
+        .until_manager("going back", |manager| manager.config_detail.contains("going back"))
+        .await;
     let daemon = daemon.killed_and_again();
     let manager = state(&daemon, "applying", 1).await;
     assert!(manager.config_detail.contains("going back to 1"), "{}", manager.config_detail);

@@ -2,7 +2,7 @@
 
 use crate::common::processes::start_of;
 use crate::common::waiting::{DEADLINE, ended, until};
-use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
+use provost::client::{Client, ManagerStatus, ProcessStatus, ReloadOptions, ReloadSummary, Target};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -92,20 +92,32 @@ impl Daemon {
         .await
     }
 
-    /// Waits until the generation is this one and it is applied or failed.
-    pub async fn until_generation(&self, generation: u64) {
+    /// Waits until the whole is as `wanted` says, and returns it.
+    pub async fn until_manager(
+        &self,
+        what: &str,
+        wanted: impl Fn(&ManagerStatus) -> bool,
+    ) -> ManagerStatus {
         let client = self.client().await;
         let mut watch = client.watch().await.unwrap();
         let deadline = Instant::now() + DEADLINE;
         loop {
             let manager = client.manager().await.unwrap();
-            if manager.generation >= generation && manager.config_state != "applying" {
-                return;
+            if wanted(&manager) {
+                return manager;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let changed = tokio::time::timeout(left, watch.changed()).await;
-            assert!(changed.is_ok(), "never generation {generation}: {manager:?}\n{}", self.log());
+            assert!(changed.is_ok(), "never {what}: {manager:#?}\n{}", self.log());
         }
+    }
+
+    /// Waits until the generation is this one and it is applied or failed.
+    pub async fn until_generation(&self, generation: u64) {
+        let is_there = |manager: &ManagerStatus| {
+            manager.generation >= generation && manager.config_state != "applying"
+        };
+        self.until_manager(&format!("generation {generation}"), is_there).await;
     }
 
     /// Waits until its socket answers.
