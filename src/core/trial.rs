@@ -306,6 +306,8 @@ impl Trial {
         let faults = self.faults.clone();
         self.kept = Arc::new(TrialSnapshot { faults, ..TrialSnapshot::clone(&self.kept) });
         self.mode = Rollback::Auto;
+        // By what was good then, not by what is going.
+        self.settle = self.base.config.settings.settle;
         self.open.clear();
         self.behind.clear();
         self.timers = Timers::default();

@@ -433,14 +433,17 @@ impl Store {
         self.stored.lock().unwrap().insert(name.to_owned(), fd);
     }
 
-    /// For which process each stands that it holds; None where that has ended.
+    /// For which process each stands that it holds; None where that has ended. Not of the socket that
+    /// processes speak to.
     pub fn pids(&self) -> Vec<(String, Option<u32>)> {
         use std::os::fd::AsRawFd;
         let pid = |fd: &OwnedFd| {
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
             info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
         };
-        self.stored().iter().map(|(name, fd)| (name.clone(), pid(fd))).collect()
+        let stored = self.stored();
+        let runs = stored.iter().filter(|(name, _)| !name.starts_with("notify-"));
+        runs.map(|(name, fd)| (name.clone(), pid(fd))).collect()
     }
 
     /// What it was told to remove, and how often.
@@ -455,12 +458,13 @@ impl Store {
         all.iter().map(|(name, fd)| (name.clone(), fd.try_clone().unwrap())).collect()
     }
 
-    /// Waits until it holds these.
+    /// Waits until it holds these, besides the socket that processes speak to.
     pub fn holds(&self, names: &[&str]) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let stored = self.stored();
-            let held: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
+            let names_held = stored.iter().map(|(name, _)| name.as_str());
+            let held: Vec<&str> = names_held.filter(|name| !name.starts_with("notify-")).collect();
             if held == names {
                 return;
             }

@@ -189,6 +189,18 @@ fn what_does_not_come_back_is_named() {
 }
 
 #[test]
+fn the_way_back_is_measured_by_what_was_good() {
+    let mut s = Scene::judging([process("a")]);
+    crashes(&mut s, "a");
+    let settings = Settings { settle: secs(3600), ..Settings::default() };
+    s.settings(settings, [process("a").line("v2")]);
+    s.advance(secs(4));
+    lives(&mut s, "a");
+    s.advance(secs(10));
+    assert_eq!(s.verdict(), "2 rolled back: a@0 it exited with code 3 (3 times)");
+}
+
+#[test]
 fn the_way_back_of_one_that_replaced_another_leads_to_what_was_good() {
     let mut s = Scene::judging([process("a"), process("b")]);
     crashes(&mut s, "a");
