@@ -6,6 +6,7 @@
 use crate::supervisor::*;
 use crate::world::*;
 use provost::backend::CommandEnd;
+use provost::client::ReloadOptions;
 use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::limits::{Limit, Limits};
 use provost::core::spec::{ProcessSpec, Rendered, Signal};
@@ -299,6 +300,8 @@ pub async fn a_change_of_limits_restarts_nothing(mut it: Supervisor) {
     let unenforced = &web.limits.unenforced;
     assert!(lacking.iter().all(|key| unenforced.contains(key)), "{lacking:?} {unenforced:?}");
     assert!(!all_hold() || unenforced.is_empty(), "{unenforced:?}");
+    // Files that are read again and are the same end nothing of that.
+    client.reload(&ReloadOptions::default()).await.unwrap();
     let told = client.manager().await.unwrap().diagnostics;
     let is_told = told.iter().any(|one| one.code == "limit-not-enforced");
     assert_eq!(is_told, !unenforced.is_empty(), "{told:?}");
