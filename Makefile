@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules machines package mutants soak bench deny measure setup setup-test fmt clean
+.PHONY: help run build release test check schedules machines test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,6 +14,9 @@ setup:
 
 setup-test:
 	@tests/setup test
+
+setup-vm:
+	@tests/setup vm
 
 build: setup ## debug binaries
 	$(CARGO) build --locked
@@ -40,6 +43,9 @@ schedules: ## random fault schedules and killed supervisors of the core, in rele
 
 machines: setup-test ## only what runs on real systems, Debian 12 and 13 (PROVOST_TEST_PACKAGE=DIR: with its provost.deb)
 	$(CARGO) nextest run --locked --test machine
+
+test-vm: setup-vm ## limits and lack of memory on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
+	$(CARGO) nextest run --locked --test conformance --run-ignored only --no-capture -E 'test(vm::)'
 
 package: setup ## the Debian package, beside this directory
 	dpkg-buildpackage -us -uc -b -d

@@ -100,13 +100,15 @@ impl Standing {
             _ => Vec::new(),
         };
         let timings = vec![("read", read), ("plan", planned), ("check", millis(start.elapsed()))];
+        // It is so for as long as the files are as they are: kept with what is known of them.
+        let without_effect = self.without_effect(&loaded);
+        loaded.diagnostics.extend(without_effect);
         let mut diagnostics = loaded.diagnostics.clone();
         diagnostics.extend(found);
         if self.config.is_some() {
             self.find_gone(&loaded, &mut diagnostics);
         }
         diagnostics.extend(self.other_backend(&loaded));
-        diagnostics.extend(self.without_effect(&loaded));
         // What is wrong with this machine is, at the start, a failure of the one process and not of
         // the file.
         let has_errors = diagnostics.iter().any(|problem| problem.severity == Severity::Error);

@@ -1,5 +1,6 @@
 //! What every backend has to do, in one table, for each of them: the native one here, the systemd
-//! one on machines of its own with each version that is supported, as the system's and as a user's.
+//! one on machines of its own with each version that is supported, as the system's and as a user's;
+//! and both where nothing is kept from them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod daemons;
@@ -10,6 +11,7 @@ mod scenarios;
 mod speaking;
 mod stages;
 mod supervisor;
+mod vm;
 mod world;
 
 #[path = "../machine/image.rs"]

@@ -15,13 +15,15 @@ pub enum Debian {
     Trixie,
     /// Debian 13 with the other implementation of the bus.
     TrixieBroker,
+    /// Debian 13 with a kernel, for a machine that is none of its host's.
+    TrixieKernel,
 }
 
 impl Debian {
     fn codename(self) -> &'static str {
         match self {
             Debian::Bookworm => "bookworm",
-            Debian::Trixie | Debian::TrixieBroker => "trixie",
+            Debian::Trixie | Debian::TrixieBroker | Debian::TrixieKernel => "trixie",
         }
     }
 
@@ -33,7 +35,16 @@ impl Debian {
             Debian::TrixieBroker => {
                 "systemd,systemd-sysv,dbus,dbus-broker,dbus-user-session,libpam-systemd,procps"
             }
+            Debian::TrixieKernel => {
+                "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,\
+                 linux-image-cloud-amd64,initramfs-tools"
+            }
         }
+    }
+
+    /// What is run in the new root besides.
+    fn finish(self) -> Option<String> {
+        (self == Debian::TrixieKernel).then(|| format!("--customize-hook={RUN}"))
     }
 }
 
@@ -44,6 +55,18 @@ rm -rf "$1"/etc/systemd/system/timers.target.wants
 echo force-unsafe-io >"$1"/etc/dpkg/dpkg.cfg.d/machine
 chroot "$1" useradd --create-home --shell /bin/bash alice
 rm -f "$1"/etc/machine-id "$1"/etc/hostname
+"#;
+
+/// Run in the root of an emulated machine: once up, it runs `run` of its second disk.
+const RUN: &str = r#"
+echo machine >"$1"/etc/hostname
+systemd-machine-id-setup --root="$1"
+printf '/dev/%s %s ext4 %s 0 0\n' vda / rw vdb /package ro >"$1"/etc/fstab
+mkdir "$1"/package
+cd "$1"/etc/systemd/system
+printf '[Unit]\nAfter=dbus.service\n[Service]\nExecStart=/bin/bash /package/run\n' >run.service
+mkdir -p multi-user.target.wants
+ln -s ../run.service multi-user.target.wants/
 "#;
 
 /// Where everything is kept that takes long to make.
@@ -96,6 +119,7 @@ pub fn root(debian: Debian) -> Option<PathBuf> {
     ]
     .map(str::to_owned)
     .into();
+    arguments.extend(debian.finish());
     let key = digest(arguments.iter().chain([&debian.codename().to_owned()]));
     arguments.extend(proxies().into_iter().map(|line| format!("--aptopt={line}")));
     kept(&format!("{debian:?}"), &key, |half| {
