@@ -52,6 +52,9 @@ fn debian_13() {
         return;
     }
     let Some(disk) = disk() else { return };
+    // One at a time: what another has left was left by one that was killed.
+    let lock = fs::File::create(image::cache().join("Programs.lock")).unwrap();
+    lock.lock().unwrap();
     let programs = programs(&scenarios);
     let mut vm = Vm::boot(&disk, programs.path());
 
@@ -99,7 +102,13 @@ fn format(directory: &Path, disk: &Path, size: &str) -> Option<()> {
 
 /// The disk that is seen as `/package`: the file `disk` in a directory that is removed afterwards.
 fn programs(scenarios: &[&str]) -> tempfile::TempDir {
-    let made = tempfile::tempdir_in(image::cache()).unwrap();
+    const PREFIX: &str = "Programs-";
+    for entry in fs::read_dir(image::cache()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(image::cache()).unwrap();
     let package = made.path().join("package");
     fs::create_dir(&package).unwrap();
     let built = package::package().unwrap();
