@@ -91,6 +91,8 @@ pub struct Model {
     pub(super) withdraws: bool,
     /// How those were that a configuration touched which is withdrawn.
     pub(super) before: BTreeMap<InstanceId, Before>,
+    /// The same of those that another configuration did not touch since.
+    pub(super) resting: BTreeMap<InstanceId, Before>,
     /// Processes that the plan of this turn names, and what was wished before it.
     pub(super) changed: BTreeSet<ProcessId>,
     pub(super) wished_before: BTreeSet<InstanceId>,
@@ -171,13 +173,14 @@ impl Model {
             }
             Event::ConfigWithdrawn { request, config, generation, before } => {
                 self.withdraws = true;
+                self.resting.append(&mut self.before);
                 self.before = BTreeMap::clone(before);
                 Cause::Config(*request, config.clone(), *generation)
             }
             Event::ConfigAccepted { request, config, generation } => {
                 // Else it is refused.
                 if !self.ending {
-                    self.before.clear();
+                    self.resting.append(&mut self.before);
                 }
                 Cause::Config(*request, config.clone(), *generation)
             }
@@ -243,7 +246,7 @@ impl Model {
         self.disturbed.insert(instance.process.clone(), now);
         let wanted_spec = self.config.processes.get(&instance.process).cloned();
         let disturbed = self.disturbed_since(instance);
-        let rest = self.before.get(instance).and_then(|before| before.rest);
+        let rest = self.rest_of(instance);
         let Some(facts) = self.instances.get_mut(instance) else { return };
         let Some(live) = facts.run.take() else { return };
         let changed = wanted_spec.is_some_and(|spec| needs_restart(&live.spec, &spec));
@@ -270,6 +273,11 @@ impl Model {
             if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
         facts.renew = false;
         self.over_now = Some(instance.clone());
+    }
+
+    /// Where an instance rests once what a withdrawn configuration has run of it is over.
+    pub(super) fn rest_of(&self, id: &InstanceId) -> Option<Rest> {
+        self.before.get(id).or_else(|| self.resting.get(id)).and_then(|before| before.rest)
     }
 
     /// Whether a process that an instance follows had a change since its run began.
@@ -444,6 +452,8 @@ impl Model {
     /// A configuration is in force.
     pub(super) fn adopt(&mut self, config: &Arc<Config>, now: Mono) {
         self.plan_steps(config, now);
+        let record = &self.record;
+        self.resting.retain(|id, _| !record.concerns(id));
         for id in self.instances.keys().cloned().collect::<Vec<_>>() {
             let follows = self.follows(&id.process);
             if let Some(run) = self.instances.get_mut(&id).and_then(|facts| facts.run.as_mut()) {

@@ -74,7 +74,7 @@ impl Model {
         if facts.before == facts.view.state {
             return Ok(());
         }
-        let rest = self.before.get(id).and_then(|before| before.rest);
+        let rest = self.rest_of(id);
         match facts.view.state {
             // As it was before what is withdrawn: that was told then.
             State::Completed if rest == Some(Rest::Completed) => Ok(()),

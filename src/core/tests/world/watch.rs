@@ -197,7 +197,9 @@ impl Model {
         if stable {
             facts.attempt = Some(0);
         }
-        if blame && !matches!(self.cause, Cause::Kill) {
+        // Who is ended for what it does itself is not waited for by anybody.
+        let for_itself = !blame || matches!(why, StopReason::Outgrown(_));
+        if !for_itself && !matches!(self.cause, Cause::Kill) {
             self.nobody_above(id)?;
         }
         Ok(())
