@@ -128,7 +128,8 @@ impl Model {
         for (id, facts) in &self.instances {
             let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
             let Some(spec) = self.config.processes.get(&id.process) else { continue };
-            if facts.up {
+            // What somebody wants a new run of may wait for its dependents to go down first.
+            if facts.up && !facts.renew {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }
         }
