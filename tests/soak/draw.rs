@@ -388,7 +388,7 @@ impl Draw {
             "{ command: [sleep, '1'], nice: 20 }",
             "{ command: [sleep, '1'], limits: { files: 1 } }",
             "{ command: [sleep, '1'], envFile: /does/not/exist }",
-            "{ command: [sleep, '1'], sandbox: strict }",
+            "{ command: [sleep, '1'], sandbox: lax }",
             "{ command: [sleep, '1']",
             "[",
             "",
