@@ -339,6 +339,11 @@ impl Trial {
         self.rule(machine)
     }
 
+    /// Looks at all that are judged, whatever changed.
+    pub fn look_again(&mut self, machine: &Machine, now: Mono) -> Option<Ruling> {
+        self.look(machine, &self.open.keys().cloned().collect(), now)
+    }
+
     fn look_at_all(&mut self, machine: &Machine, now: Mono) {
         let all: Vec<InstanceId> = self.open.keys().cloned().collect();
         let open = all.len();

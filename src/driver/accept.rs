@@ -409,6 +409,7 @@ impl Driver {
                     }
                     Some(job) => {
                         applying.job = Some(*job);
+                        applying.is_instead = is_instead;
                         self.desk.applying = Some(applying);
                         for waiter in waiters {
                             self.give_ticket(Some(*job), waiter);
@@ -479,8 +480,9 @@ impl Driver {
     }
 
     fn conclude(&mut self, applying: Applying, result: &'static str, why: Vec<String>) {
-        let Applying { job, generation, trigger, mut timings, diagnostics, waiters, report } =
-            applying;
+        let Applying {
+            job, generation, trigger, mut timings, diagnostics, waiters, report, ..
+        } = applying;
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }

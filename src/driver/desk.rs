@@ -64,6 +64,8 @@ pub(super) struct Applying {
     pub(super) timings: Vec<(&'static str, u64)>,
     pub(super) diagnostics: Arc<[Diagnostic]>,
     pub(super) waiters: Vec<oneshot::Sender<Arc<ReloadOutcome>>>,
+    /// It is tried instead of what is on disk.
+    pub(super) is_instead: bool,
     /// What the machine did, once it has.
     pub(super) report: Option<Arc<ReloadReport>>,
 }
@@ -78,6 +80,7 @@ impl Applying {
             timings: Vec::new(),
             diagnostics: Arc::from([]),
             waiters: Vec::new(),
+            is_instead: false,
             report: None,
         }
     }
@@ -223,6 +226,11 @@ impl Desk {
     /// Which configuration is on its way.
     pub(super) fn tried(&self) -> Option<Generation> {
         Some(self.applying.as_ref()?.generation)
+    }
+
+    /// Whether what is on its way is not what is on disk.
+    pub(super) fn tries_something_else(&self) -> bool {
+        self.applying.as_ref().is_some_and(|applying| applying.is_instead)
     }
 
     /// Something is active from now on.

@@ -255,9 +255,16 @@ impl Driver {
         if self.machine.poll_timeout().is_some_and(|at| at <= now) {
             self.machine.handle_timeout(now, &mut self.effects);
         }
-        self.judge();
+        let is_handing_over = self.desk.handover.is_some();
+        if !is_handing_over {
+            self.judge();
+        }
         let effects = std::mem::take(&mut self.effects);
         self.keep_and_carry_out(effects);
+        if is_handing_over && self.judge_handed_over() {
+            let effects = std::mem::take(&mut self.effects);
+            self.keep_and_carry_out(effects);
+        }
         self.tell_verdict();
     }
 

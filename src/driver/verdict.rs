@@ -110,6 +110,9 @@ impl Driver {
 
     /// Has the trial look at what the machine did, and does what it says. Before anything is written
     /// down or carried out.
+    ///
+    /// Not while a configuration is being handed over: what it is that goes is known once the machine's
+    /// answer was taken in. Then all of it is looked at, see [`Driver::judge_handed_over`].
     pub(super) fn judge(&mut self) {
         let now = now();
         if self.machine.is_ending() {
@@ -120,11 +123,26 @@ impl Driver {
         while let Some(trial) = &mut self.trying.trial {
             match trial.look(&self.machine, self.machine.unsaved(), now) {
                 None => return,
-                Some(Ruling::GoBack { base, before }) => self.go_back(base, before),
-                Some(Ruling::Over(verdict)) => {
-                    self.trying.trial = None;
-                    self.trying.ended = Some(verdict);
-                }
+                Some(ruling) => self.follow(ruling),
+            }
+        }
+    }
+
+    /// The machine's answer was taken in. Whether there is anything to be handed on now.
+    pub(super) fn judge_handed_over(&mut self) -> bool {
+        let Some(trial) = &mut self.trying.trial else { return false };
+        let Some(ruling) = trial.look_again(&self.machine, now()) else { return false };
+        self.follow(ruling);
+        self.judge();
+        true
+    }
+
+    fn follow(&mut self, ruling: Ruling) {
+        match ruling {
+            Ruling::GoBack { base, before } => self.go_back(base, before),
+            Ruling::Over(verdict) => {
+                self.trying.trial = None;
+                self.trying.ended = Some(verdict);
             }
         }
     }
@@ -146,7 +164,10 @@ impl Driver {
                 base.generation
             ),
         );
-        self.note_generation(|all| all.hold_off(Some(held)));
+        // What is on disk is held off already where something else was tried instead of it.
+        if !self.desk.tries_something_else() {
+            self.note_generation(|all| all.hold_off(Some(held)));
+        }
         self.note_generation(|all| {
             all.change(tried, |record| (record.state, record.why) = (State::RollingBack, why))
         });

@@ -217,6 +217,53 @@ async fn a_boot_with_a_new_file_goes_back_to_what_was_last_good() {
 }
 
 #[tokio::test]
+async fn what_is_bad_as_soon_as_it_is_judged_is_held_off_too() {
+    let daemon = Daemon::start(&with(&good()));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    // It has failed for good, and stays: nobody goes back while `a` has to stay up.
+    let failed = |settings: &str, check: &str| {
+        let yaml = with(BAD).replace("settle: 300ms", settings);
+        let yaml = yaml
+            .replace("sleep 88801", "sleep 88811")
+            .replace("delay: 0,", "delay: 0, maxAttempts: 0,");
+        yaml.replace("jitter: 0 } }", &format!("jitter: 0 }}{check} }}"))
+    };
+    daemon.save(&failed("rollback: manual, settle: 1h, verdictTimeout: 2h", ""));
+    daemon.until("b has failed", |all| all["b@0"].state == "failed").await;
+    // The same again, but for a check, and judged in earnest.
+    daemon.save(&failed("settle: 300ms", ", healthCheck: { exec: ['true'] }"));
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 3"), "{manager:?}");
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let again = daemon.client().await.reload(&ReloadOptions::default()).await;
+    assert!(
+        matches!(&again, Err(ClientError::Refused { name, .. }) if name == "ConfigHeldOff"),
+        "{again:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_rollback_that_fails_forgets_nothing_that_was_tried() {
+    let daemon = Daemon::start(&with(&format!("test ! -e @DIR@/worse || exit 4; {}", good())));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    daemon.save(&with(&good()));
+    state(&daemon, "applied", 2).await;
+    daemon.save(&with(BAD));
+    state(&daemon, "rolled-back", 2).await;
+    fs::write(daemon.path().join("worse"), "").unwrap();
+    let client = daemon.client().await;
+    let summary = client.roll_back(Some(1), false).await.unwrap();
+    assert_eq!((&*summary.result, summary.generation, summary.tried), ("rolled-back", 2, Some(4)));
+    // What is on disk is still what was tried before.
+    let again = client.reload(&ReloadOptions::default()).await;
+    assert!(
+        matches!(&again, Err(ClientError::Refused { name, .. }) if name == "ConfigHeldOff"),
+        "{again:?}"
+    );
+    assert_eq!(client.manager().await.unwrap().generation, 2);
+}
+
+#[tokio::test]
 async fn who_wants_no_rollback_gets_none() {
     for (word, why) in [("manual", "b@0 exited with code 3 (3 times)"), ("off", "")] {
         let daemon = Daemon::start(&with(&good()));
