@@ -177,6 +177,10 @@ pub trait Manager {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn diagnostics(&self) -> zbus::Result<Vec<DiagnosticRow>>;
 
+    /// What waits to be confirmed.
+    #[zbus(property)]
+    fn pending_checkpoint(&self) -> zbus::Result<OwnedObjectPath>;
+
     /// Instances.
     #[zbus(property, name = "NProcesses")]
     fn n_processes(&self) -> zbus::Result<u32>;
@@ -407,4 +411,37 @@ pub trait Job {
     /// Since when, in microseconds of the wall clock.
     #[zbus(property(emits_changed_signal = "const"), name = "CreatedUSec")]
     fn created_usec(&self) -> zbus::Result<u64>;
+}
+
+/// A generation that is undone unless somebody confirms it.
+#[proxy(interface = "org.provost.Provost1.Checkpoint", default_service = "org.provost.Provost1")]
+pub trait Checkpoint {
+    /// Keeps it.
+    fn commit(&self) -> zbus::Result<()>;
+
+    /// Undoes it now.
+    fn rollback(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives it so many microseconds from now.
+    fn set_timeout(&self, usec: u64) -> zbus::Result<()>;
+
+    /// Which it is.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn generation(&self) -> zbus::Result<u64>;
+
+    /// What comes back.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn base(&self) -> zbus::Result<u64>;
+
+    /// Who handed it over.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn user(&self) -> zbus::Result<u32>;
+
+    /// `trying`, `waiting` or `undoing`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// When it is undone, in microseconds of the wall clock.
+    #[zbus(property, name = "DeadlineUSec")]
+    fn deadline_usec(&self) -> zbus::Result<u64>;
 }

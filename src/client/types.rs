@@ -162,6 +162,17 @@ pub struct ManagerStatus {
     pub jobs: u32,
 }
 
+/// A generation that is undone unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointStatus {
+    /// Which.
+    pub generation: u64,
+    /// `trying`, `waiting` or `undoing`.
+    pub state: String,
+    /// When it is undone; None while it is not up yet, and once it is being undone.
+    pub deadline: Option<SystemTime>,
+}
+
 /// How bad a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

@@ -6,6 +6,7 @@
 //! Edits of the files wait their turn: each begins when what the one before it changed is active.
 
 use super::Driver;
+use super::checkpoint::{PutBack, Undo};
 use super::edit::Edit;
 use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
@@ -20,6 +21,7 @@ use crate::config::render;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
 use crate::store::Missing;
+use crate::store::checkpoint::Tentative;
 use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,8 +37,16 @@ pub(super) enum Work {
     FilesChanged,
     /// What is gone back to was read.
     Back(Box<Back>),
-    /// A file was edited, or why not.
-    Edited { result: Result<(), DriverError>, trigger: Trigger, reply: Reply<ReloadTicket> },
+    /// A file was edited, or why not. What is to be confirmed is noted.
+    Edited {
+        result: Result<Option<Box<Tentative>>, DriverError>,
+        trigger: Trigger,
+        reply: Reply<ReloadTicket>,
+    },
+    /// What is undone to was read.
+    Undo(Box<Undo>),
+    /// A file is what it was before.
+    PutBack(PutBack),
 }
 
 /// A configuration that was read and judged.
@@ -309,7 +319,7 @@ impl Driver {
         }
     }
 
-    fn read_next(&mut self) {
+    pub(super) fn read_next(&mut self) {
         // Who reads what is being edited would answer in the place of who edits it.
         if self.desk.editing || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
@@ -329,7 +339,9 @@ impl Driver {
         match work {
             Work::Read(result) => {
                 let waiters = self.desk.reading.take().unwrap_or_default();
+                let digest = result.examined.loaded.sources.digest.clone();
                 self.take_read(*result, waiters);
+                self.checkpoint_read(&digest);
                 self.has_looked = true;
                 self.read_next();
                 // It is enough that the machine has taken a configuration in; all its processes need
@@ -339,13 +351,20 @@ impl Driver {
                 }
             }
             Work::Back(back) => self.take_back(*back),
+            Work::Undo(undo) => self.take_undo(*undo),
+            Work::PutBack(result) => self.take_put_back(result),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
             Work::Edited { result, trigger, reply } => {
                 self.desk.editing = false;
                 match result {
-                    Ok(()) => self.begin_reload(trigger, Some(reply), ReloadOptions::default()),
+                    Ok(tentative) => {
+                        if let Some(tentative) = tentative {
+                            self.checkpoint_installed(*tentative);
+                        }
+                        self.begin_reload(trigger, Some(reply), ReloadOptions::default());
+                    }
                     Err(error) => {
                         super::refuse(reply, error);
                         self.read_next();
@@ -377,6 +396,9 @@ impl Driver {
         trigger: Trigger,
         reply: Reply<ReloadTicket>,
     ) {
+        if let Some(pending) = self.pending_checkpoint() {
+            return super::refuse(reply, pending);
+        }
         let instances = match self.published.resolve(names) {
             Ok(instances) => instances,
             Err(refusal) => return super::refuse(reply, DriverError::Refused(refusal)),
@@ -399,7 +421,7 @@ impl Driver {
         let edit = Edit { location, active: self.desk.digest().to_owned(), ids, enabled };
         let sender = self.desk.sender.clone();
         tokio::task::spawn_blocking(move || {
-            let result = edit.run();
+            let result = edit.run().map(|()| None);
             let _ = sender.send(Work::Edited { result, trigger, reply });
         });
     }
