@@ -17,6 +17,7 @@ mod promises;
 mod reloading;
 mod rollback;
 mod rollback_random;
+mod rolling;
 mod secrets;
 mod seed;
 mod stopping;
