@@ -5,6 +5,7 @@
 
 mod daemons;
 mod held;
+mod knocking;
 mod machines;
 mod resources;
 mod scenarios;
@@ -126,5 +127,7 @@ scenarios! {
     held::sockets_are_held_for_a_process,
     held::sockets_are_those_of_all_instances,
     held::a_socket_that_cannot_be_had_is_told,
+    knocking::nobody_is_refused_while_one_that_serves_is_replaced,
+    knocking::nobody_is_refused_while_several_that_serve_are_replaced,
     resources::a_change_of_limits_restarts_nothing,
 }
