@@ -553,6 +553,31 @@ impl ManagerObject {
     }
 
     #[zbus(property)]
+    async fn disk_generation(&self) -> u64 {
+        values::disk_generation(&self.view())
+    }
+
+    #[zbus(property)]
+    async fn reloads(&self) -> BTreeMap<String, u64> {
+        values::reloads(&self.view())
+    }
+
+    #[zbus(property, name = "ReloadsTookUSec")]
+    async fn reloads_took_usec(&self) -> u64 {
+        values::usec(self.view().reloads.took)
+    }
+
+    #[zbus(property, name = "LastReloadTookUSec")]
+    async fn last_reload_took_usec(&self) -> u64 {
+        values::usec(self.view().reloads.last_took)
+    }
+
+    #[zbus(property)]
+    async fn last_succeeded(&self) -> u64 {
+        values::real_or_none(self.view().reloads.last_success)
+    }
+
+    #[zbus(property)]
     async fn pending_checkpoint(&self) -> OwnedObjectPath {
         values::pending_checkpoint(&self.view())
     }

@@ -13,7 +13,7 @@ use crate::core::view::{InstanceView, active_state};
 use crate::driver::handle::{self, CheckpointView, ManagerView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zbus::{OwnedObjectPath, Variant};
 
 /// A dictionary of properties.
@@ -190,6 +190,11 @@ pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "Watching" Value |m, _| m.watching;
     "Valid" Value |m, _| m.valid;
     "Diagnostics" Invalidation |m, _| super::replies::public_diagnostics(&m.diagnostics);
+    "DiskGeneration" Value |m, _| disk_generation(m);
+    "Reloads" Value |m, _| reloads(m);
+    "ReloadsTookUSec" Value |m, _| usec(m.reloads.took);
+    "LastReloadTookUSec" Value |m, _| usec(m.reloads.last_took);
+    "LastSucceeded" Value |m, _| real_or_none(m.reloads.last_success);
     "PendingCheckpoint" Value |m, _| pending_checkpoint(m);
     "NProcesses" Value |m, _| m.summary.total;
     "NEnabled" Value |m, _| m.summary.enabled;
@@ -204,6 +209,21 @@ pub const CHECKPOINT: &[Property<CheckpointView>] = table! { CheckpointView:
     "State" Value |c, _| c.state;
     "DeadlineUSec" Value |c, clock| clock.usec(c.until);
 };
+
+/// Which generation the files are; 0 where they are none.
+pub fn disk_generation(view: &ManagerView) -> u64 {
+    view.disk_generation.unwrap_or_default().0
+}
+
+/// How many reloads ended in which way.
+pub fn reloads(view: &ManagerView) -> BTreeMap<String, u64> {
+    view.reloads.counts.iter().map(|(result, count)| ((*result).to_owned(), *count)).collect()
+}
+
+/// Microseconds.
+pub fn usec(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// The object of what is to be confirmed.
 pub fn pending_checkpoint(view: &ManagerView) -> OwnedObjectPath {

@@ -177,6 +177,26 @@ pub trait Manager {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn diagnostics(&self) -> zbus::Result<Vec<DiagnosticRow>>;
 
+    /// Which generation the files are, as last read; 0 where they are none that is kept.
+    #[zbus(property)]
+    fn disk_generation(&self) -> zbus::Result<u64>;
+
+    /// How many reloads ended in which way.
+    #[zbus(property)]
+    fn reloads(&self) -> zbus::Result<HashMap<String, u64>>;
+
+    /// How long all of them took, in microseconds.
+    #[zbus(property, name = "ReloadsTookUSec")]
+    fn reloads_took_usec(&self) -> zbus::Result<u64>;
+
+    /// How long the last one took, in microseconds.
+    #[zbus(property, name = "LastReloadTookUSec")]
+    fn last_reload_took_usec(&self) -> zbus::Result<u64>;
+
+    /// When one last came up, or found that nothing differed, in microseconds of the wall clock.
+    #[zbus(property)]
+    fn last_succeeded(&self) -> zbus::Result<u64>;
+
     /// What waits to be confirmed.
     #[zbus(property)]
     fn pending_checkpoint(&self) -> zbus::Result<OwnedObjectPath>;

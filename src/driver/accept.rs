@@ -29,7 +29,7 @@ use crate::core::spec::{Config, Numbered, Rollback};
 use crate::core::trial::{Trial, TrialSnapshot, is_worth_going_back_to};
 use crate::store::generations::{Accepted, Because, Record, State};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tracing::Level;
 
@@ -345,7 +345,8 @@ impl Driver {
             let error = DriverError::Invalid { diagnostics, rendered: text.clone() };
             super::refuse(reply, error);
         }
-        self.turn.reloads.push(Arc::new(ReloadOutcome {
+        let took = spent(&timings);
+        let outcome = Arc::new(ReloadOutcome {
             job: None,
             trigger,
             result: "rejected",
@@ -355,7 +356,8 @@ impl Driver {
             report: None,
             diagnostics: self.desk.diagnostics.clone(),
             timings,
-        }));
+        });
+        self.tell_outcome(outcome, took);
     }
 
     /// What was read is what is active.
@@ -498,8 +500,17 @@ impl Driver {
 
     fn conclude(&mut self, applying: Applying, result: &'static str, why: Vec<String>) {
         let Applying {
-            job, generation, trigger, mut timings, diagnostics, waiters, report, ..
+            job,
+            generation,
+            trigger,
+            mut timings,
+            diagnostics,
+            waiters,
+            report,
+            begun,
+            ..
         } = applying;
+        let took = spent(&timings) + begun.elapsed();
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }
@@ -522,7 +533,7 @@ impl Driver {
         for waiter in waiters {
             let _ = waiter.send(outcome.clone());
         }
-        self.turn.reloads.push(outcome);
+        self.tell_outcome(outcome, took);
         self.checkpoint_concluded(generation, result);
     }
 }
@@ -532,6 +543,11 @@ impl LastGood {
     pub(super) fn active(&self) -> Active {
         Active { digest: self.record.digest.clone(), ..Active::of(&self.loaded) }
     }
+}
+
+/// How long the stages took.
+fn spent(timings: &[(&'static str, u64)]) -> Duration {
+    Duration::from_millis(timings.iter().map(|(_, ms)| ms).sum())
 }
 
 /// Whether the file with the processes is gone from which the last good generation was read. Before

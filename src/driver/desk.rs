@@ -15,6 +15,7 @@ use super::handle::{
 use super::read::{Examined, Standing, missing};
 use super::rollback::Back;
 use super::watch::Watch;
+use crate::backend::CommandEnd;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::{DaemonSettings, Known, Loaded, Location, Sources, load_kept};
 use crate::config::render;
@@ -25,7 +26,7 @@ use crate::store::checkpoint::Tentative;
 use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -47,6 +48,8 @@ pub(super) enum Work {
     Undo(Box<Undo>),
     /// A file is what it was before.
     PutBack(PutBack),
+    /// A hook was told of a reload.
+    Told { name: &'static str, end: CommandEnd },
 }
 
 /// A configuration that was read and judged.
@@ -78,6 +81,8 @@ pub(super) struct Applying {
     pub(super) is_instead: bool,
     /// What the machine did, once it has.
     pub(super) report: Option<Arc<ReloadReport>>,
+    /// Since when.
+    pub(super) begun: Instant,
 }
 
 impl Applying {
@@ -92,6 +97,7 @@ impl Applying {
             waiters: Vec::new(),
             is_instead: false,
             report: None,
+            begun: Instant::now(),
         }
     }
 }
@@ -166,6 +172,8 @@ pub(super) struct Desk {
     pub(super) refused: Option<String>,
     pub(super) diagnostics: Arc<[Diagnostic]>,
     pub(super) modified: Option<SystemTime>,
+    /// Which generation the files are, as last read.
+    pub(super) disk: Option<Generation>,
     pub(super) reloaded: Option<SystemTime>,
     pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
@@ -192,6 +200,7 @@ impl Desk {
             refused: None,
             diagnostics: Arc::from([]),
             modified: None,
+            disk: None,
             reloaded: None,
             watching: false,
             unwatched: None,
@@ -218,6 +227,7 @@ impl Desk {
             last_reloaded: self.reloaded,
             watching: self.watching,
             valid: self.refused.is_none(),
+            disk_generation: self.disk,
             diagnostics: self.diagnostics.clone(),
             ..view
         }
@@ -342,6 +352,7 @@ impl Driver {
                 let digest = result.examined.loaded.sources.digest.clone();
                 self.take_read(*result, waiters);
                 self.checkpoint_read(&digest);
+                self.desk.disk = self.generation_of(&digest);
                 self.has_looked = true;
                 self.read_next();
                 // It is enough that the machine has taken a configuration in; all its processes need
@@ -353,6 +364,7 @@ impl Driver {
             Work::Back(back) => self.take_back(*back),
             Work::Undo(undo) => self.take_undo(*undo),
             Work::PutBack(result) => self.take_put_back(result),
+            Work::Told { name, end } => self.hook_ended(name, &end),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
@@ -373,6 +385,17 @@ impl Driver {
             }
         }
         self.edit_next();
+    }
+
+    /// Which generation has these files.
+    fn generation_of(&self, digest: &str) -> Option<Generation> {
+        if self.desk.digest() == digest {
+            // What differs in a comment alone is no generation of its own.
+            return Some(self.machine.generation());
+        }
+        let listed = self.history.lock().list();
+        let found = listed.iter().find(|record| record.digest == digest);
+        found.map(|record| record.number)
     }
 
     /// Works out what a reload would do; nothing is changed.

@@ -7,6 +7,7 @@
 pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
+pub use super::notice::Tally;
 use crate::backend::Backend;
 pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
@@ -53,6 +54,10 @@ pub struct ManagerView {
     pub diagnostics: Arc<[Diagnostic]>,
     /// What waits to be confirmed.
     pub checkpoint: Option<CheckpointView>,
+    /// Which generation the files are, as last read; None: they are none that is kept.
+    pub disk_generation: Option<Generation>,
+    /// What reloads came to.
+    pub reloads: Arc<Tally>,
     /// The backend.
     pub backend: &'static str,
 }

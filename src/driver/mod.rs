@@ -14,6 +14,7 @@
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
 //! | `checkpoint` | what is undone unless somebody confirms it |
+//! | `notice` | how reloads ended: counted, and told to hooks |
 //! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
@@ -30,6 +31,7 @@ mod history;
 mod journal;
 mod keep;
 mod names;
+mod notice;
 mod publish;
 mod read;
 mod replace;
@@ -90,6 +92,7 @@ pub struct Driver {
     desk: desk::Desk,
     trying: verdict::Trying,
     checkpoint: Option<checkpoint::Checkpoint>,
+    tally: Arc<notice::Tally>,
     published: Arc<Published>,
     turns: broadcast::Sender<Arc<Turn>>,
     turn: Turn,
@@ -149,6 +152,8 @@ impl Driver {
             valid: true,
             diagnostics: Arc::from([]),
             checkpoint: None,
+            disk_generation: None,
+            reloads: Arc::default(),
             backend: backend.name(),
         }));
         let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
@@ -164,6 +169,7 @@ impl Driver {
             prober,
             facts,
             commands,
+            tally: Arc::default(),
             published,
             turns,
             turn: Turn::default(),

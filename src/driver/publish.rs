@@ -40,7 +40,8 @@ impl Driver {
         let old = self.published.manager();
         let summary = self.machine.summary();
         let config_detail = self.config_detail();
-        let view = ManagerView { summary, config_detail, ..ManagerView::clone(&old) };
+        let reloads = Arc::clone(&self.tally);
+        let view = ManagerView { summary, config_detail, reloads, ..ManagerView::clone(&old) };
         let checkpoint = self.checkpoint.as_ref().and_then(checkpoint::Checkpoint::view);
         let view = ManagerView { checkpoint, ..self.desk.describe(view) };
         if view != *old {

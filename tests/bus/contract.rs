@@ -140,6 +140,7 @@ async fn the_proxies_read_every_property() {
     let read = properties!(
         manager, version backend config_file system_state config_state config_detail
         config_generation config_digest last_modified last_reloaded watching valid diagnostics
+        disk_generation reloads reloads_took_usec last_reload_took_usec last_succeeded
         pending_checkpoint n_processes n_enabled
         n_running n_failed n_unhealthy n_jobs
     );

@@ -13,6 +13,7 @@ mod logs;
 mod manager;
 mod measure;
 mod namespace;
+mod notices;
 mod promises;
 mod reloading;
 mod rollback;
