@@ -328,3 +328,80 @@ fn one_that_changes_its_mind_in_its_turn_is_still_out() {
     s.advance(secs(6));
     assert_ne!(s.run("web@1"), run, "nobody waits for what an operator stopped");
 }
+
+#[test]
+fn a_failure_long_after_a_roll_is_its_own() {
+    let mut s = Scene::of([web(3)]);
+    s.config([web(3).line("v2")]);
+    s.advance(secs(60));
+    s.restart_all(["web@0", "web@1", "web@2"]);
+    s.advance(secs(60));
+    s.spawns("web@0", dead());
+    s.exit("web@0", 1);
+    s.forget();
+    s.config([web(3).line("v3")]);
+    s.advance(millis(500));
+    assert!(s.done().contains("-web@1 +web@1"), "it had its turn in another roll");
+}
+
+#[test]
+fn a_start_by_hand_is_another_beginning() {
+    let mut s = Scene::of([web(2)]);
+    s.spawns("web@0", dead());
+    s.config([web(2).line("v2")]);
+    s.advance(secs(60));
+    assert!(!s.world.machine.is_reloading());
+    s.start("web@0").unwrap();
+    let job = s.restart_all(["web@0", "web@1"])[1];
+    s.advance(millis(500));
+    assert_eq!(s.result(job), None, "it has failed once since, and may come up yet");
+    s.advance(secs(60));
+    assert_eq!(s.result(job), Some(JobResult::Failed));
+}
+
+#[test]
+fn those_that_stay_what_they_were_are_judged_as_such() {
+    let job = || process("job").one_shot().disabled();
+    let mut s = Scene::judging([web(2), job()]);
+    let run = s.run("web@1");
+    s.config([web(2).line("v2").on("job", Condition::Completed), job()]);
+    s.advance(secs(5));
+    assert_eq!((s.verdict().as_str(), s.run("web@1")), ("2 good", run));
+    s.config([web(2).line("v2"), job()]);
+    s.advance(secs(10));
+    assert_eq!(s.verdict(), "3 good");
+    assert_ne!(s.run("web@1"), run);
+}
+
+#[test]
+fn who_follows_another_takes_no_turns() {
+    let all = |line: &str| [process("db").line(line), web(2).follows("db")];
+    let mut s = Scene::of(all("v1"));
+    s.forget();
+    s.config(all("v2"));
+    assert_eq!(s.done(), "-web@0 -web@1 -db@0 +db@0 +web@0 +web@1");
+    // Also where it waits for a turn of its own.
+    s.finds("web", STARTING);
+    let jobs = s.restart_all(["web@0", "web@1"]);
+    s.forget();
+    s.restart("db").unwrap();
+    assert_eq!(s.done(), "-web@0 -web@1 -db@0 +db@0 +web@0 +web@1");
+    s.finds("web", Finding::Healthy);
+    s.advance(secs(5));
+    assert_eq!(jobs.map(|job| s.result(job)), [Some(JobResult::Done); 2]);
+}
+
+#[test]
+fn what_a_reload_stops_goes_before_any_turn() {
+    let mut s = Scene::of([web(2), process("old")]);
+    s.ends_slowly("old", secs(5));
+    s.forget();
+    s.config([web(2).line("v2")]);
+    assert_eq!(s.done(), "-old@0");
+    // Somebody who asks for a new run means now.
+    s.restart_all(["web@0", "web@1"]);
+    assert_eq!(s.done(), "-web@0 +web@0 -web@1 +web@1");
+    s.advance(secs(5));
+    assert_eq!(s.done(), "", "they have it already");
+    assert_eq!(s.steps(), ["stop old@0 done", "restart web@0 done", "restart web@1 done"]);
+}
