@@ -72,7 +72,8 @@ fn level(what: &What) -> Level {
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
         | What::Unhealthy { .. } => Level::WARN,
-        What::Starting { .. } | What::Kept { .. } => Level::DEBUG,
+        // Of each that a reload leaves its report tells as well.
+        What::Starting { .. } | What::Kept { .. } | What::KeepsRun { .. } => Level::DEBUG,
         _ => Level::INFO,
     }
 }

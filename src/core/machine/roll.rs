@@ -26,7 +26,7 @@
 //! Who follows another by an edge with `restart: true` takes no turns: it follows.
 
 use super::{Machine, instances_of};
-use crate::event::{Blocker, Effect, StopReason};
+use crate::event::{Blocker, Effect, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Phase};
@@ -200,7 +200,7 @@ impl Machine {
         let spare = usize::try_from(spare).unwrap_or(usize::MAX);
         while let Some(queue) = self.queues.get_mut(process) {
             if !queue.hopeless.is_empty() {
-                self.give_up_turns(process, out);
+                self.give_up_turns(process, now, out);
                 return;
             }
             if queue.out.len() >= spare {
@@ -277,7 +277,7 @@ impl Machine {
     }
 
     /// Whoever waits behind one for which there is no hope is told so.
-    fn give_up_turns(&mut self, process: &ProcessId, out: &mut Vec<Effect>) {
+    fn give_up_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
         let Some(queue) = self.queues.get_mut(process) else { return };
         if std::mem::replace(&mut queue.told, true) {
             return;
@@ -286,6 +286,7 @@ impl Machine {
         let why = format!("{first} had its turn before it, and {why}");
         for id in queue.ready.clone() {
             self.hold_step(&id, &why);
+            self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
             let Some(inst) = self.instances.get_mut(&id) else { continue };
             let is_over = inst.next.is_none();
             if std::mem::take(&mut inst.anew) {

@@ -144,6 +144,12 @@ fn the_others_are_not_touched_while_the_first_fails() {
     );
     assert_eq!(s.report().result, ReloadResult::FailedKept);
     assert!(s.view("web@1").needs_restart);
+    let told = s.last_note("web@1", "keeps-run").unwrap().to_string();
+    assert_eq!(
+        told,
+        format!("keeps its run for now: web@0 had its turn before it, and {}", &end[3..])
+    );
+    assert!(s.last_note("web@0", "keeps-run").is_none());
     // When it comes up after all, the others follow.
     s.spawns("web@0", Spawning::Works(secs(0)));
     s.start("web@0").unwrap();

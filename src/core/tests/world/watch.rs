@@ -430,6 +430,16 @@ impl Model {
                 facts.told = waited;
                 Ok(())
             }
+            What::KeepsRun { .. } => {
+                let keeps = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
+                    let facts = &self.instances[id];
+                    facts.rolled
+                        || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
+                });
+                hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
+                Ok(())
+            }
             What::Completed => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
                 facts.completed = true;
