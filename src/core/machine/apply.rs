@@ -80,6 +80,11 @@ impl Reload {
         self.stage == Stage::Stopping && self.restarts(id)
     }
 
+    /// Whether the step of an instance has not ended.
+    pub(super) fn is_open(&self, id: &InstanceId) -> bool {
+        self.at.get(id).is_some_and(|at| !self.steps[*at].state.is_final())
+    }
+
     /// The step of an instance, while it has not ended.
     fn open_step(&mut self, id: &InstanceId) -> Option<&mut Step> {
         let at = *self.at.get(id)?;
@@ -484,12 +489,9 @@ impl Machine {
 
     /// Whether an instance still has its old run, and no reload sees to it.
     pub(crate) fn is_left_behind(&self, id: &InstanceId) -> bool {
-        let open = self.reload.as_ref().and_then(|reload| {
-            let step = &reload.steps[*reload.at.get(id)?];
-            (!step.state.is_final()).then_some(step)
-        });
+        let is_open = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let old = |inst: &Instance| inst.next.is_some() && inst.restart_due.is_none();
-        open.is_none() && self.instances.get(id).is_some_and(old)
+        !is_open && self.instances.get(id).is_some_and(old)
     }
 
     /// All that was to go or to change has done so, or waits for what is to start.

@@ -60,8 +60,8 @@ pub(super) struct Queue {
     hopeless: BTreeMap<InstanceId, String>,
     /// Something about these may have changed.
     stirred: BTreeSet<InstanceId>,
-    /// Whether those that wait behind one for which there is no hope were told so.
-    told: bool,
+    /// Those that wait behind one for which there is no hope, and were told so.
+    passed: BTreeSet<InstanceId>,
 }
 
 impl Instance {
@@ -125,7 +125,6 @@ impl Machine {
         let queue = self.queues.entry(id.process.clone()).or_default();
         let is_new = queue.waiting.is_empty();
         queue.waiting.insert(id.clone());
-        queue.told = false;
         if is_new {
             // Some may be out from another time.
             let all = self.instances.range(instances_of(&id.process));
@@ -154,6 +153,7 @@ impl Machine {
     fn leave_queue(&mut self, id: &InstanceId) {
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
         queue.ready.remove(id);
+        queue.passed.remove(id);
         if queue.waiting.remove(id) && queue.waiting.is_empty() {
             self.queues.remove(&id.process);
             self.end_roll(&id.process);
@@ -203,6 +203,7 @@ impl Machine {
                 self.give_up_turns(process, now, out);
                 return;
             }
+            queue.ready.append(&mut queue.passed);
             if queue.out.len() >= spare {
                 return;
             }
@@ -217,6 +218,7 @@ impl Machine {
     fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
+        let is_step = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
         let Some(inst) = self.instances.get(id) else {
             queue.out.remove(id);
@@ -236,9 +238,14 @@ impl Machine {
             return;
         }
         queue.ready.remove(id);
+        let was_passed = queue.passed.remove(id);
         match inst.turn() {
             _ if early && !inst.anew => {}
             Turn::Free => self.take_turn(id, now),
+            // It was told, and nobody else asks.
+            Turn::Costs if was_passed && !is_step && !inst.anew => {
+                queue.passed.insert(id.clone());
+            }
             Turn::Costs => {
                 queue.ready.insert(id.clone());
             }
@@ -279,12 +286,11 @@ impl Machine {
     /// Whoever waits behind one for which there is no hope is told so.
     fn give_up_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
         let Some(queue) = self.queues.get_mut(process) else { return };
-        if std::mem::replace(&mut queue.told, true) {
-            return;
-        }
         let Some((first, why)) = queue.hopeless.first_key_value() else { return };
         let why = format!("{first} had its turn before it, and {why}");
-        for id in queue.ready.clone() {
+        let told = std::mem::take(&mut queue.ready);
+        queue.passed.extend(told.iter().cloned());
+        for id in told {
             self.hold_step(&id, &why);
             self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
             let Some(inst) = self.instances.get_mut(&id) else { continue };

@@ -411,3 +411,29 @@ fn what_a_reload_stops_goes_before_any_turn() {
     assert_eq!(s.done(), "", "they have it already");
     assert_eq!(s.steps(), ["stop old@0 done", "restart web@0 done", "restart web@1 done"]);
 }
+
+#[test]
+fn for_one_that_failed_for_good_nobody_waits() {
+    let mut s = Scene::of([web(2)]);
+    let run = s.run("web@1");
+    s.spawns("web@0", dead());
+    s.config([web(2).line("v2").attempts(0)]);
+    assert_eq!((s.state("web@0"), s.run("web@1")), (State::Failed, run));
+    assert_eq!(s.report().result, ReloadResult::FailedKept);
+    s.config([web(2).line("v2").attempts(0).with(|spec| spec.stop.timeout = secs(1))]);
+    s.advance(secs(5));
+    assert_eq!(s.run("web@1"), run, "another file that says the same of it changes nothing");
+    assert!(!s.world.machine.is_reloading());
+}
+
+#[test]
+fn one_that_is_starting_need_not_wait_for_another() {
+    let mut s = Scene::of([web(3)]);
+    s.finds("web", STARTING);
+    s.exit("web@1", 1);
+    s.advance(secs(2));
+    assert_eq!(s.state("web@1"), State::Starting);
+    s.forget();
+    s.config([web(3).line("v2")]);
+    assert_eq!(s.done(), "-web@0 -web@1 +web@0 +web@1");
+}

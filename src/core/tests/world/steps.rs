@@ -219,7 +219,7 @@ impl Model {
                 matches!(view.state, State::Failed | State::Backoff) && end.as_ref() == Some(why)
             }
             (StepKind::Restart, StepState::Held { why, .. }) if why.contains("had its turn") => {
-                old.is_some_and(|old| old.state == StepState::Pending) && view.needs_restart
+                old.is_none_or(|old| old.state == StepState::Pending) && view.needs_restart
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.
