@@ -1,6 +1,6 @@
 //! Many connect to what is changed again and again.
 //!
-//! `PROVOST_CONNECTIONS` says how many (default 6,000).
+//! `PROVOST_CONNECTIONS` says how many (default 3,000).
 
 use crate::held::{free, is_possible};
 use crate::supervisor::*;
@@ -41,7 +41,7 @@ struct Told {
 
 fn connections() -> usize {
     let told = std::env::var("PROVOST_CONNECTIONS");
-    told.map_or(6_000, |number| number.parse().expect("a number"))
+    told.map_or(3_000, |number| number.parse().expect("a number"))
 }
 
 /// Connects, asks, and is answered by somebody, who is named.
