@@ -218,7 +218,6 @@ impl Machine {
     fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
-        let is_step = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
         let Some(inst) = self.instances.get(id) else {
             queue.out.remove(id);
@@ -242,8 +241,8 @@ impl Machine {
         match inst.turn() {
             _ if early && !inst.anew => {}
             Turn::Free => self.take_turn(id, now),
-            // It was told, and nobody else asks.
-            Turn::Costs if was_passed && !is_step && !inst.anew => {
+            // It was told, and nobody asks again: of a newer reload it was early first.
+            Turn::Costs if was_passed && !inst.anew => {
                 queue.passed.insert(id.clone());
             }
             Turn::Costs => {
