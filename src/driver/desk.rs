@@ -17,6 +17,7 @@ use super::watch::Watch;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::{DaemonSettings, Known, Loaded, Location, Sources, load_kept};
 use crate::config::render;
+use crate::config::watch::trees::Told;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
 use crate::store::Missing;
@@ -33,6 +34,8 @@ pub(super) enum Work {
     Read(Box<ReadResult>),
     /// Files may have changed.
     FilesChanged,
+    /// Files that processes have watched have changed.
+    Watched(Told),
     /// What is gone back to was read.
     Back(Box<Back>),
     /// A file was edited, or why not.
@@ -338,6 +341,7 @@ impl Driver {
                     self.notifier.ready();
                 }
             }
+            Work::Watched(told) => self.take_watched(told),
             Work::Back(back) => self.take_back(*back),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());

@@ -7,7 +7,7 @@
 pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
-use crate::backend::Backend;
+use crate::backend::{Backend, Purpose};
 pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
@@ -369,6 +369,7 @@ pub(super) enum Command {
     Start { names: Vec<String>, once: bool, reply: Reply<Vec<Accepted>> },
     Stop { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Restart { names: Vec<String>, reply: Reply<Vec<Accepted>> },
+    ReloadProcess { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Signal { name: String, signal: Signal, whom: Whom, reply: Reply<()> },
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
@@ -519,6 +520,15 @@ impl Handle {
         self.ask(|reply| Command::Restart { names, reply }).await
     }
 
+    /// Has runs take new settings, as their `reload` says, see [`Handle::start`].
+    ///
+    /// # Errors
+    /// When a name means nothing, one of them does not run or is not ready, or the file does not say
+    /// how it takes them; then nothing is done at all.
+    pub async fn reload_process(&self, names: Vec<String>) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::ReloadProcess { names, reply }).await
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -628,7 +638,13 @@ impl Handle {
     /// What the last exec check of an instance that failed wrote at its end.
     #[must_use]
     pub fn check_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        self.backend.command_output(instance)
+        self.backend.command_output(instance, Purpose::Check)
+    }
+
+    /// What the last command of the `reload` of an instance that failed wrote at its end.
+    #[must_use]
+    pub fn reload_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        self.backend.command_output(instance, Purpose::Reload)
     }
 
     /// Ends everything in order, and then the driver.
