@@ -111,7 +111,10 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.wanted = false;
             inst.once = false;
-            if inst.restart_due == Some(StopReason::Restart) {
+            if matches!(
+                inst.restart_due,
+                Some(StopReason::Restart | StopReason::WatchedChanged(_))
+            ) {
                 inst.restart_due = None;
             }
             self.intents.insert(id.clone());

@@ -175,7 +175,8 @@ impl Machine {
         match &inst.phase {
             Phase::Up(_) if going_down => return,
             Phase::Up(_) if action == WatchAction::Reload => self.settings_are_due(id),
-            Phase::Up(_) => self.renew(id, path, now),
+            // Why it is stopped tells it.
+            Phase::Up(_) => return self.renew(id, path, now),
             Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
                 self.renew(id, path, now);
             }
