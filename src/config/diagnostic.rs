@@ -75,6 +75,7 @@ pub const CODES: &[&str] = &[
     "bad-duration",
     "bad-env-name",
     "bad-interpolation",
+    "bad-name",
     "bad-number",
     "bad-port",
     "bad-process-id",

@@ -268,12 +268,7 @@ pub static PROCESS: Section = Section {
         key("restartPolicy", Kind::Section(&RESTART), "", "What follows the end of a run."),
         key("healthCheck", Kind::Section(&HEALTH), "", "How its health is told."),
         key("stop", Kind::Section(&STOP), "", "How it is stopped."),
-        key(
-            "reload",
-            Kind::Section(&RELOAD),
-            "",
-            "How it takes new settings without a restart.",
-        ),
+        key("reload", Kind::Section(&RELOAD), "", "How it takes new settings without a restart."),
         key("watch", Kind::Section(&WATCH), "", "What is done when files change."),
         key("limits", Kind::Section(&LIMITS), "", "What it may use."),
         key(

@@ -347,7 +347,7 @@ impl Phase {
         match self {
             Phase::Up(_) => {
                 &[Timer::Start, Timer::Probe, Timer::ProbeDeadline, Timer::ReloadDeadline]
-            },
+            }
             Phase::Stopping(..) => &[Timer::Stop, Timer::Kill],
             Phase::Backoff { .. } => &[Timer::Backoff],
             Phase::Down | Phase::Waiting(_) | Phase::Completed | Phase::Failed => &[],

@@ -7,8 +7,8 @@
 pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
-use crate::backend::{Backend, Purpose};
 pub use crate::backend::LogRequest;
+use crate::backend::{Backend, Purpose};
 use crate::config::diagnostic::Diagnostic;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};

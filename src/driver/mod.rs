@@ -303,7 +303,8 @@ impl Driver {
             Effect::Answer { request, answer } => self.answer(request, answer),
             Effect::JobNew { job, .. } if self.is_hidden(job) => {}
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
-            Effect::JobRemoved { job, kind: JobKind::Reload, instance: None, .. } if self.keeps_end(job) => {}
+            Effect::JobRemoved { job, kind: JobKind::Reload, instance: None, .. }
+                if self.keeps_end(job) => {}
             Effect::JobRemoved { job, kind, instance, result, detail } => {
                 self.job_removed(JobEnd { id: job, kind, instance, result, detail });
             }

@@ -47,7 +47,9 @@ use self::run::Handle;
 use self::tree::Tree;
 use super::held;
 use super::sockets::Sockets;
-use super::{Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage};
+use super::{
+    Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
+};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};

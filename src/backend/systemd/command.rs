@@ -55,11 +55,7 @@ impl Place {
 }
 
 /// Runs a command. It is carried out whether or not anybody waits for the answer.
-pub(super) fn run(
-    inner: Arc<Inner>,
-    instance: InstanceId,
-    wanted: Wanted,
-) -> CommandFuture {
+pub(super) fn run(inner: Arc<Inner>, instance: InstanceId, wanted: Wanted) -> CommandFuture {
     let (sender, answer) = oneshot::channel();
     tokio::spawn(async move {
         let key = (instance.clone(), wanted.beside.purpose());

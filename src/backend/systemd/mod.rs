@@ -48,7 +48,9 @@ use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
 use super::sockets::Sockets;
-use super::{Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage};
+use super::{
+    Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
+};
 use crate::config::load::Mode;
 use crate::core::event::Whom;
 use crate::core::ids::{Generation, InstanceId, Run};

@@ -9,8 +9,7 @@ use crate::config::keys::{DEPENDENCY, HEALTH, RESTART, STOP};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{
-    Check, Condition, Dependency, HealthCheck, OnFailure, RestartCondition, RestartPolicy,
-    StopSpec,
+    Check, Condition, Dependency, HealthCheck, OnFailure, RestartCondition, RestartPolicy, StopSpec,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -52,9 +52,9 @@ impl<'s> File<'_, 's> {
                 None
             }
             (Some(field), None) => self.reload_signal(field).map(ReloadSpec::Signal),
-            (None, Some(field)) => self
-                .argv(field, variables)
-                .map(|command| ReloadSpec::Command { command, timeout }),
+            (None, Some(field)) => {
+                self.argv(field, variables).map(|command| ReloadSpec::Command { command, timeout })
+            }
         };
         let sure = reload.is_some();
         (reload, sure)
@@ -159,7 +159,8 @@ impl<'s> File<'_, 's> {
             let below = |path: &Text| {
                 let inner = Path::new(&*file).strip_prefix(&*path.render(0)).ok()?;
                 let mut names = inner.iter().map(std::ffi::OsStr::to_string_lossy);
-                let skipped = names.any(|name| crate::config::watch::trees::is_skipped(&name, &watch.ignore));
+                let skipped =
+                    names.any(|name| crate::config::watch::trees::is_skipped(&name, &watch.ignore));
                 (!skipped).then_some(())
             };
             if watch.paths.iter().any(|path| below(path).is_some()) {

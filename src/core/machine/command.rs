@@ -111,10 +111,8 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.wanted = false;
             inst.once = false;
-            if matches!(
-                inst.restart_due,
-                Some(StopReason::Restart | StopReason::WatchedChanged(_))
-            ) {
+            if matches!(inst.restart_due, Some(StopReason::Restart | StopReason::WatchedChanged(_)))
+            {
                 inst.restart_due = None;
             }
             self.intents.insert(id.clone());

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::backend::{Behaviour, Finding, Leftovers, Spawning, TERMINATED};
-use world::facts::RunFacts;
 use world::chance::{self, Dice, millis};
+use world::facts::RunFacts;
 use world::{Verdict, World};
 
 /// What one step does. Each has its own chance, so that dropping some leaves the others as they are.

@@ -330,7 +330,7 @@ impl Trees {
             },
         };
         self.looking = None;
-        let Seen { entries, watches, problem, is_whole } = seen;
+        let Seen { entries, watches, problem } = seen;
         self.replace(number, watches);
         let Some(group) = self.groups.get_mut(&number) else { return };
         let who = || group.who.iter().cloned().collect();
@@ -346,10 +346,11 @@ impl Trees {
         if settled {
             group.settle.clear();
             self.stirred.remove(&number);
-            if is_whole && let Some(path) = walk::difference(told, &entries) {
-                self.told.push_back(Told::Changed { who: who(), path: path.to_owned() });
-                group.told = Some(entries.clone());
+            let (changed, told) = walk::compare(told, &entries);
+            if let Some(path) = changed {
+                self.told.push_back(Told::Changed { who: who(), path });
             }
+            group.told = Some(told);
         } else if group.seen.as_ref() != Some(&entries) {
             group.settle.finished(Key::Unknown, Instant::now());
             self.stirred.insert(number);

@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// the kernel, of which a user has some thousands.
 pub const MOST_ENTRIES: usize = 20_000;
 
-/// How each file is.
-pub(super) type Entries = BTreeMap<PathBuf, Stamp>;
+/// How each file is, for each of the paths; None where nothing is there.
+pub(super) type Entries = Vec<Option<BTreeMap<PathBuf, Stamp>>>;
 
 /// What tells that a file is another one, or was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +74,24 @@ pub(super) struct Seen {
     pub(super) watches: Vec<(WatchDescriptor, Interest)>,
     /// Why not everything is watched.
     pub(super) problem: Option<String>,
-    /// Each of the paths is there.
-    pub(super) is_whole: bool,
 }
 
-/// The first file that is not as it was.
-pub(super) fn difference<'e>(old: &'e Entries, new: &'e Entries) -> Option<&'e Path> {
-    let other = new.iter().find(|(path, stamp)| old.get(*path) != Some(stamp));
-    let gone = || old.keys().find(|path| !new.contains_key(*path));
-    other.map(|(path, _)| path).or_else(gone).map(PathBuf::as_path)
+/// The first file that is not as it was, and how all are to be compared next: what is not there
+/// stays as it was.
+pub(super) fn compare(old: &Entries, new: &Entries) -> (Option<PathBuf>, Entries) {
+    let pairs = || old.iter().zip(new);
+    let first = pairs().find_map(|(old, new)| difference(old.as_ref(), new.as_ref()?));
+    (first, pairs().map(|(old, new)| new.as_ref().or(old.as_ref()).cloned()).collect())
+}
+
+fn difference(
+    old: Option<&BTreeMap<PathBuf, Stamp>>,
+    new: &BTreeMap<PathBuf, Stamp>,
+) -> Option<PathBuf> {
+    let was = |path: &PathBuf| old.and_then(|old| old.get(path));
+    let other = new.iter().find(|(path, stamp)| was(path) != Some(stamp)).map(|(path, _)| path);
+    let gone = || old?.keys().find(|path| !new.contains_key(*path));
+    other.or_else(gone).cloned()
 }
 
 /// Walks all paths and puts under watch what is on the way and in them. Blocks.
@@ -92,13 +101,12 @@ pub(super) fn look(wanted: &Wanted, watches: Result<Watches, String>) -> Seen {
         Ok(watches) => walk.watches = Some(watches),
         Err(why) => walk.problem(why),
     }
-    walk.seen.is_whole = true;
     for path in &wanted.paths {
-        match walk.follow(path) {
-            Some((end, found)) if found.is_dir() => walk.tree(end),
-            Some((end, found)) => walk.file(&end, path, &found),
-            None => walk.seen.is_whole = false,
-        }
+        let entries = walk.follow(path).map(|(end, found)| match found.is_dir() {
+            true => walk.tree(end),
+            false => walk.file(&end, path, &found),
+        });
+        walk.seen.entries.push(entries);
     }
     walk.seen
 }
@@ -176,14 +184,15 @@ impl Walk<'_> {
 
     /// A file that is watched by itself: its directory tells that it is another one, and it tells
     /// itself of writes.
-    fn file(&mut self, end: &Path, path: &Path, found: &Metadata) {
+    fn file(&mut self, end: &Path, path: &Path, found: &Metadata) -> BTreeMap<PathBuf, Stamp> {
         self.remote(end);
         self.add(end, SELF | WRITES, Interest::default());
-        self.seen.entries.insert(path.to_owned(), Stamp::of(found));
+        BTreeMap::from([(path.to_owned(), Stamp::of(found))])
     }
 
-    fn tree(&mut self, root: PathBuf) {
+    fn tree(&mut self, root: PathBuf) -> BTreeMap<PathBuf, Stamp> {
         self.remote(&root);
+        let mut seen = BTreeMap::new();
         let mut open = vec![root];
         while let Some(directory) = open.pop() {
             let mask = SELF | NAMES | WRITES | WatchMask::ONLYDIR;
@@ -206,17 +215,18 @@ impl Walk<'_> {
                         "there are more than {MOST_ENTRIES} files in what is watched, and the rest \
                          is not: name less, or use `ignore`"
                     ));
-                    return;
+                    return seen;
                 }
                 // Of a symlink, as of a file, what it is itself.
                 let Ok(found) = entry.metadata() else { continue };
                 if found.is_dir() {
                     open.push(entry.path());
                 } else if found.is_file() || found.is_symlink() {
-                    self.seen.entries.insert(entry.path(), Stamp::of(&found));
+                    seen.insert(entry.path(), Stamp::of(&found));
                 }
             }
         }
+        seen
     }
 
     fn remote(&mut self, path: &Path) {
@@ -240,7 +250,8 @@ impl Walk<'_> {
             Err(error) => {
                 self.problem(match error.raw_os_error() {
                     Some(libc::ENOSPC) => {
-                        "no inotify watches are left (sysctl fs.inotify.max_user_watches)".to_owned()
+                        "no inotify watches are left (sysctl fs.inotify.max_user_watches)"
+                            .to_owned()
                     }
                     _ => format!("{}: {error}", path.display()),
                 });

@@ -6,9 +6,13 @@ use super::facts::{Facts, Over, RunFacts, new_facts};
 use provost_core::Machine;
 use provost_core::event::{Event, ExitStatus, RunEnd, StopReason, Told};
 use provost_core::fields::needs_restart;
-use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Request, Run};
+use provost_core::ids::{
+    Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Request, Run,
+};
 use provost_core::reload::Plan;
-use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, RestartCondition, WatchAction};
+use provost_core::spec::{
+    Condition, Config, Dependency, ProcessSpec, RestartCondition, WatchAction,
+};
 use provost_core::time::Mono;
 use provost_core::trial::{Before, Rest};
 use provost_core::view::State;
@@ -350,13 +354,7 @@ impl Model {
         }
     }
 
-    pub(super) fn reloaded(
-        &mut self,
-        instance: &InstanceId,
-        run: Run,
-        reload: ReloadId,
-        ok: bool,
-    ) {
+    pub(super) fn reloaded(&mut self, instance: &InstanceId, run: Run, reload: ReloadId, ok: bool) {
         let Some(live) = self.current(instance, run) else { return };
         if live.goes_on() && live.taking.is_some_and(|(id, _)| id == reload) {
             live.taking = None;

@@ -49,9 +49,7 @@ impl Model {
             Cause::Start(_, ids, _)
             | Cause::Restart(_, ids)
             | Cause::Stop(_, ids)
-            | Cause::Reload(_, ids) => {
-                ids.contains(id) && !self.answered
-            }
+            | Cause::Reload(_, ids) => ids.contains(id) && !self.answered,
             _ => false,
         };
         let reload = matches!(self.cause, Cause::Config(..));

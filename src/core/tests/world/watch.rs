@@ -4,7 +4,9 @@ use super::Verdict;
 use super::facts::{OpenJob, Over, RunFacts, new_run, waited};
 use super::model::{Cause, Model, OpenReload};
 use crate::hold;
-use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What, Whom};
+use provost_core::event::{
+    Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What, Whom,
+};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::JobKind;
