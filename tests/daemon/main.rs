@@ -14,6 +14,7 @@ mod measure;
 mod namespace;
 mod promises;
 mod reloading;
+mod renewal;
 mod rollback;
 mod rollback_random;
 mod secrets;
