@@ -95,16 +95,12 @@ Exit codes:
 
 /// The table for `--help` of `reload`, which may be about the files or about processes.
 pub const RELOAD_OR_PROCESS: &str = "\
-Exit codes, without names:
-  0   applied, or nothing differs
-  1   rejected: the files are not valid and nothing was changed; or applied, and not all came up
+Exit codes:
+  0   applied, or nothing differs; of processes: each was told, and its command succeeded
+  1   rejected, and nothing was changed; or applied, and not all came up; of processes: one failed
   2   rolled back: it did not come up, and what was there before runs again
-  64  the command line was not understood
-
-Exit codes, with names:
-  0   each was told to take its settings anew; where that is a command, it succeeded
-  1   failed for at least one; the reason is said
-  4   no such process; nothing was done";
+  4   no such process; nothing was done
+  64  the command line was not understood";
 
 /// The table for `--help` of `enable` and `disable`.
 pub const EDIT: &str = "\
