@@ -35,7 +35,7 @@ fn pid(status: &Status, name: &str) -> u32 {
 
 /// Does something, and waits until a process has another run because of it.
 async fn renews(daemon: &Daemon, name: &str, what: impl FnOnce(&Path)) {
-    let before = pid(&daemon.status().await, name);
+    let before = pid(&daemon.until_running(&[&format!("{name}@0")]).await, name);
     what(daemon.path());
     let is_new = |status: &Status| {
         let one = &status[&format!("{name}@0")];
@@ -54,7 +54,7 @@ fn write(name: &str, text: &str) -> impl FnOnce(&Path) {
 
 /// Until all that is watched is watched for sure: what is renewed by `last` was looked at before.
 async fn watched(daemon: &Daemon) {
-    let before = pid(&daemon.status().await, "probe");
+    let before = pid(&daemon.until_running(&["probe@0"]).await, "probe");
     for n in 0.. {
         write("last", &"x".repeat(n))(daemon.path());
         let is_new = |status: &Status| {
@@ -117,7 +117,7 @@ async fn a_bot_that_reads_its_own_file_stays_connected() {
     chat.says("one");
     daemon.until_running(&["bot@0", "probe@0"]).await;
     watched(&daemon).await;
-    let first = pid(&daemon.status().await, "bot");
+    let first = pid(&daemon.until_running(&["bot@0"]).await, "bot");
     let settings = daemon.path().join("settings");
     let run = |line: &str| {
         let shell = Command::new("sh").args(["-ec", line]).current_dir(daemon.path()).status();
