@@ -14,6 +14,7 @@ use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::checkpoint::Checkpoints;
 use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
@@ -139,8 +140,9 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, trial, mut remarks } = found;
+    let Found { mut restored, missing, trial, is_same_boot, mut remarks } = found;
     let generations = Generations::open(options.state.as_deref(), &mut remarks);
+    let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut remarks);
     let (names, stored) = stored_pidfds(inherited);
     backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
     restored.there = backend.recover(kept_runs(&restored), stored).await;
@@ -157,7 +159,8 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
         }
         tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
-    let keeping = Keeping { store, restored, missing, trial, remarks };
+    let keeping =
+        Keeping { store, checkpoints, restored, missing, trial, tentative, is_same_boot, remarks };
     let prober = Prober::new(sender, backend.clone());
     let output = backend.clone();
     let location = Location { main: config, mode: options.mode, environment };

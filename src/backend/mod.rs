@@ -72,6 +72,8 @@ pub enum Beside {
         /// The main process of the run: `MAINPID` of its environment.
         main: u32,
     },
+    /// It is told what became of a reload.
+    Hook,
 }
 
 /// What a command beside a run is for.
@@ -81,15 +83,21 @@ pub enum Purpose {
     Check,
     /// It has the run take new settings.
     Reload,
+    /// It is told what became of a reload.
+    Hook,
 }
 
 impl Purpose {
+    /// All there are.
+    pub const ALL: [Purpose; 3] = [Purpose::Check, Purpose::Reload, Purpose::Hook];
+
     /// The word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Purpose::Check => "check",
             Purpose::Reload => "reload",
+            Purpose::Hook => "hook",
         }
     }
 }
@@ -101,6 +109,7 @@ impl Beside {
         match self {
             Beside::Check => Purpose::Check,
             Beside::Reload { .. } => Purpose::Reload,
+            Beside::Hook => Purpose::Hook,
         }
     }
 
@@ -108,7 +117,7 @@ impl Beside {
     #[must_use]
     pub fn variable(self) -> Option<(String, String)> {
         match self {
-            Beside::Check => None,
+            Beside::Check | Beside::Hook => None,
             Beside::Reload { main } => Some(("MAINPID".to_owned(), main.to_string())),
         }
     }

@@ -14,6 +14,8 @@
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches the files of the configuration |
 //! | `watched` | the task that watches what processes have watched |
+//! | `checkpoint` | what is undone unless somebody confirms it |
+//! | `notice` | how reloads ended: counted, and told to hooks |
 //! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
@@ -22,6 +24,7 @@
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod accept;
+mod checkpoint;
 mod desk;
 mod edit;
 pub mod handle;
@@ -29,6 +32,7 @@ mod history;
 mod journal;
 mod keep;
 mod names;
+mod notice;
 mod publish;
 mod read;
 mod replace;
@@ -90,6 +94,8 @@ pub struct Driver {
     desk: desk::Desk,
     trying: verdict::Trying,
     watched: watched::Watched,
+    checkpoint: Option<checkpoint::Checkpoint>,
+    tally: Arc<notice::Tally>,
     published: Arc<Published>,
     turns: broadcast::Sender<Arc<Turn>>,
     turn: Turn,
@@ -148,6 +154,9 @@ impl Driver {
             watching: false,
             valid: true,
             diagnostics: Arc::from([]),
+            checkpoint: None,
+            disk_generation: None,
+            reloads: Arc::default(),
             backend: backend.name(),
         }));
         let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
@@ -155,6 +164,7 @@ impl Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
             trying: verdict::Trying::default(),
+            checkpoint: None,
             history: history::History::new(generations),
             keeping,
             options,
@@ -163,6 +173,7 @@ impl Driver {
             facts,
             commands,
             watched: watched::Watched::default(),
+            tally: Arc::default(),
             published,
             turns,
             turn: Turn::default(),
@@ -197,6 +208,7 @@ impl Driver {
                 Some(work) = self.desk.done() => self.take_work(work),
                 Some(command) = self.commands.recv() => self.take_command(command),
             }
+            self.look_at_checkpoint();
             self.publish();
             self.tell_manager();
             // Whoever only wants to know something needs many turns of the runtime for it, and where
@@ -212,10 +224,11 @@ impl Driver {
         }
     }
 
-    /// When the machine, or what is on trial, is to be looked at next.
+    /// When the machine, what is on trial, or what is to be confirmed is to be looked at next.
     fn poll_timeout(&self) -> Option<Mono> {
         let trial = self.trying.trial.as_ref().and_then(Trial::poll_timeout);
-        [self.machine.poll_timeout(), trial].into_iter().flatten().min()
+        let undone = self.checkpoint_due();
+        [self.machine.poll_timeout(), trial, undone].into_iter().flatten().min()
     }
 
     /// What the service manager is told after each turn, whatever was in it.
@@ -395,7 +408,18 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
-            Command::Apply { content, uid, reply } => self.apply(content, uid, reply),
+            Command::Apply { content, confirm, uid, reply } => {
+                self.apply(content, confirm, uid, reply);
+            }
+            Command::Commit { generation, uid, reply } => {
+                let _ = reply.send(self.commit(generation, uid));
+            }
+            Command::SetConfirmTimeout { generation, within, reply } => {
+                let _ = reply.send(self.set_confirm_timeout(generation, within));
+            }
+            Command::TakeBack { generation, uid, reply } => {
+                self.take_back_tentative(generation, uid, reply);
+            }
             Command::Rollback { to, write, uid, reply } => self.roll_back(to, write, uid, reply),
             Command::Plan { content, reply } => self.begin_plan(content, reply),
             Command::History { reply } => self.list_history(reply),

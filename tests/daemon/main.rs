@@ -1,6 +1,7 @@
 //! The real `provostd`, with real processes, from the outside.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod foreground;
@@ -12,6 +13,7 @@ mod logs;
 mod manager;
 mod measure;
 mod namespace;
+mod notices;
 mod promises;
 mod reloading;
 mod renewal;

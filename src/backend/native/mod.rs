@@ -454,7 +454,7 @@ impl Backend for NativeBackend {
 
     fn forget(&self, instance: &InstanceId) {
         lock(&self.inner.shown).remove(instance);
-        for purpose in [Purpose::Check, Purpose::Reload] {
+        for purpose in Purpose::ALL {
             lock(&self.inner.commands).remove(&(instance.clone(), purpose));
         }
     }

@@ -131,6 +131,7 @@ async fn begin(
     let description = match beside.purpose() {
         Purpose::Check => format!("A check of {instance}"),
         Purpose::Reload => format!("The reload of {instance}"),
+        Purpose::Hook => format!("A hook of {}", instance.process),
     };
     let daemon = inner.daemon_unit.as_deref();
     let mut properties = unit::passing(&description, daemon, Some(*timeout + GRACE));

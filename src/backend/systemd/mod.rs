@@ -422,7 +422,7 @@ impl Backend for SystemdBackend {
     }
 
     fn forget(&self, instance: &InstanceId) {
-        for purpose in [Purpose::Check, Purpose::Reload] {
+        for purpose in Purpose::ALL {
             lock(&self.inner.commands).remove(&(instance.clone(), purpose));
         }
     }
