@@ -71,6 +71,7 @@ fn level(what: &What) -> Level {
         | What::Killing { .. }
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
+        | What::ReloadFailed { .. }
         | What::Unhealthy { .. } => Level::WARN,
         What::Starting { .. } | What::Kept { .. } => Level::DEBUG,
         _ => Level::INFO,

@@ -17,6 +17,7 @@ mod notices;
 mod plan;
 mod promises;
 mod reloading;
+mod renewal;
 mod rollback;
 mod rollback_random;
 mod secrets;

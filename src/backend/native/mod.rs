@@ -47,7 +47,9 @@ use self::run::Handle;
 use self::tree::Tree;
 use super::held;
 use super::sockets::Sockets;
-use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
+use super::{
+    Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
+};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
@@ -119,7 +121,7 @@ struct Inner {
     /// Runs that speak for themselves, by their main processes.
     speakers: Mutex<HashMap<u32, Arc<Handle>>>,
     /// Commands beside runs, by instance.
-    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
+    commands: Mutex<HashMap<(InstanceId, Purpose), Arc<command::Place>>>,
     /// How many outputs are being read.
     pumps: watch::Sender<usize>,
     _reaper: Reaper,
@@ -418,14 +420,16 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
+        beside: Beside,
         argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
-        command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+        let wanted = command::Wanted { spec: spec.clone(), beside, argv, timeout };
+        command::run(self.inner.clone(), instance.clone(), wanted)
     }
 
-    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        lock(&self.inner.commands).get(instance)?.printed()
+    fn command_output(&self, instance: &InstanceId, purpose: Purpose) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(&(instance.clone(), purpose))?.printed()
     }
 
     fn open_log(
@@ -450,7 +454,9 @@ impl Backend for NativeBackend {
 
     fn forget(&self, instance: &InstanceId) {
         lock(&self.inner.shown).remove(instance);
-        lock(&self.inner.commands).remove(instance);
+        for purpose in Purpose::ALL {
+            lock(&self.inner.commands).remove(&(instance.clone(), purpose));
+        }
     }
 }
 

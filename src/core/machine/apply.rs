@@ -325,7 +325,11 @@ impl Machine {
             inst.next = None;
             if !matches!(
                 inst.restart_due,
-                Some(StopReason::Restart | StopReason::DependencyRestarted(_))
+                Some(
+                    StopReason::Restart
+                        | StopReason::DependencyRestarted(_)
+                        | StopReason::WatchedChanged(_)
+                )
             ) {
                 inst.restart_due = None;
             }

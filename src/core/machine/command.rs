@@ -13,7 +13,7 @@ use crate::spec::Signal;
 use crate::time::Mono;
 
 impl Machine {
-    fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
+    pub(super) fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
         self.instances
             .get(id)
             .filter(|inst| !inst.removed)
@@ -111,7 +111,8 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.wanted = false;
             inst.once = false;
-            if inst.restart_due == Some(StopReason::Restart) {
+            if matches!(inst.restart_due, Some(StopReason::Restart | StopReason::WatchedChanged(_)))
+            {
                 inst.restart_due = None;
             }
             self.intents.insert(id.clone());
@@ -120,7 +121,7 @@ impl Machine {
     }
 
     /// Gives each instance a job, tells the caller, and ends what the new jobs supersede.
-    fn give_jobs(
+    pub(super) fn give_jobs(
         &mut self,
         request: Request,
         instances: &[InstanceId],
@@ -139,7 +140,7 @@ impl Machine {
             let superseded = Some(format!("a newer {kind} took its place"));
             self.end_job(
                 id,
-                &[JobKind::Start, JobKind::Stop, JobKind::Restart],
+                &[JobKind::Start, JobKind::Stop, JobKind::Restart, JobKind::Reload],
                 JobResult::Canceled,
                 superseded,
                 out,

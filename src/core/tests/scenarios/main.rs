@@ -13,6 +13,7 @@ mod plan;
 mod readiness;
 mod reload;
 mod restart;
+mod settings;
 mod shutdown;
 mod size;
 mod trial;
