@@ -20,6 +20,7 @@ mod reloading;
 mod renewal;
 mod rollback;
 mod rollback_random;
+mod rolling;
 mod secrets;
 mod seed;
 mod stopping;
