@@ -283,6 +283,12 @@ impl Store {
         self.again = Some(Instant::now() + AGAIN);
     }
 
+    /// Whether there is a place for what the next daemon needs.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// Why something could not be kept; None when all is.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
