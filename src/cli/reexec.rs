@@ -6,7 +6,7 @@ use crate::client::{Client, ClientError, Target};
 use std::time::{Duration, Instant};
 
 /// It adopts everything before it answers; with ten thousand processes that takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A bus does not tell those who only look for a name.
 const AGAIN: Duration = Duration::from_millis(50);

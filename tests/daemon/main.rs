@@ -13,6 +13,7 @@ mod manager;
 mod measure;
 mod namespace;
 mod promises;
+mod reexec;
 mod reloading;
 mod rollback;
 mod rollback_random;

@@ -10,6 +10,8 @@ mod others;
 mod storm;
 mod together;
 
+pub use killed::{Tracer, can_trace};
+
 use crate::common::processes::{kill, pidfd, raw};
 use crate::common::rng::Rng;
 use crate::common::waiting::{readable_within, until};
