@@ -8,6 +8,7 @@ mod generations;
 mod graph;
 mod hostile;
 mod idle;
+mod killed;
 mod logs;
 mod manager;
 mod measure;

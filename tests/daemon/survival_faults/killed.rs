@@ -145,23 +145,26 @@ pub struct Tracer {
 impl Tracer {
     /// To those of its first thread.
     pub fn of(pid: u32, how: &str) -> Tracer {
-        Tracer::with(pid, &["-e", how])
+        Tracer::with(&[pid], &["-o", "/dev/null", "-e", how])
     }
 
     /// To those of all that it starts from now on as well.
     pub fn following(pid: u32, how: &str) -> Tracer {
-        Tracer::with(pid, &["-f", "-e", how])
+        Tracer::with(&[pid], &["-o", "/dev/null", "-f", "-e", how])
     }
 
-    fn with(pid: u32, options: &[&str]) -> Tracer {
+    /// To those of some of its threads, and nothing that they start.
+    pub fn with(threads: &[u32], options: &[&str]) -> Tracer {
         let mut child = Command::new("strace")
             .args(options)
-            .args(["-o", "/dev/null", "-p", &pid.to_string()])
+            .args(threads.iter().flat_map(|thread| ["-p".to_owned(), thread.to_string()]))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
+        for _ in threads {
+            assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
+        }
         Tracer { child, _told: lines }
     }
 }
