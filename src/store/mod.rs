@@ -191,8 +191,11 @@ impl Store {
                 Err(error) => set_aside(&path, &error),
             }
         }
-        let known = found.restored.instances.values().map(InstanceSnapshot::file_generation).max();
-        found.restored.generation = found.restored.generation.max(known.unwrap_or_default());
+        // After a rollback what is still going is of a later one than what is active.
+        if self.whole.is_none() {
+            let known = found.restored.instances.values().map(InstanceSnapshot::file_generation);
+            found.restored.generation = known.max().unwrap_or_default();
+        }
     }
 
     /// Keeps the state of one instance; None: there is no such instance any more.
