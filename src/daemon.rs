@@ -23,6 +23,7 @@ use crate::driver::{self, Driver, Keeping};
 use crate::journal;
 use crate::notify::Notifier;
 use crate::probe::Prober;
+use crate::store::checkpoint::Checkpoints;
 use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
@@ -179,8 +180,9 @@ async fn serve(
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, trial, mut remarks } = found;
+    let Found { mut restored, missing, trial, is_same_boot, mut remarks } = found;
     let generations = Generations::open(options.state.as_deref(), &mut remarks);
+    let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut remarks);
     backend.take_over(inherited.extract_if(.., |(name, _)| hold::is_handed(name)).collect());
     let (names, stored) = stored_pidfds(inherited);
     backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
@@ -203,7 +205,8 @@ async fn serve(
         }
         tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
-    let keeping = Keeping { store, restored, missing, trial, remarks };
+    let keeping =
+        Keeping { store, checkpoints, restored, missing, trial, tentative, is_same_boot, remarks };
     let prober = Prober::new(sender, backend.clone());
     let (output, held) = (backend.clone(), backend.clone());
     let location = Location { main: config, mode: options.mode, environment };

@@ -18,7 +18,7 @@ mod xml;
 
 use daemon::{DEADLINE, TestDaemon, name_is_there, provostd, spawn_test_daemon};
 use futures_util::StreamExt;
-use provost::client::proxies::{JobProxy, ManagerProxy, ProcessProxy};
+use provost::client::proxies::{CheckpointProxy, JobProxy, ManagerProxy, ProcessProxy};
 use provost::client::{Client, ClientError, Log, ReloadOptions, Target};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};

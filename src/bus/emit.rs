@@ -4,6 +4,7 @@
 //! what differs from what was told before. It is built by hand: the generated functions send one
 //! signal for each property.
 
+use super::checkpoint::CheckpointObject;
 use super::job::JobObject;
 use super::lazy::Wanted;
 use super::manager::{ManagerObject, write_cursor};
@@ -13,7 +14,9 @@ use super::{Context, job_number, paths, replies};
 use crate::core::ids::{InstanceId, JobId};
 use crate::core::job::{JobKind, JobResult};
 use crate::core::view::InstanceView;
-use crate::driver::handle::{ExitNotice, JobEnd, JobView, ManagerView, ReloadOutcome, Turn};
+use crate::driver::handle::{
+    CheckpointView, ExitNotice, JobEnd, JobView, ManagerView, ReloadOutcome, Turn,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +96,13 @@ impl Emitter {
         self.told.jobs.values().map(|job| (paths::job(job.id), JobObject(job.clone())))
     }
 
+    /// The object of what is to be confirmed at the beginning.
+    pub fn checkpoint(&self) -> Option<(OwnedObjectPath, CheckpointObject)> {
+        let generation = self.told.manager.checkpoint.as_ref()?.generation;
+        let object = CheckpointObject::new(self.context.clone(), generation);
+        Some((paths::checkpoint(generation), object))
+    }
+
     /// Tells what changes, until that is not possible any more.
     pub async fn run(mut self, connection: Connection, patience: Option<Duration>) -> EmitError {
         loop {
@@ -127,6 +137,9 @@ impl Emitter {
             server.at(path, object).await?;
         }
         for (path, object) in self.jobs() {
+            server.at(path, object).await?;
+        }
+        if let Some((path, object)) = self.checkpoint() {
             server.at(path, object).await?;
         }
         Ok(())
@@ -170,12 +183,9 @@ impl Emitter {
         for outcome in &turn.reloads {
             out.push(reload_finished(outcome)?);
         }
+        let mut over = None;
         if turn.manager {
-            let manager = self.context.handle().published().manager();
-            let old = std::mem::replace(&mut self.told.manager, manager.clone());
-            let table = values::MANAGER;
-            let changed = values::changed(table, &*old, &*manager, &Clock::now());
-            out.extend(properties_changed::<ManagerObject>(paths::ROOT, changed)?);
+            over = self.tell_manager(connection, &mut out).await?;
         }
         let last_event = self.context.handle().published().last_event();
         if last_event != self.told.last_event {
@@ -187,7 +197,39 @@ impl Emitter {
         for id in gone {
             remove::<ProcessObject>(connection, paths::process(&id)).await?;
         }
+        if let Some(checkpoint) = over {
+            remove::<CheckpointObject>(connection, checkpoint).await?;
+        }
         Ok(())
+    }
+
+    /// Compares the whole, and what is to be confirmed. What of that is over is given back, to be
+    /// removed when all else was told.
+    async fn tell_manager(
+        &mut self,
+        connection: &Connection,
+        out: &mut Vec<Message>,
+    ) -> zbus::Result<Option<OwnedObjectPath>> {
+        let clock = Clock::now();
+        let manager = self.context.handle().published().manager();
+        let old = std::mem::replace(&mut self.told.manager, manager.clone());
+        let changed = values::changed(values::MANAGER, &*old, &*manager, &clock);
+        out.extend(properties_changed::<ManagerObject>(paths::ROOT, changed)?);
+        let path = |view: &CheckpointView| paths::checkpoint(view.generation);
+        match (&old.checkpoint, &manager.checkpoint) {
+            (Some(old), Some(new)) if old.generation == new.generation => {
+                let changed = values::changed(values::CHECKPOINT, old, new, &clock);
+                out.extend(properties_changed::<CheckpointObject>(&path(new), changed)?);
+                return Ok(None);
+            }
+            (_, Some(_)) if self.wanted.is_none() => {
+                if let Some((path, object)) = self.checkpoint() {
+                    connection.object_server().at(path, object).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(old.checkpoint.as_ref().map(path))
     }
 
     /// Registers what is new and compares the rest; what is gone is given back, to be removed when

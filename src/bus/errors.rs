@@ -30,6 +30,10 @@ pub enum Named {
     ShuttingDown(String),
     /// The file cannot be changed in place.
     ConfigEditRefused(String),
+    /// Something waits to be confirmed first.
+    CheckpointPending(String),
+    /// What somebody means does not wait to be confirmed.
+    NoSuchCheckpoint(String),
     /// A generation is not kept, or never was.
     NoSuchGeneration(String),
     /// What is kept of a generation is not as it was written.
@@ -105,6 +109,8 @@ impl From<DriverError> for Error {
             DriverError::GenerationMismatch { .. } => Named::GenerationMismatch(text).into(),
             DriverError::HeldOff(_) => Named::ConfigHeldOff(text).into(),
             DriverError::EditRefused(_) => Named::ConfigEditRefused(text).into(),
+            DriverError::CheckpointPending(_) => Named::CheckpointPending(text).into(),
+            DriverError::NoSuchCheckpoint(_) => Named::NoSuchCheckpoint(text).into(),
             DriverError::NoSuchGeneration(_) => Named::NoSuchGeneration(text).into(),
             DriverError::GenerationUnusable(_) => Named::GenerationUnusable(text).into(),
             DriverError::NotAvailable(_) => Named::NotSupportedByBackend(text).into(),
@@ -157,6 +163,8 @@ mod tests {
             (DriverError::HeldOff("x".into()), "ConfigHeldOff"),
             (DriverError::EditRefused("x".into()), "ConfigEditRefused"),
             (DriverError::NotAvailable("x".into()), "NotSupportedByBackend"),
+            (DriverError::CheckpointPending("x".into()), "CheckpointPending"),
+            (DriverError::NoSuchCheckpoint("x".into()), "NoSuchCheckpoint"),
             (DriverError::NoSuchGeneration("x".into()), "NoSuchGeneration"),
             (DriverError::GenerationUnusable("x".into()), "GenerationUnusable"),
         ] {

@@ -1,6 +1,7 @@
 //! `org.provost.Provost1.Manager`: the root object.
 
 use super::auth::Action;
+use super::checkpoint::confirm_within;
 use super::content::read_config;
 use super::emit::expose_jobs;
 use super::errors::{Error, Named, Result};
@@ -69,25 +70,6 @@ impl ManagerObject {
         Ok(due.with(found))
     }
 
-    /// The job of a reload, now or when it has ended.
-    async fn reloaded(
-        &self,
-        due: ReplyDue,
-        ticket: ReloadTicket,
-        wait: bool,
-        connection: &Connection,
-    ) -> Result<Job> {
-        let path = ticket.job.map_or_else(paths::none, paths::job);
-        if wait {
-            drop(due);
-            // A driver that is gone tells nothing; the caller learns that from the next call.
-            let _ = ticket.outcome.await;
-            return Ok(plain(path));
-        }
-        expose_jobs(&self.0, connection, ticket.job.as_slice()).await;
-        Ok(due.with(path))
-    }
-
     fn status_of(view: &InstanceView, usage: Usage, clock: &Clock) -> (String, Dict) {
         let mut dict = values::all(values::PROCESS, view, clock);
         dict.insert("MemoryCurrent", usage.memory.unwrap_or(UNKNOWN).into());
@@ -118,6 +100,25 @@ impl ManagerObject {
         self.0.handle().first_look().await;
         Ok(self.0.handle().published().resolve(names)?)
     }
+}
+
+/// The job of a reload, now or when it has ended.
+pub(super) async fn reload_reply(
+    context: &Context,
+    due: ReplyDue,
+    ticket: ReloadTicket,
+    wait: bool,
+    connection: &Connection,
+) -> Result<Job> {
+    let path = ticket.job.map_or_else(paths::none, paths::job);
+    if wait {
+        drop(due);
+        // A driver that is gone tells nothing; the caller learns that from the next call.
+        let _ = ticket.outcome.await;
+        return Ok(plain(path));
+    }
+    expose_jobs(context, connection, ticket.job.as_slice()).await;
+    Ok(due.with(path))
 }
 
 /// An empty list of names must not mean all, nor nothing without a word.
@@ -198,7 +199,7 @@ impl ManagerObject {
         given.done()?;
         let due = self.0.replies.reload().await;
         let ticket = self.0.handle().reload(Trigger::Caller { uid }, options).await?;
-        self.reloaded(due, ticket, wait, connection).await
+        reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
     #[zbus(out_args("job"))]
@@ -212,11 +213,12 @@ impl ManagerObject {
         let uid = self.authorise(Action::Configure, &header, connection).await?;
         let mut options = Options::new(options);
         let wait = options.switch("wait")?;
+        let confirm = options.number("confirm-usec")?.map(confirm_within).transpose()?;
         options.done()?;
         let content = read_config(content).await?;
         let due = self.0.replies.reload().await;
-        let ticket = self.0.handle().apply(content, uid).await?;
-        self.reloaded(due, ticket, wait, connection).await
+        let ticket = self.0.handle().apply(content, confirm, uid).await?;
+        reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
     #[zbus(out_args("job"))]
@@ -234,7 +236,7 @@ impl ManagerObject {
         let to = (generation != 0).then_some(Generation(generation));
         let due = self.0.replies.reload().await;
         let ticket = self.0.handle().roll_back(to, write, uid).await?;
-        self.reloaded(due, ticket, wait, connection).await
+        reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
     #[zbus(out_args("version"))]
@@ -275,7 +277,7 @@ impl ManagerObject {
         let due = self.0.replies.reload().await;
         let trigger = Trigger::Caller { uid };
         let ticket = self.0.handle().set_enabled(named(names)?, enabled, trigger).await?;
-        self.reloaded(due, ticket, wait, connection).await
+        reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
     #[zbus(out_args("processes"))]
@@ -570,6 +572,36 @@ impl ManagerObject {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     async fn diagnostics(&self) -> Vec<DiagnosticRow> {
         replies::public_diagnostics(&self.view().diagnostics)
+    }
+
+    #[zbus(property)]
+    async fn disk_generation(&self) -> u64 {
+        values::disk_generation(&self.view())
+    }
+
+    #[zbus(property)]
+    async fn reloads(&self) -> BTreeMap<String, u64> {
+        values::reloads(&self.view())
+    }
+
+    #[zbus(property, name = "ReloadsTookUSec")]
+    async fn reloads_took_usec(&self) -> u64 {
+        values::usec(self.view().reloads.took)
+    }
+
+    #[zbus(property, name = "LastReloadTookUSec")]
+    async fn last_reload_took_usec(&self) -> u64 {
+        values::usec(self.view().reloads.last_took)
+    }
+
+    #[zbus(property)]
+    async fn last_succeeded(&self) -> u64 {
+        values::real_or_none(self.view().reloads.last_success)
+    }
+
+    #[zbus(property)]
+    async fn pending_checkpoint(&self) -> OwnedObjectPath {
+        values::pending_checkpoint(&self.view())
     }
 
     #[zbus(property, name = "NProcesses")]

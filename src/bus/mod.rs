@@ -6,6 +6,7 @@
 //! for people; a test compares it with what a running daemon shows.
 
 pub mod auth;
+mod checkpoint;
 mod content;
 mod emit;
 pub mod errors;

@@ -4,7 +4,7 @@
 //! digits, and a digit at the beginning, becomes `_` and two hexadecimal digits; nothing becomes
 //! `_`.
 
-use crate::core::ids::{InstanceId, JobId};
+use crate::core::ids::{Generation, InstanceId, JobId};
 use zbus::{ObjectPath, OwnedObjectPath};
 
 /// The object of the manager, and the root of all others.
@@ -23,6 +23,12 @@ pub fn process(instance: &InstanceId) -> OwnedObjectPath {
 #[must_use]
 pub fn job(job: JobId) -> OwnedObjectPath {
     make(format!("{ROOT}/job/{}", job.0))
+}
+
+/// The object of a generation that is to be confirmed.
+#[must_use]
+pub fn checkpoint(generation: Generation) -> OwnedObjectPath {
+    make(format!("{ROOT}/checkpoint/{}", generation.0))
 }
 
 /// The path that stands for no object.

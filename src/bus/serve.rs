@@ -103,6 +103,9 @@ async fn connect(service: Arc<Service>, bus: Bus) -> Result<(Connection, Emitter
     for (path, object) in emitter.jobs() {
         server.at(path, object).await?;
     }
+    if let Some((path, object)) = emitter.checkpoint() {
+        server.at(path, object).await?;
+    }
     match connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await {
         Ok(_) => Ok((connection, emitter)),
         Err(zbus::Error::NameTaken) => Err(ServeError::Taken(owner(&connection, bus).await)),

@@ -3,17 +3,18 @@
 //! Both are made from one table for each interface, so that a property cannot be shown one way and
 //! announced another.
 
+use super::paths;
 use super::process::UNKNOWN;
 use crate::core::event::{ExitStatus, RunEnd};
 use crate::core::limits::Limit;
 use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
 use crate::core::view::{InstanceView, active_state};
-use crate::driver::handle::{self, ManagerView};
+use crate::driver::handle::{self, CheckpointView, ManagerView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
-use zbus::Variant;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use zbus::{OwnedObjectPath, Variant};
 
 /// A dictionary of properties.
 pub type Dict = BTreeMap<&'static str, Variant<'static>>;
@@ -189,6 +190,12 @@ pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "Watching" Value |m, _| m.watching;
     "Valid" Value |m, _| m.valid;
     "Diagnostics" Invalidation |m, _| super::replies::public_diagnostics(&m.diagnostics);
+    "DiskGeneration" Value |m, _| disk_generation(m);
+    "Reloads" Value |m, _| reloads(m);
+    "ReloadsTookUSec" Value |m, _| usec(m.reloads.took);
+    "LastReloadTookUSec" Value |m, _| usec(m.reloads.last_took);
+    "LastSucceeded" Value |m, _| real_or_none(m.reloads.last_success);
+    "PendingCheckpoint" Value |m, _| pending_checkpoint(m);
     "NProcesses" Value |m, _| m.summary.total;
     "NEnabled" Value |m, _| m.summary.enabled;
     "NRunning" Value |m, _| m.summary.running;
@@ -196,6 +203,39 @@ pub const MANAGER: &[Property<ManagerView>] = table! { ManagerView:
     "NUnhealthy" Value |m, _| m.summary.unhealthy;
     "NJobs" Value |m, _| m.summary.jobs;
 };
+
+/// Of `org.provost.Provost1.Checkpoint`.
+pub const CHECKPOINT: &[Property<CheckpointView>] = table! { CheckpointView:
+    "State" Value |c, _| c.state;
+    "DeadlineUSec" Value |c, clock| clock.usec(c.until);
+};
+
+/// Which generation the files are; 0 where they are none.
+pub fn disk_generation(view: &ManagerView) -> u64 {
+    view.disk_generation.unwrap_or_default().0
+}
+
+/// How many reloads ended in which way.
+pub fn reloads(view: &ManagerView) -> BTreeMap<String, u64> {
+    view.reloads.counts.iter().map(|(result, count)| ((*result).to_owned(), *count)).collect()
+}
+
+/// Microseconds.
+pub fn usec(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The object of what is to be confirmed.
+pub fn pending_checkpoint(view: &ManagerView) -> OwnedObjectPath {
+    view.checkpoint
+        .as_ref()
+        .map_or_else(paths::none, |pending| paths::checkpoint(pending.generation))
+}
+
+/// What comes back; 0 where there was nothing.
+pub fn base(view: &CheckpointView) -> u64 {
+    view.base.unwrap_or_default().0
+}
 
 /// Microseconds of processor time a second; all ones without a limit.
 pub fn quota(view: &InstanceView) -> u64 {

@@ -109,7 +109,10 @@ pub enum Command {
     /// Put a file in the place of the one with the processes, and apply it
     #[command(after_help = exit::RELOAD)]
     Apply(Apply),
-    /// Apply a configuration of before again, as a new one
+    /// Keep what was applied with --confirm
+    #[command(after_help = exit::CONFIRM)]
+    Confirm(Confirm),
+    /// Apply a configuration of before again, as a new one; take back what waits to be confirmed
     #[command(after_help = exit::RELOAD)]
     Rollback(Rollback),
     /// List the configurations that were accepted, and what came of each
@@ -186,6 +189,7 @@ impl Command {
             | Command::Check(_)
             | Command::Plan(_)
             | Command::Apply(_)
+            | Command::Confirm(_)
             | Command::Rollback(_)
             | Command::History(_)
             | Command::Diff(_)
@@ -330,14 +334,26 @@ pub struct Apply {
     /// The file; `-` is standard input
     pub file: PathBuf,
     /// Only show what it would do
-    #[arg(long)]
+    #[arg(long, conflicts_with = "confirm")]
     pub dry_run: bool,
+    /// Undo it unless it is confirmed within this time from when it is up
+    #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
+    pub confirm: Option<Duration>,
+}
+
+/// Arguments of `confirm`.
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Only this generation
+    #[arg(value_name = "GENERATION", value_parser = parse_generation)]
+    pub generation: Option<u64>,
 }
 
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The number of a generation; without it, the one before what runs
+    /// The number of a generation; without it, the one before what waits to be confirmed, or else
+    /// before what runs
     #[arg(value_name = "GENERATION", value_parser = parse_generation)]
     pub number: Option<u64>,
     /// Also put the files back as they were then; else they wait until they change

@@ -57,6 +57,13 @@ user's, else the system's.
 Exit codes: 0 done, 1 failed, 64 the command line was not understood; others are in the help of each
 command. Without a command: `provost status`.";
 
+/// The table for `--help` of `confirm`.
+pub const CONFIRM: &str = "\
+Exit codes:
+  0   it stays
+  1   nothing waits to be confirmed, or it cannot be noted that it is
+  64  the command line was not understood";
+
 /// The table for `--help` of `up`.
 pub const UP: &str = "\
 Exit codes:

@@ -6,6 +6,7 @@
 
 pub mod args;
 mod check;
+mod confirm;
 mod diff;
 mod events;
 pub mod exit;
@@ -192,6 +193,7 @@ async fn carry_out(command: Command, found: &Found, screen: &mut Screen) -> Outc
         Command::Reload(args) => reload::run(client, &args, screen).await,
         Command::Plan(args) => plan::run(client, &args, screen).await,
         Command::Apply(args) => reload::apply(client, &args, screen).await,
+        Command::Confirm(args) => confirm::run(client, &args, screen).await,
         Command::Rollback(args) => reload::roll_back(client, &args, screen).await,
         Command::History(args) => history::run(client, &args, screen).await,
         Command::Diff(args) => diff::run(client, &args, screen).await,

@@ -3,7 +3,7 @@
 use super::args::{Apply, Reload as Args, Rollback};
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
-use super::{CliError, Outcome, exit::Exit, human, json, names::Names, state};
+use super::{CliError, Outcome, confirm, exit::Exit, human, json, names::Names, state};
 use crate::client::{Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let options = ReloadOptions { expect_generation: args.expect_generation, force: args.force };
     let work = client.reload(&options);
-    follow(client, work, args.timeout, screen).await
+    follow(client, work, File::Stays, args.timeout, screen).await
 }
 
 /// Changes `enabled` in the file, and has that applied.
@@ -23,7 +23,7 @@ pub async fn set_enabled(
     screen: &mut Screen,
 ) -> Outcome {
     let work = client.set_enabled(written, enabled);
-    let exit = follow(client, work, None, screen).await?;
+    let exit = follow(client, work, File::Stays, None, screen).await?;
     if enabled && exit == Exit::Ok && !screen.json() {
         stopped_by_hand(client, written, screen).await;
     }
@@ -37,12 +37,26 @@ pub async fn apply(client: &Client, args: &Apply, screen: &mut Screen) -> Outcom
         return super::plan::run(client, &plan, screen).await;
     }
     let content = super::plan::open(&args.file)?;
-    follow(client, client.apply(content.into()), None, screen).await
+    let file = if args.confirm.is_some() { File::GoesBack } else { File::Stays };
+    let work = client.apply(content.into(), args.confirm);
+    let exit = follow(client, work, file, None, screen).await?;
+    // What did not come up was undone already.
+    if args.confirm.is_some() && exit == Exit::Ok {
+        return confirm::ask(client, screen).await;
+    }
+    Ok(exit)
 }
 
 /// Applies a configuration of before again.
 pub async fn roll_back(client: &Client, args: &Rollback, screen: &mut Screen) -> Outcome {
-    let exit = follow(client, client.roll_back(args.number, args.write), None, screen).await?;
+    let pending = client.checkpoint().await?.map(|pending| pending.generation);
+    if let (Some(pending), None) = (pending, args.number) {
+        // That it is gone again is what was asked for.
+        follow(client, client.take_back(pending), File::GoesBack, None, screen).await?;
+        return Ok(Exit::Ok);
+    }
+    let work = client.roll_back(args.number, args.write);
+    let exit = follow(client, work, File::Stays, None, screen).await?;
     if exit == Exit::Ok && !args.write && !screen.json() {
         screen.note(format_args!("  the file on disk waits until it changes: see provost status"));
     }
@@ -62,9 +76,19 @@ async fn stopped_by_hand(client: &Client, written: &[String], screen: &mut Scree
     }
 }
 
-async fn follow(
+/// What becomes of the file on disk when what it says does not come up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum File {
+    /// It stays, and is not tried again.
+    Stays,
+    /// It has the content of before again.
+    GoesBack,
+}
+
+pub(super) async fn follow(
     client: &Client,
     work: impl Future<Output = Result<ReloadSummary, ClientError>>,
+    file: File,
     timeout: Option<Duration>,
     screen: &mut Screen,
 ) -> Outcome {
@@ -76,7 +100,7 @@ async fn follow(
     let ends = progress::no_jobs();
     let waited = progress::watch(work, ends, view, timeout, screen, |_, _| Ok(())).await;
     match waited {
-        Ok(Waited::Ended(summary)) => report(client, &summary, screen).await,
+        Ok(Waited::Ended(summary)) => report(client, &summary, file, screen).await,
         Ok(Waited::OutOfTime(left)) => {
             let left: Vec<String> = left
                 .iter()
@@ -105,7 +129,12 @@ async fn follow(
     }
 }
 
-async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -> Outcome {
+async fn report(
+    client: &Client,
+    summary: &ReloadSummary,
+    file: File,
+    screen: &mut Screen,
+) -> Outcome {
     let exit = match summary.result.as_str() {
         "applied" | "unchanged" | "superseded" => Exit::Ok,
         "rolled-back" | "rollback-incomplete" => Exit::RolledBack,
@@ -126,7 +155,7 @@ async fn report(client: &Client, summary: &ReloadSummary, screen: &mut Screen) -
     for why in &summary.why {
         screen.line(screen.style.paint(Tone::Bad, format!("  {}", visible(why))))?;
     }
-    if exit == Exit::RolledBack {
+    if exit == Exit::RolledBack && file == File::Stays {
         screen.note(format_args!(
             "  the file on disk is not tried again until it changes, or: provost reload --force"
         ));
@@ -154,7 +183,7 @@ fn lines(summary: &ReloadSummary, names: &Names, style: Style) -> Vec<String> {
             let all = if summary.result == "rolled-back" { "" } else { ", but not all came back" };
             let what = match tried {
                 0 => format!("rolled back: generation {back} runs{all}"),
-                _ => format!("rolled back: {tried} did not come up, {back} runs again{all}"),
+                _ => format!("rolled back: generation {back} runs again instead of {tried}{all}"),
             };
             style.paint(Tone::Bad, what)
         }

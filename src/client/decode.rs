@@ -135,6 +135,8 @@ pub fn manager(mut dict: Dict) -> ManagerStatus {
         config_state: text(d, "ConfigState"),
         config_detail: text(d, "ConfigDetail"),
         generation: number(d, "ConfigGeneration"),
+        disk_generation: number(d, "DiskGeneration"),
+        reloads: take(d, "Reloads").unwrap_or_default(),
         digest: text(d, "ConfigDigest"),
         last_modified: time(d, "LastModified"),
         last_reloaded: time(d, "LastReloaded"),

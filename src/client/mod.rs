@@ -3,6 +3,7 @@
 //! It uses none of the daemon's modules. All calls go over D-Bus, on a bus or peer to peer on the
 //! private socket; the front end sees no difference. Needs a tokio runtime.
 
+mod checkpoint;
 mod connect;
 mod content;
 mod decode;
@@ -223,10 +224,23 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::ConfigInvalid`] when it is not valid; then the file is as it was.
-    pub async fn apply(&self, content: OwnedFd) -> Result<ReloadSummary, ClientError> {
+    ///
+    /// `confirm`: it is undone unless it is confirmed within so much time from when it is up.
+    pub async fn apply(
+        &self,
+        content: OwnedFd,
+        confirm: Option<Duration>,
+    ) -> Result<ReloadSummary, ClientError> {
         let content = content::regular(content).await?;
         let signals = Signals::of(&self.0.link, Select::Manager).await?;
-        let job = self.0.manager.apply(zbus::Fd::from(&content), Options::new()).await?;
+        let mut options = Options::new();
+        if let Some(within) = confirm {
+            options.insert(
+                "confirm-usec",
+                u64::try_from(within.as_micros()).unwrap_or(u64::MAX).into(),
+            );
+        }
+        let job = self.0.manager.apply(zbus::Fd::from(&content), options).await?;
         self.reloaded(signals, job).await
     }
 

@@ -180,6 +180,30 @@ pub trait Manager {
     #[zbus(property(emits_changed_signal = "invalidates"))]
     fn diagnostics(&self) -> zbus::Result<Vec<DiagnosticRow>>;
 
+    /// Which generation the files are, as last read; 0 where they are none that is kept.
+    #[zbus(property)]
+    fn disk_generation(&self) -> zbus::Result<u64>;
+
+    /// How many reloads ended in which way.
+    #[zbus(property)]
+    fn reloads(&self) -> zbus::Result<HashMap<String, u64>>;
+
+    /// How long all of them took, in microseconds.
+    #[zbus(property, name = "ReloadsTookUSec")]
+    fn reloads_took_usec(&self) -> zbus::Result<u64>;
+
+    /// How long the last one took, in microseconds.
+    #[zbus(property, name = "LastReloadTookUSec")]
+    fn last_reload_took_usec(&self) -> zbus::Result<u64>;
+
+    /// When one last came up, or found that nothing differed, in microseconds of the wall clock.
+    #[zbus(property)]
+    fn last_succeeded(&self) -> zbus::Result<u64>;
+
+    /// What waits to be confirmed.
+    #[zbus(property)]
+    fn pending_checkpoint(&self) -> zbus::Result<OwnedObjectPath>;
+
     /// Instances.
     #[zbus(property, name = "NProcesses")]
     fn n_processes(&self) -> zbus::Result<u32>;
@@ -410,4 +434,37 @@ pub trait Job {
     /// Since when, in microseconds of the wall clock.
     #[zbus(property(emits_changed_signal = "const"), name = "CreatedUSec")]
     fn created_usec(&self) -> zbus::Result<u64>;
+}
+
+/// A generation that is undone unless somebody confirms it.
+#[proxy(interface = "org.provost.Provost1.Checkpoint", default_service = "org.provost.Provost1")]
+pub trait Checkpoint {
+    /// Keeps it.
+    fn commit(&self) -> zbus::Result<()>;
+
+    /// Undoes it now.
+    fn rollback(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives it so many microseconds from now.
+    fn set_timeout(&self, usec: u64) -> zbus::Result<()>;
+
+    /// Which it is.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn generation(&self) -> zbus::Result<u64>;
+
+    /// What comes back.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn base(&self) -> zbus::Result<u64>;
+
+    /// Who handed it over.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn user(&self) -> zbus::Result<u32>;
+
+    /// `trying`, `waiting` or `undoing`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// When it is undone, in microseconds of the wall clock.
+    #[zbus(property, name = "DeadlineUSec")]
+    fn deadline_usec(&self) -> zbus::Result<u64>;
 }

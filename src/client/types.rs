@@ -1,6 +1,7 @@
 //! What the daemon says, as data. Words of closed sets (states, results, kinds) stay strings: a newer
 //! daemon may know more of them, and an unknown one is shown as it is.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// All about one instance.
@@ -138,6 +139,10 @@ pub struct ManagerStatus {
     pub generation: u64,
     /// SHA-256 of the active configuration, in hex.
     pub digest: String,
+    /// Which generation the files are, as last read; 0 where they are none that is kept.
+    pub disk_generation: u64,
+    /// How many reloads ended in which way, since the daemon was started.
+    pub reloads: BTreeMap<String, u64>,
     /// When the main file was last modified.
     pub last_modified: Option<SystemTime>,
     /// When a configuration was last applied.
@@ -160,6 +165,17 @@ pub struct ManagerStatus {
     pub unhealthy: u32,
     /// Jobs that have not ended.
     pub jobs: u32,
+}
+
+/// A generation that is undone unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointStatus {
+    /// Which.
+    pub generation: u64,
+    /// `trying`, `waiting` or `undoing`.
+    pub state: String,
+    /// When it is undone; None while it is not up yet, and once it is being undone.
+    pub deadline: Option<SystemTime>,
 }
 
 /// How bad a diagnostic is.

@@ -220,7 +220,23 @@ pub static MANAGEMENT: Section = Section {
             "50",
             "How many generations are kept; what runs and what is returned to always are.",
         ),
+        key("hooks", Kind::Section(&NOTICES), "", "Commands that are told how reloads end."),
         later("gateway", "The web gateway."),
+    ],
+};
+
+/// `processManagement.hooks`.
+pub static NOTICES: Section = Section {
+    path: "processManagement.hooks",
+    keys: &[
+        key("onApplied", Kind::Texts, "", "After a change that came up."),
+        key("onRejected", Kind::Texts, "", "After a change that is not valid."),
+        key(
+            "onRolledBack",
+            Kind::Texts,
+            "",
+            "After a change that did not come up, whether it was undone or stays.",
+        ),
     ],
 };
 
@@ -503,6 +519,7 @@ pub static SOCKET: Section = Section {
 pub static SECTIONS: &[(&str, &Section)] = &[
     ("file", &FILE),
     ("processManagement", &MANAGEMENT),
+    ("processManagement.hooks", &NOTICES),
     ("process", &PROCESS),
     ("restartPolicy", &RESTART),
     ("healthCheck", &HEALTH),

@@ -6,7 +6,7 @@ use super::read::{FileSet, ReadError};
 use super::text::{SourceText, invalid_utf8_at};
 use super::yaml;
 use crate::core::ids::ProcessId;
-use crate::core::spec::Config;
+use crate::core::spec::{Config, Text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -87,6 +87,19 @@ pub struct DaemonSettings {
     pub backend: BackendChoice,
     /// How many generations are kept.
     pub history: usize,
+    /// Who is told how reloads end.
+    pub hooks: Hooks,
+}
+
+/// Commands that are told how reloads end; a program and its arguments each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// After a change that came up.
+    pub applied: Option<Arc<[Text]>>,
+    /// After a change that is not valid.
+    pub rejected: Option<Arc<[Text]>>,
+    /// After a change that did not come up.
+    pub rolled_back: Option<Arc<[Text]>>,
 }
 
 impl Default for DaemonSettings {
@@ -98,6 +111,7 @@ impl Default for DaemonSettings {
             default_user: Arc::from("provost"),
             backend: BackendChoice::Auto,
             history: 50,
+            hooks: Hooks::default(),
         }
     }
 }

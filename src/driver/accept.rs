@@ -29,7 +29,7 @@ use crate::core::spec::{Config, Numbered, Rollback};
 use crate::core::trial::{Trial, TrialSnapshot, is_worth_going_back_to};
 use crate::store::generations::{Accepted, Because, Record, State};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tracing::Level;
 
@@ -78,7 +78,9 @@ impl Driver {
             }
             return;
         };
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger);
+        // Who asked is told of before what happened by itself, such as the event of an edit.
+        let asked = waiters.iter().rev().find(|waiter| waiter.reply.is_some());
+        let trigger = asked.or(waiters.last()).map_or(Trigger::File, |waiter| waiter.trigger);
         let waiters = self.dismiss_mismatched(waiters);
         if waiters.is_empty() {
             return;
@@ -195,6 +197,8 @@ impl Driver {
             timings: timings(&next.applying.timings),
             diagnostics: lines(&self.desk.diagnostics),
         };
+        // First: whoever finds the generation must know that it is to be confirmed.
+        self.checkpoint_accepted(number, base, sources);
         self.note_generation(|all| all.add(accepted, sources).map(|_| ()));
     }
 
@@ -253,8 +257,21 @@ impl Driver {
             before: Arc::default(),
             faults: Vec::new(),
         });
-        self.desk.handover = Some(Handover { waiters, applying, active, is_instead: true });
-        let before = kept.before.clone();
+        self.trying.withdrawn = match self.history.held_off().map(|held| held.because) {
+            Some(Because::Unconfirmed { why, .. }) => Some(why),
+            _ => None,
+        };
+        let plan = Plan::default();
+        let next = Candidate { config, active, plan, waiters, applying, is_instead: true };
+        self.begin_to_go_back(next, kept);
+    }
+
+    /// Gives the machine what was last good instead of what was tried, where no trial is open that
+    /// could say so.
+    pub(super) fn begin_to_go_back(&mut self, next: Candidate, kept: TrialSnapshot) {
+        let Candidate { config, active, waiters, applying, is_instead, .. } = next;
+        self.desk.handover = Some(Handover { waiters, applying, active, is_instead });
+        let (generation, before) = (kept.base, kept.before.clone());
         let mut trial = Trial::resume(kept, config.clone(), &config, now());
         let request = self.request(Asked::Config);
         self.take_in(Event::ConfigWithdrawn { request, config, generation, before });
@@ -328,7 +345,8 @@ impl Driver {
             let error = DriverError::Invalid { diagnostics, rendered: text.clone() };
             super::refuse(reply, error);
         }
-        self.turn.reloads.push(Arc::new(ReloadOutcome {
+        let took = spent(&timings);
+        let outcome = Arc::new(ReloadOutcome {
             job: None,
             trigger,
             result: "rejected",
@@ -338,7 +356,8 @@ impl Driver {
             report: None,
             diagnostics: self.desk.diagnostics.clone(),
             timings,
-        }));
+        });
+        self.tell_outcome(outcome, took);
     }
 
     /// What was read is what is active.
@@ -420,7 +439,7 @@ impl Driver {
         }
     }
 
-    fn give_ticket(&mut self, job: Option<JobId>, waiter: Waiter) {
+    pub(super) fn give_ticket(&mut self, job: Option<JobId>, waiter: Waiter) {
         let (Some(reply), Some(applying)) = (waiter.reply, &mut self.desk.applying) else { return };
         let (sender, outcome) = oneshot::channel();
         applying.waiters.push(sender);
@@ -459,7 +478,7 @@ impl Driver {
     /// What runs is what should; the files may be something that was tried and did not come up.
     fn word_for_applied(&self) -> &'static str {
         match self.history.held_off().map(|held| held.because) {
-            Some(Because::Tried { .. }) => "rolled-back",
+            Some(Because::Tried { .. } | Because::Unconfirmed { .. }) => "rolled-back",
             Some(Because::RolledBack { .. }) | None => "applied",
         }
     }
@@ -481,8 +500,17 @@ impl Driver {
 
     fn conclude(&mut self, applying: Applying, result: &'static str, why: Vec<String>) {
         let Applying {
-            job, generation, trigger, mut timings, diagnostics, waiters, report, ..
+            job,
+            generation,
+            trigger,
+            mut timings,
+            diagnostics,
+            waiters,
+            report,
+            begun,
+            ..
         } = applying;
+        let took = spent(&timings) + begun.elapsed();
         if let Some(report) = &report {
             timings.push(("apply", millis(report.took)));
         }
@@ -505,15 +533,21 @@ impl Driver {
         for waiter in waiters {
             let _ = waiter.send(outcome.clone());
         }
-        self.turn.reloads.push(outcome);
+        self.tell_outcome(outcome, took);
+        self.checkpoint_concluded(generation, result);
     }
 }
 
 impl LastGood {
     /// What is active when it is.
-    fn active(&self) -> Active {
+    pub(super) fn active(&self) -> Active {
         Active { digest: self.record.digest.clone(), ..Active::of(&self.loaded) }
     }
+}
+
+/// How long the stages took.
+fn spent(timings: &[(&'static str, u64)]) -> Duration {
+    Duration::from_millis(timings.iter().map(|(_, ms)| ms).sum())
 }
 
 /// Whether the file with the processes is gone from which the last good generation was read. Before

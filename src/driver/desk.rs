@@ -6,6 +6,7 @@
 //! Edits of the files wait their turn: each begins when what the one before it changed is active.
 
 use super::Driver;
+use super::checkpoint::{PutBack, Undo};
 use super::edit::Edit;
 use super::handle::{
     DriverError, ManagerView, PlanOutcome, ReloadOptions, ReloadOutcome, ReloadTicket, Reply,
@@ -14,16 +15,18 @@ use super::handle::{
 use super::read::{Examined, Standing, missing};
 use super::rollback::Back;
 use super::watch::Watch;
+use crate::backend::CommandEnd;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::{DaemonSettings, Known, Loaded, Location, Sources, load_kept};
 use crate::config::render;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
 use crate::store::Missing;
+use crate::store::checkpoint::Tentative;
 use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -35,8 +38,18 @@ pub(super) enum Work {
     FilesChanged,
     /// What is gone back to was read.
     Back(Box<Back>),
-    /// A file was edited, or why not.
-    Edited { result: Result<(), DriverError>, trigger: Trigger, reply: Reply<ReloadTicket> },
+    /// A file was edited, or why not. What is to be confirmed is noted.
+    Edited {
+        result: Result<Option<Box<Tentative>>, DriverError>,
+        trigger: Trigger,
+        reply: Reply<ReloadTicket>,
+    },
+    /// What is undone to was read.
+    Undo(Box<Undo>),
+    /// A file is what it was before.
+    PutBack(PutBack),
+    /// A hook was told of a reload.
+    Told { name: &'static str, end: CommandEnd },
 }
 
 /// A configuration that was read and judged.
@@ -68,6 +81,8 @@ pub(super) struct Applying {
     pub(super) is_instead: bool,
     /// What the machine did, once it has.
     pub(super) report: Option<Arc<ReloadReport>>,
+    /// Since when.
+    pub(super) begun: Instant,
 }
 
 impl Applying {
@@ -82,6 +97,7 @@ impl Applying {
             waiters: Vec::new(),
             is_instead: false,
             report: None,
+            begun: Instant::now(),
         }
     }
 }
@@ -156,6 +172,8 @@ pub(super) struct Desk {
     pub(super) refused: Option<String>,
     pub(super) diagnostics: Arc<[Diagnostic]>,
     pub(super) modified: Option<SystemTime>,
+    /// Which generation the files are, as last read.
+    pub(super) disk: Option<Generation>,
     pub(super) reloaded: Option<SystemTime>,
     pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
@@ -182,6 +200,7 @@ impl Desk {
             refused: None,
             diagnostics: Arc::from([]),
             modified: None,
+            disk: None,
             reloaded: None,
             watching: false,
             unwatched: None,
@@ -208,6 +227,7 @@ impl Desk {
             last_reloaded: self.reloaded,
             watching: self.watching,
             valid: self.refused.is_none(),
+            disk_generation: self.disk,
             diagnostics: self.diagnostics.clone(),
             ..view
         }
@@ -309,7 +329,7 @@ impl Driver {
         }
     }
 
-    fn read_next(&mut self) {
+    pub(super) fn read_next(&mut self) {
         // Who reads what is being edited would answer in the place of who edits it.
         if self.desk.editing || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
@@ -329,7 +349,10 @@ impl Driver {
         match work {
             Work::Read(result) => {
                 let waiters = self.desk.reading.take().unwrap_or_default();
+                let digest = result.examined.loaded.sources.digest.clone();
                 self.take_read(*result, waiters);
+                self.checkpoint_read(&digest);
+                self.desk.disk = self.generation_of(&digest);
                 self.has_looked = true;
                 self.read_next();
                 // It is enough that the machine has taken a configuration in; all its processes need
@@ -339,13 +362,21 @@ impl Driver {
                 }
             }
             Work::Back(back) => self.take_back(*back),
+            Work::Undo(undo) => self.take_undo(*undo),
+            Work::PutBack(result) => self.take_put_back(result),
+            Work::Told { name, end } => self.hook_ended(name, &end),
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
             Work::Edited { result, trigger, reply } => {
                 self.desk.editing = false;
                 match result {
-                    Ok(()) => self.begin_reload(trigger, Some(reply), ReloadOptions::default()),
+                    Ok(tentative) => {
+                        if let Some(tentative) = tentative {
+                            self.checkpoint_installed(*tentative);
+                        }
+                        self.begin_reload(trigger, Some(reply), ReloadOptions::default());
+                    }
                     Err(error) => {
                         super::refuse(reply, error);
                         self.read_next();
@@ -354,6 +385,17 @@ impl Driver {
             }
         }
         self.edit_next();
+    }
+
+    /// Which generation has these files.
+    fn generation_of(&self, digest: &str) -> Option<Generation> {
+        if self.desk.digest() == digest {
+            // What differs in a comment alone is no generation of its own.
+            return Some(self.machine.generation());
+        }
+        let listed = self.history.lock().list();
+        let found = listed.iter().find(|record| record.digest == digest);
+        found.map(|record| record.number)
     }
 
     /// Works out what a reload would do; nothing is changed.
@@ -377,6 +419,9 @@ impl Driver {
         trigger: Trigger,
         reply: Reply<ReloadTicket>,
     ) {
+        if let Some(pending) = self.pending_checkpoint() {
+            return super::refuse(reply, pending);
+        }
         let instances = match self.published.resolve(names) {
             Ok(instances) => instances,
             Err(refusal) => return super::refuse(reply, DriverError::Refused(refusal)),
@@ -399,7 +444,7 @@ impl Driver {
         let edit = Edit { location, active: self.desk.digest().to_owned(), ids, enabled };
         let sender = self.desk.sender.clone();
         tokio::task::spawn_blocking(move || {
-            let result = edit.run();
+            let result = edit.run().map(|()| None);
             let _ = sender.send(Work::Edited { result, trigger, reply });
         });
     }

@@ -7,6 +7,7 @@
 pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
+pub use super::notice::Tally;
 use crate::backend::Backend;
 pub use crate::backend::LogRequest;
 use crate::config::diagnostic::Diagnostic;
@@ -51,8 +52,29 @@ pub struct ManagerView {
     pub valid: bool,
     /// What was wrong with the files as last read.
     pub diagnostics: Arc<[Diagnostic]>,
+    /// What waits to be confirmed.
+    pub checkpoint: Option<CheckpointView>,
+    /// Which generation the files are, as last read; None: they are none that is kept.
+    pub disk_generation: Option<Generation>,
+    /// What reloads came to.
+    pub reloads: Arc<Tally>,
     /// The backend.
     pub backend: &'static str,
+}
+
+/// A generation that is undone unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointView {
+    /// Which; what names the checkpoint.
+    pub generation: Generation,
+    /// What comes back.
+    pub base: Option<Generation>,
+    /// Who tries it.
+    pub uid: u32,
+    /// `trying`, `waiting` or `undoing`.
+    pub state: &'static str,
+    /// When it is undone; None while that is not known yet, or being done.
+    pub until: Option<Mono>,
 }
 
 /// A job that has not ended.
@@ -287,6 +309,12 @@ pub enum DriverError {
     /// Something that the caller asked for does not exist.
     #[error("{0}")]
     NotAvailable(String),
+    /// Something waits to be confirmed first.
+    #[error("{0}")]
+    CheckpointPending(String),
+    /// What somebody means does not wait to be confirmed.
+    #[error("{0}")]
+    NoSuchCheckpoint(String),
     /// A generation is not kept, or never was.
     #[error("{0}")]
     NoSuchGeneration(String),
@@ -373,7 +401,10 @@ pub(super) enum Command {
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
-    Apply { content: Vec<u8>, uid: u32, reply: Reply<ReloadTicket> },
+    Apply { content: Vec<u8>, confirm: Option<Duration>, uid: u32, reply: Reply<ReloadTicket> },
+    Commit { generation: Generation, uid: u32, reply: Reply<()> },
+    SetConfirmTimeout { generation: Generation, within: Duration, reply: Reply<()> },
+    TakeBack { generation: Generation, uid: u32, reply: Reply<ReloadTicket> },
     Rollback { to: Option<Generation>, write: bool, uid: u32, reply: Reply<ReloadTicket> },
     Plan { content: Option<Vec<u8>>, reply: Reply<PlanOutcome> },
     History { reply: Reply<Listed> },
@@ -470,12 +501,50 @@ impl Handle {
         answer.await.map_err(|_| DriverError::Gone)?
     }
 
-    /// Puts a content in the place of the file with the processes, and applies it.
+    /// Puts a content in the place of the file with the processes, and applies it. `confirm`: it is
+    /// undone unless somebody confirms it within so much time from when it is up.
     ///
     /// # Errors
     /// When it is not valid, or the file cannot be replaced; then it is as it was.
-    pub async fn apply(&self, content: Vec<u8>, uid: u32) -> Result<ReloadTicket, DriverError> {
-        self.ask(|reply| Command::Apply { content, uid, reply }).await
+    pub async fn apply(
+        &self,
+        content: Vec<u8>,
+        confirm: Option<Duration>,
+        uid: u32,
+    ) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::Apply { content, confirm, uid, reply }).await
+    }
+
+    /// Keeps a generation that waits to be confirmed.
+    ///
+    /// # Errors
+    /// When it does not wait, or that it is confirmed cannot be written down.
+    pub async fn commit(&self, generation: Generation, uid: u32) -> Result<(), DriverError> {
+        self.ask(|reply| Command::Commit { generation, uid, reply }).await
+    }
+
+    /// Gives a generation that waits to be confirmed so much time from now.
+    ///
+    /// # Errors
+    /// When it does not wait, or that cannot be written down.
+    pub async fn set_confirm_timeout(
+        &self,
+        generation: Generation,
+        within: Duration,
+    ) -> Result<(), DriverError> {
+        self.ask(|reply| Command::SetConfirmTimeout { generation, within, reply }).await
+    }
+
+    /// Undoes a generation that waits to be confirmed, now.
+    ///
+    /// # Errors
+    /// When it does not wait.
+    pub async fn take_back(
+        &self,
+        generation: Generation,
+        uid: u32,
+    ) -> Result<ReloadTicket, DriverError> {
+        self.ask(|reply| Command::TakeBack { generation, uid, reply }).await
     }
 
     /// Applies an older generation again, as a new one; None: the one before what runs. `write`: the

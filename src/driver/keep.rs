@@ -5,6 +5,7 @@ use super::handle::{DriverError, Reply, now};
 use crate::core::event::{Effect, Event, Refusal};
 use crate::core::snapshot::Restored;
 use crate::core::trial::{Trial, TrialSnapshot};
+use crate::store::checkpoint::{Checkpoints, Tentative};
 use crate::store::runs::stored_name;
 use crate::store::{Missing, Store};
 use tracing::Level;
@@ -13,12 +14,18 @@ use tracing::Level;
 pub struct Keeping {
     /// Where they are kept.
     pub store: Store,
+    /// Where what waits to be confirmed is kept.
+    pub checkpoints: Checkpoints,
     /// What was found.
     pub restored: Restored,
     /// What was not there of the files that were active.
     pub missing: Missing,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
+    /// What waited to be confirmed.
+    pub tentative: Option<Tentative>,
+    /// Whether what was found is of this boot.
+    pub is_same_boot: bool,
     /// What is to be said of it.
     pub remarks: Vec<String>,
 }
@@ -48,6 +55,7 @@ impl Driver {
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.restore(restored, now(), &mut effects);
         self.keep_and_carry_out(effects);
+        self.resume_checkpoint();
         self.publish();
     }
 

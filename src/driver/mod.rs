@@ -13,6 +13,8 @@
 //! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
 //! | `watch` | the task that watches files |
+//! | `checkpoint` | what is undone unless somebody confirms it |
+//! | `notice` | how reloads ended: counted, and told to hooks |
 //! | `rollback` | going back on somebody's word; files that are handed over |
 //! | `edit`, `replace` | changes of the files |
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
@@ -21,6 +23,7 @@
 //! | `publish`, `names` | what others read, and what they may write for a name |
 
 mod accept;
+mod checkpoint;
 mod desk;
 mod edit;
 pub mod handle;
@@ -28,6 +31,7 @@ mod history;
 mod journal;
 mod keep;
 mod names;
+mod notice;
 mod publish;
 mod read;
 mod replace;
@@ -87,6 +91,8 @@ pub struct Driver {
     commands: mpsc::Receiver<Command>,
     desk: desk::Desk,
     trying: verdict::Trying,
+    checkpoint: Option<checkpoint::Checkpoint>,
+    tally: Arc<notice::Tally>,
     published: Arc<Published>,
     turns: broadcast::Sender<Arc<Turn>>,
     turn: Turn,
@@ -147,6 +153,9 @@ impl Driver {
             watching: false,
             valid: true,
             diagnostics: Arc::from([]),
+            checkpoint: None,
+            disk_generation: None,
+            reloads: Arc::default(),
             backend: backend.name(),
         }));
         let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
@@ -154,6 +163,7 @@ impl Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
             trying: verdict::Trying::default(),
+            checkpoint: None,
             history: history::History::new(generations),
             keeping,
             options,
@@ -161,6 +171,7 @@ impl Driver {
             prober,
             facts,
             commands,
+            tally: Arc::default(),
             published,
             turns,
             turn: Turn::default(),
@@ -196,6 +207,7 @@ impl Driver {
                 Some(work) = self.desk.done() => self.take_work(work),
                 Some(command) = self.commands.recv() => self.take_command(command),
             }
+            self.look_at_checkpoint();
             self.publish();
             self.tell_manager();
             // Whoever only wants to know something needs many turns of the runtime for it, and where
@@ -215,10 +227,11 @@ impl Driver {
         }
     }
 
-    /// When the machine, or what is on trial, is to be looked at next.
+    /// When the machine, what is on trial, or what is to be confirmed is to be looked at next.
     fn poll_timeout(&self) -> Option<Mono> {
         let trial = self.trying.trial.as_ref().and_then(Trial::poll_timeout);
-        [self.machine.poll_timeout(), trial].into_iter().flatten().min()
+        let undone = self.checkpoint_due();
+        [self.machine.poll_timeout(), trial, undone].into_iter().flatten().min()
     }
 
     /// What the service manager is told after each turn, whatever was in it.
@@ -390,7 +403,18 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
-            Command::Apply { content, uid, reply } => self.apply(content, uid, reply),
+            Command::Apply { content, confirm, uid, reply } => {
+                self.apply(content, confirm, uid, reply);
+            }
+            Command::Commit { generation, uid, reply } => {
+                let _ = reply.send(self.commit(generation, uid));
+            }
+            Command::SetConfirmTimeout { generation, within, reply } => {
+                let _ = reply.send(self.set_confirm_timeout(generation, within));
+            }
+            Command::TakeBack { generation, uid, reply } => {
+                self.take_back_tentative(generation, uid, reply);
+            }
             Command::Rollback { to, write, uid, reply } => self.roll_back(to, write, uid, reply),
             Command::Plan { content, reply } => self.begin_plan(content, reply),
             Command::History { reply } => self.list_history(reply),

@@ -1,7 +1,7 @@
 //! What others read, brought up to date after each turn.
 
-use super::Driver;
 use super::handle::{ManagerView, Turn};
+use super::{Driver, checkpoint};
 use crate::core::event::Event;
 use crate::core::view::{State, Summary};
 use std::sync::Arc;
@@ -40,8 +40,10 @@ impl Driver {
         let old = self.published.manager();
         let summary = self.machine.summary();
         let config_detail = self.config_detail();
-        let view = ManagerView { summary, config_detail, ..ManagerView::clone(&old) };
-        let view = self.desk.describe(view);
+        let reloads = Arc::clone(&self.tally);
+        let view = ManagerView { summary, config_detail, reloads, ..ManagerView::clone(&old) };
+        let checkpoint = self.checkpoint.as_ref().and_then(checkpoint::Checkpoint::view);
+        let view = ManagerView { checkpoint, ..self.desk.describe(view) };
         if view != *old {
             self.notifier.status(&status_line(&summary, &view));
             self.published.set_manager(view);
@@ -55,9 +57,10 @@ impl Driver {
     fn config_detail(&self) -> String {
         let running = self.machine.generation();
         match (&self.trying.trial, self.history.held_off()) {
-            (Some(trial), _) if trial.is_going_back() => {
-                format!("going back to {running}: {} did not come up", trial.tried())
-            }
+            (Some(trial), _) if trial.is_going_back() => match &self.trying.withdrawn {
+                None => format!("going back to {running}: {} did not come up", trial.tried()),
+                Some(why) => format!("going back to {running} from {}: {why}", trial.tried()),
+            },
             (Some(trial), _) if self.machine.is_reloading() => {
                 format!(
                     "trying {}; {} is what it goes back to",
@@ -67,7 +70,7 @@ impl Driver {
             }
             (Some(trial), _) => format!("{} is up; it has to stay so for a while", trial.tried()),
             (None, Some(held)) => format!("running {running}; the file on disk {held}"),
-            (None, None) => String::new(),
+            (None, None) => self.confirm_detail().unwrap_or_default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::Driver;
 use super::accept::Candidate;
+use super::checkpoint::begin;
 use super::desk::{Active, Applying, Waiter, Work};
 use super::edit::refused;
 use super::handle::{DriverError, ReloadOptions, ReloadTicket, Reply, Trigger};
@@ -16,9 +17,11 @@ use crate::config::load::{Loaded, Location, SourceKind, Sources, load, load_kept
 use crate::config::render;
 use crate::core::ids::Generation;
 use crate::core::reload::Plan;
+use crate::store::checkpoint::Tentative;
 use crate::store::generations::{Because, HeldOff};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::Level;
 
 /// What is gone back to, read from the store.
@@ -41,6 +44,9 @@ impl Driver {
         uid: u32,
         reply: Reply<ReloadTicket>,
     ) {
+        if let Some(pending) = self.pending_checkpoint() {
+            return super::refuse(reply, pending);
+        }
         let found = to.or_else(|| self.before_running());
         let Some(to) = found else {
             let text = "there is no generation before the one that runs".to_owned();
@@ -87,14 +93,44 @@ impl Driver {
         self.take_candidate(next, None, &loaded.sources);
     }
 
-    /// Puts a content in the place of the file with the processes, and has it read.
-    pub(super) fn apply(&mut self, content: Vec<u8>, uid: u32, reply: Reply<ReloadTicket>) {
+    /// Puts a content in the place of the file with the processes, and has it read. `confirm`: it is
+    /// undone unless somebody confirms it in so much time.
+    pub(super) fn apply(
+        &mut self,
+        content: Vec<u8>,
+        confirm: Option<Duration>,
+        uid: u32,
+        reply: Reply<ReloadTicket>,
+    ) {
+        let may = match (self.pending_checkpoint(), confirm) {
+            (Some(pending), _) => Err(pending),
+            (None, Some(_)) => self.can_be_confirmed(),
+            (None, None) => Ok(()),
+        };
+        if let Err(error) = may {
+            return super::refuse(reply, error);
+        }
         let standing = self.standing();
         let sender = self.desk.work_sender();
+        let checkpoints = self.keeping.checkpoints.clone();
+        let held_off = self.history.held_off();
         self.desk.editing = true;
         tokio::task::spawn_blocking(move || {
-            let result = install(&standing, content);
-            let trigger = Trigger::Apply { uid };
+            let file = judge(&standing, &content);
+            let result = file.and_then(|path| match confirm {
+                None => put(&path, &content)
+                    .map(|()| None)
+                    .map_err(|error| refused(&path, super::edit::reason(&error))),
+                Some(within) => {
+                    let tentative = Tentative::new(uid, within, path.clone(), &content, held_off);
+                    let begun = begin(&checkpoints, &tentative, || put(&path, &content));
+                    begun.map(|begun| Some(Box::new(begun)))
+                }
+            });
+            let trigger = match confirm {
+                None => Trigger::Apply { uid },
+                Some(_) => Trigger::Checkpoint { uid },
+            };
             let _ = sender.send(Work::Edited { result, trigger, reply });
         });
     }
@@ -153,9 +189,9 @@ fn write_back(now: &Sources, then: &Sources) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Judges a content as that of the file with the processes, and puts it there.
-fn install(standing: &Standing, content: Vec<u8>) -> Result<(), DriverError> {
-    let Examined { loaded, diagnostics, is_refused, .. } = standing.examine(Some(content.clone()));
+/// Judges a content as that of the file with the processes, and finds that file.
+fn judge(standing: &Standing, content: &[u8]) -> Result<PathBuf, DriverError> {
+    let Examined { loaded, diagnostics, is_refused, .. } = standing.examine(Some(content.to_vec()));
     if is_refused {
         let rendered = render::render(&diagnostics, &loaded.sources, false).join("\n");
         return Err(DriverError::Invalid { diagnostics: Arc::from(diagnostics), rendered });
@@ -163,9 +199,9 @@ fn install(standing: &Standing, content: Vec<u8>) -> Result<(), DriverError> {
     // It stands for the one file that has just this content.
     let of = |kind| loaded.sources.files.iter().find(|file| file.kind == kind);
     let file = of(SourceKind::Processes).or_else(|| of(SourceKind::Main));
-    let Some(file) = file.filter(|file| file.content.as_deref() == Some(&content[..])) else {
+    let Some(file) = file.filter(|file| file.content.as_deref() == Some(content)) else {
         let text = "there is no file that this could be the content of".to_owned();
         return Err(DriverError::EditRefused(text));
     };
-    put(&file.path, &content).map_err(|error| refused(&file.path, super::edit::reason(&error)))
+    Ok(file.path.to_path_buf())
 }

@@ -33,6 +33,8 @@ pub(super) struct Trying {
     pub(super) base: Option<Active>,
     /// The machine's job of going back, which nobody outside hears of.
     hidden: Option<JobId>,
+    /// Why it goes although it may be good; None: because it did not come up.
+    pub(super) withdrawn: Option<String>,
     /// What was on trial before is being replaced: its job ends.
     pub(super) replaces: bool,
 }
@@ -78,6 +80,10 @@ impl Driver {
             // What was on trial goes on: nothing became of this.
             self.trying.trial = former;
         } else {
+            if let Some(former) = &former {
+                self.checkpoint_remembers(former);
+            }
+            self.trying.withdrawn = None;
             self.trying.replaces = former.is_some();
             self.trying.hidden = self.trying.hidden.filter(|_| former.is_some());
             if former.is_some() && !self.machine_has_job() {
@@ -141,26 +147,34 @@ impl Driver {
         match ruling {
             Ruling::GoBack { base, before } => self.go_back(base, before),
             Ruling::Over(verdict) => {
-                self.trying.trial = None;
+                if let Some(trial) = self.trying.trial.take() {
+                    self.checkpoint_remembers(&trial);
+                }
                 self.trying.ended = Some(verdict);
             }
         }
     }
 
-    fn go_back(&mut self, base: Numbered, before: Arc<BTreeMap<InstanceId, Before>>) {
+    pub(super) fn go_back(&mut self, base: Numbered, before: Arc<BTreeMap<InstanceId, Before>>) {
         let Some(trial) = &self.trying.trial else { return };
         let (tried, faults) = (trial.tried(), trial.faults().to_vec());
-        let why = named(&faults);
-        let held = HeldOff {
-            digest: self.desk.digest().to_owned(),
-            because: Because::Tried { generation: tried, why: why.clone() },
+        let (why, because) = match &self.trying.withdrawn {
+            None => {
+                let why = named(&faults);
+                (why.clone(), Because::Tried { generation: tried, why })
+            }
+            Some(why) => {
+                let because = Because::Unconfirmed { generation: tried, why: why.clone() };
+                (vec![why.clone()], because)
+            }
         };
+        let held = HeldOff { digest: self.desk.digest().to_owned(), because };
         self.remark(
             Level::ERROR,
             "rolling-back",
             format!(
-                "generation {tried} did not come up: {}; going back to generation {}",
-                why.join("; "),
+                "generation {}; going back to generation {}",
+                self.gone(tried, &why.join("; ")),
                 base.generation
             ),
         );
@@ -227,6 +241,7 @@ impl Driver {
             Verdict::Kept { faults } => named(faults),
             Verdict::RolledBack { faults, lost } => {
                 let mut why = self.tried_why(faults);
+                self.trying.withdrawn = None;
                 why.extend(lost.iter().map(|fault| format!("did not come back: {}", one(fault))));
                 why
             }
@@ -268,25 +283,35 @@ impl Driver {
                 State::RolledBack,
                 Level::ERROR,
                 format!(
-                    "generation {running} runs again; {tried} did not come up: {}",
-                    self.tried_why(faults).join("; ")
+                    "generation {running} runs again; {}",
+                    self.gone(tried, &self.tried_why(faults).join("; "))
                 ),
             ),
             Verdict::RolledBack { faults, lost } => (
                 State::RollbackIncomplete,
                 Level::ERROR,
                 format!(
-                    "generation {running} is wanted again, and not all of it came back: {}; \
-                     {tried} did not come up: {}",
+                    "generation {running} is wanted again, and not all of it came back: {}; {}",
                     list(lost),
-                    self.tried_why(faults).join("; ")
+                    self.gone(tried, &self.tried_why(faults).join("; "))
                 ),
             ),
         }
     }
 
+    /// What became of what was tried, and why.
+    fn gone(&self, tried: Generation, why: &str) -> String {
+        match &self.trying.withdrawn {
+            None => format!("{tried} did not come up: {why}"),
+            Some(_) => format!("{tried}: {why}"),
+        }
+    }
+
     /// Why what was tried did not come up; a daemon before may have found that.
     fn tried_why(&self, faults: &[Fault]) -> Vec<String> {
+        if let Some(why) = &self.trying.withdrawn {
+            return vec![why.clone()];
+        }
         match self.history.held_off().map(|held| held.because) {
             Some(Because::Tried { why, .. }) if faults.is_empty() => why,
             _ => named(faults),

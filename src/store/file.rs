@@ -36,6 +36,8 @@ pub enum Kind {
     Generation,
     /// What on disk is not to be applied.
     HeldOff,
+    /// A configuration that waits to be confirmed.
+    Checkpoint,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Stops => "stops",
             Kind::Generation => "generation",
             Kind::HeldOff => "held-off",
+            Kind::Checkpoint => "checkpoint",
         }
     }
 }
@@ -95,6 +98,11 @@ pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
     bytes.push(b'\n');
     bytes.extend(body);
     Text { bytes, digest }
+}
+
+/// A content as it is, with nothing that tells what it is.
+pub(super) fn raw(content: &[u8]) -> Text {
+    Text { bytes: content.to_vec(), digest: Sha256::digest(content).into() }
 }
 
 /// Puts a file together that people and their programs read too: it is JSON as a whole, with the

@@ -8,6 +8,7 @@
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
 //! | [`stops`] | which instances operators stopped, over a reboot |
 //! | [`generations`] | every configuration that was accepted, over a reboot |
+//! | [`checkpoint`] | what is undone unless somebody confirms it, over a reboot |
 //!
 //! There are two places. The *runtime directory* has what ends with the boot: one file for the state
 //! of each instance, written by the driver before it carries out what the machine decided, and one
@@ -24,6 +25,7 @@
 //! there is no directory either, nothing is found again.
 
 pub mod boot;
+pub mod checkpoint;
 pub mod file;
 pub mod generations;
 pub mod lock;
@@ -117,6 +119,8 @@ pub struct Found {
     pub missing: Missing,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
+    /// Whether that daemon ran in the same boot.
+    pub is_same_boot: bool,
     /// For people: what was set aside, what is not kept.
     pub remarks: Vec<String>,
 }
@@ -152,6 +156,7 @@ impl Store {
             stops: Stops::open(state, &boot, &mut found.remarks),
             boot: None,
         };
+        found.is_same_boot = same;
         found.restored.stopped = store.stops.found();
         if let Some(directory) = &directory {
             if same {

@@ -13,6 +13,21 @@ async fn introspect(connection: &Connection, path: &str) -> xml::Element {
     xml::parse(&reply.unwrap().body().deserialize::<String>().unwrap())
 }
 
+macro_rules! properties {
+    ($proxy:expr, $($name:ident)*) => {{
+        let mut count = 0;
+        $(
+            $proxy.$name().await.unwrap_or_else(|error| panic!("{}: {error}", stringify!($name)));
+            count += 1;
+        )*
+        count
+    }};
+}
+
+fn property_count(name: &str) -> usize {
+    interface_file(name).interface(name).named("property").count()
+}
+
 #[tokio::test]
 async fn the_daemon_shows_what_the_xml_says() {
     let daemon = spawn_test_daemon().await;
@@ -33,6 +48,68 @@ async fn the_daemon_shows_what_the_xml_says() {
     assert_eq!(xml::contract(shown.interface(name)), xml::contract(written.interface(name)));
 }
 
+/// What waits to be confirmed has an object as the XML says, from the property that names it until it
+/// was confirmed, on a bus and on the private socket.
+#[tokio::test]
+async fn what_waits_to_be_confirmed_has_an_object() {
+    let daemon = spawn_test_daemon().await;
+    let connection = daemon.bus.connect().await;
+    let manager = ManagerProxy::new(&connection).await.unwrap();
+    assert_eq!(manager.pending_checkpoint().await.unwrap().as_str(), "/");
+    let mut added =
+        signals(&connection, "org.freedesktop.DBus.ObjectManager", "InterfacesAdded").await;
+    let mut changed =
+        signals(&connection, "org.freedesktop.DBus.Properties", "PropertiesChanged").await;
+    let mut tried = tempfile::tempfile().unwrap();
+    tried.write_all(daemon::PROCESSES.replace("1000", "1001").as_bytes()).unwrap();
+    let options = HashMap::from([("confirm-usec", Variant::from(3_600_000_000u64))]);
+    manager.apply(zbus::Fd::from(&tried), options).await.unwrap();
+    let path = "/org/provost/Provost1/checkpoint/2";
+    soon("the object is announced", async {
+        loop {
+            let message = added.next().await.unwrap().unwrap();
+            let (object, _): (OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>) =
+                message.body().deserialize().unwrap();
+            if object.as_str() == path {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(manager.pending_checkpoint().await.unwrap().as_str(), path);
+    let name = "org.provost.Provost1.Checkpoint";
+    for connection in [&connection, &peer(&daemon).await] {
+        let shown = introspect(connection, path).await;
+        let written = interface_file(name);
+        assert_eq!(xml::contract(shown.interface(name)), xml::contract(written.interface(name)));
+    }
+    let checkpoint = CheckpointProxy::builder(&connection).path(path).build().await.unwrap();
+    soon("it waits", async {
+        // Its verdict is settle away; that it changed is announced.
+        while checkpoint.state().await.unwrap() != "waiting" {
+            changed.next().await.unwrap().unwrap();
+        }
+    })
+    .await;
+    let read = properties!(checkpoint, generation base user state deadline_usec);
+    assert_eq!(read, property_count(name));
+    assert_eq!((checkpoint.generation().await.unwrap(), checkpoint.base().await.unwrap()), (2, 1));
+    assert_ne!(checkpoint.deadline_usec().await.unwrap(), 0);
+    checkpoint.commit().await.unwrap();
+    soon("it is gone", async {
+        while manager.pending_checkpoint().await.unwrap().as_str() != "/" {
+            changed.next().await.unwrap().unwrap();
+        }
+    })
+    .await;
+    assert!(checkpoint.commit().await.is_err());
+}
+
+async fn peer(daemon: &TestDaemon) -> Connection {
+    let address = format!("unix:path={}", daemon.socket().display());
+    zbus::connection::Builder::address(&*address).p2p().build().await.unwrap()
+}
+
 #[test]
 fn the_policy_lists_every_member_and_no_other() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbus/org.provost.Provost1.conf");
@@ -46,28 +123,13 @@ fn the_policy_lists_every_member_and_no_other() {
         .map(|(interface, member)| (interface.to_owned(), member.to_owned()))
         .collect();
     let mut members = Vec::new();
-    for name in ["Manager", "Process", "Job"] {
+    for name in ["Manager", "Process", "Job", "Checkpoint"] {
         let name = format!("{NAME}.{name}");
         for method in interface_file(&name).interface(&name).named("method") {
             members.push((name.clone(), method.attribute("name").to_owned()));
         }
     }
     assert_eq!(allowed, members);
-}
-
-macro_rules! properties {
-    ($proxy:expr, $($name:ident)*) => {{
-        let mut count = 0;
-        $(
-            $proxy.$name().await.unwrap_or_else(|error| panic!("{}: {error}", stringify!($name)));
-            count += 1;
-        )*
-        count
-    }};
-}
-
-fn property_count(name: &str) -> usize {
-    interface_file(name).interface(name).named("property").count()
 }
 
 #[tokio::test]
@@ -77,7 +139,9 @@ async fn the_proxies_read_every_property() {
     let manager = ManagerProxy::new(&connection).await.unwrap();
     let read = properties!(
         manager, version backend config_file system_state config_state config_detail
-        config_generation config_digest last_modified last_reloaded watching valid diagnostics n_processes n_enabled
+        config_generation config_digest last_modified last_reloaded watching valid diagnostics
+        disk_generation reloads reloads_took_usec last_reload_took_usec last_succeeded
+        pending_checkpoint n_processes n_enabled
         n_running n_failed n_unhealthy n_jobs
     );
     assert_eq!(read, property_count(MANAGER));

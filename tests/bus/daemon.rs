@@ -188,8 +188,9 @@ pub fn provostd(directory: &Path, address: &str, socket: &Path) -> Command {
         .arg(socket)
         .arg("-c")
         .arg(directory.join("processes.yaml"))
-        .env("DBUS_SESSION_BUS_ADDRESS", address)
-        .env("XDG_STATE_HOME", directory.join("state"));
+        .arg("--state")
+        .arg(directory.join("state"))
+        .env("DBUS_SESSION_BUS_ADDRESS", address);
     command
 }
 

@@ -71,7 +71,7 @@ fn what_does_not_come_up_fails_the_reload() {
     };
     place.write("processes.yaml", &tried("settle: 0\n  verdictTimeout: 3s"));
     let ran = place.run(&["reload"]).code(2);
-    ran.says("rolled back: 2 did not come up, 1 runs again").says("web");
+    ran.says("rolled back: generation 1 runs again instead of 2").says("web");
     place.run(&["status"]).code(0).warns("the file on disk was tried as 2 and did not come up");
     place.run(&["reload"]).code(2).warns("reload --force");
     let json = place.run(&["reload", "--force", "-o", "json"]).code(2).json();

@@ -1,6 +1,7 @@
 //! The real `provostd`, with real processes, from the outside.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod foreground;
@@ -13,6 +14,7 @@ mod logs;
 mod manager;
 mod measure;
 mod namespace;
+mod notices;
 mod promises;
 mod reexec;
 mod reloading;

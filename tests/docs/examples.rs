@@ -88,6 +88,11 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("settle", "10s"),
             ("history", "20"),
         ],
+        "processManagement.hooks" => &[
+            ("onApplied", "[/usr/local/bin/told]"),
+            ("onRejected", "[/usr/local/bin/told]"),
+            ("onRolledBack", "[/usr/local/bin/told]"),
+        ],
         other => panic!("no examples for {other}"),
     };
     let found = all.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value);

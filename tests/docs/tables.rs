@@ -93,7 +93,7 @@ fn value(kind: &Kind) -> String {
         Kind::Dependencies => "list or mapping, [see below](#dependson)".into(),
         Kind::Sockets => "mapping of names to addresses, [see below](#sockets)".into(),
         Kind::Section(section) => {
-            format!("mapping, [see below](#{})", section.path.to_lowercase())
+            format!("mapping, [see below](#{})", section.path.to_lowercase().replace('.', ""))
         }
         Kind::Processes => "mapping of ids to [processes](#a-process)".into(),
         Kind::Later => unreachable!("it is in a table of its own"),

@@ -97,7 +97,18 @@ async fn the_random_hour() {
 /// Keys that no file of a soak has: what is told by the process itself, what is held for it, and what
 /// there is on systemd alone. Fixtures that speak and listen on sockets that they are given are in
 /// `tests/native` and `tests/conformance`.
-const NOT_DRAWN: &[&str] = &["notify", "sockets", "listen", "mode", "sandbox", "systemd"];
+const NOT_DRAWN: &[&str] = &[
+    "hooks",
+    "onApplied",
+    "onRejected",
+    "onRolledBack",
+    "notify",
+    "sockets",
+    "listen",
+    "mode",
+    "sandbox",
+    "systemd",
+];
 
 /// All keys that a schema knows, but for those of features that are not there yet.
 fn keys(schema: &serde_json::Value, found: &mut BTreeSet<String>) {

@@ -8,6 +8,7 @@
 //! a cause and steps of its own, written through [`provost::store::generations`].
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod checkpoint;
 mod damage;
 mod generations;
 mod killed;

@@ -1,11 +1,12 @@
 //! One file as a whole: its role, its settings, its processes.
 
 use super::at::At;
+use super::environment::Variables;
 use super::fields::{Field, Fields};
 use super::{File, absolute};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
-use crate::config::keys::{FILE, Key, Kind as Wanted, MANAGEMENT, PROCESS};
-use crate::config::load::{BackendChoice, DaemonSettings};
+use crate::config::keys::{FILE, Key, Kind as Wanted, MANAGEMENT, NOTICES, PROCESS};
+use crate::config::load::{BackendChoice, DaemonSettings, Hooks};
 use crate::config::yaml::{self, Kind, Node, Problem};
 use crate::core::ids::{BadId, ProcessId};
 use crate::core::spec::{self, Rollback};
@@ -168,6 +169,7 @@ impl<'s> File<'_, 's> {
             let given = self.integer(field).and_then(|n| usize::try_from(n).ok());
             settings.daemon.history = given.unwrap_or(settings.daemon.history);
         }
+        settings.daemon.hooks = self.notices(&fields);
         if let Some(field) = fields.get("backend") {
             let word = self.word(field);
             settings.daemon.backend = word.and_then(BackendChoice::of).unwrap_or_default();
@@ -199,6 +201,27 @@ impl<'s> File<'_, 's> {
             settings.process_file = Some((path, self.place(field.value.span())));
         }
         self.whole.settings = settings;
+    }
+
+    fn notices(&mut self, fields: &Fields<'_, 's>) -> Hooks {
+        let Some(field) = fields.get("hooks") else { return Hooks::default() };
+        let Some(fields) = self.fields(&field.value, &NOTICES, "`hooks`") else {
+            return Hooks::default();
+        };
+        let mut command = |name| {
+            let field = fields.get(name)?;
+            let words = self.texts(&field.value, &field.name, &Variables::default());
+            if words.is_empty() {
+                let problem = format!("`{}` names no program", field.name);
+                self.add(self.problem("empty-value", &field.value, problem));
+            }
+            (!words.is_empty()).then_some(words)
+        };
+        Hooks {
+            applied: command("onApplied"),
+            rejected: command("onRejected"),
+            rolled_back: command("onRolledBack"),
+        }
     }
 
     /// The shell knows `~`; nobody else does.

@@ -24,6 +24,13 @@ pub enum Because {
         /// What did not come up, and why; one sentence each.
         why: Vec<String>,
     },
+    /// It was to be confirmed and was not, and could not be taken off the disk.
+    Unconfirmed {
+        /// As this generation.
+        generation: Generation,
+        /// Who took it back, or that nobody confirmed it; a sentence.
+        why: String,
+    },
     /// Somebody went back to another one.
     RolledBack {
         /// To the content of this one.
@@ -41,6 +48,9 @@ impl fmt::Display for HeldOff {
                     write!(f, ": {}", why.join("; "))?;
                 }
                 Ok(())
+            }
+            Because::Unconfirmed { generation, why } => {
+                write!(f, "was tried as {generation}: {why}")
             }
             Because::RolledBack { to } => write!(f, "is held off since the rollback to {to}"),
         }

@@ -340,7 +340,7 @@ mod option_time {
 }
 
 /// As text; as its bytes where it is none, because a digest is over all of them.
-mod path_text {
+pub(in crate::store) mod path_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -353,14 +353,19 @@ mod path_text {
         Bytes(Vec<u8>),
     }
 
-    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(
+        path: &Path,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match path.to_str() {
             Some(text) => text.serialize(to),
             None => path.as_os_str().as_bytes().serialize(to),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<PathBuf, D::Error> {
         Ok(match Either::deserialize(from)? {
             Either::Text(path) => path,
             Either::Bytes(bytes) => OsString::from_vec(bytes).into(),
