@@ -8,13 +8,14 @@
 //! Environment: `PROVOST_SEED`, which is printed.
 
 use crate::common::processes::processes_with;
-use crate::common::waiting::{DEADLINE, ended, readable_within};
+use crate::common::waiting::{DEADLINE, ended, readable_within, until};
 use crate::support::{Daemon, identities};
 use crate::survival_faults::{Draw, Tracer, can_trace, pidfd};
+use provost::client::{Client, Target};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is written down, done and said.
 const CALLS: [&str; 18] = [
@@ -60,12 +61,16 @@ fn yaml(version: u32, is_bad: bool) -> String {
         )
     };
     let (a, b) = (only_one("a", "1"), only_one("b", &format!("2{version:04}")));
-    let b = if is_bad { format!(": {version}; exit 3") } else { b };
+    // It is never good, however slowly it gets on.
+    let (b, more) = match is_bad {
+        true => (format!(": {version}; exit 3"), ", readiness: notify"),
+        false => (b, ""),
+    };
     let c = only_one(&format!("c{version}"), &format!("3{version:04}"));
     format!(
         "# {version}\nprocessManagement: {{ settle: 20ms, watchConfig: false, history: 5 }}\n\
          processes:\n  a: {{ shell: '{a}' }}\n  \
-         b: {{ shell: '{b}', restartPolicy: {{ delay: 0, jitter: 0 }} }}\n  \
+         b: {{ shell: '{b}', restartPolicy: {{ delay: 0, jitter: 0 }}{more} }}\n  \
          c{version}: {{ shell: '{c}', dependsOn: [b] }}\n"
     )
 }
@@ -170,12 +175,13 @@ impl World {
         let end = pidfd(self.daemon().pid());
         let mut asked = self.ask(way);
         let answer = ended(&mut asked, "what was asked for");
-        // Whoever was told of an error was told so by the end of the daemon.
-        let patience = if answer.code() == Some(1) { DEADLINE } else { Duration::ZERO };
-        let is_dead = readable_within(&end, patience);
         drop(tracer);
-        // It may be killed between the answer and this.
-        let is_dead = is_dead || readable_within(&end, Duration::ZERO);
+        // Whoever was told of an error was told so by the end of the daemon; and it may have been killed
+        // after an answer. One that answers now was not.
+        let is_dead = answer.code() == Some(1) || !self.answers().await;
+        if is_dead {
+            assert!(readable_within(&end, DEADLINE), "{what}: it does not answer");
+        }
         if is_dead {
             let daemon = self.daemon.take().unwrap();
             self.daemon = Some(daemon.killed_and_again());
@@ -183,6 +189,12 @@ impl World {
         self.found(way, &what).await;
         self.go_on(&what).await;
         is_dead
+    }
+
+    async fn answers(&self) -> bool {
+        let socket = Target::Socket(self.daemon().path().join("private"));
+        let Ok(client) = Client::connect(&socket).await else { return false };
+        client.manager().await.is_ok()
     }
 
     /// Wholly the one or wholly the other, and what is told agrees with what is there.
@@ -235,7 +247,7 @@ impl World {
         self.daemon().save(&yaml(self.version, false));
         let status = ended(&mut self.cli(&["reload"]), "a further reload");
         assert_eq!(status.code(), Some(0), "{what}: then\n{}", self.daemon().log());
-        assert!(is_there(self.version), "{what}: then\n{}", self.daemon().log());
+        until(&format!("{what}: then {}", self.version), || is_there(self.version));
         let status = self.daemon().status().await;
         assert_eq!(identities(&status)["a@0"], self.untouched, "{what}: then a was moved");
         // There is one before it, next to it in number.
