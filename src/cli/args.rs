@@ -137,7 +137,7 @@ pub enum Command {
     #[command(after_help = exit::QUERY)]
     Why(Names),
     /// Have the daemon go on as the program that is on disk by now; processes stay as they are
-    #[command(after_help = exit::QUERY)]
+    #[command(after_help = exit::REEXEC)]
     DaemonReexec,
     /// Print the JSON schema of the file, for editors
     #[command(after_help = exit::PRINT)]
