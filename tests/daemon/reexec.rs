@@ -168,6 +168,38 @@ async fn no_line_is_lost_and_none_is_torn() {
     assert!(kept.ends_with(&format!("{shown}\n")) && kept.lines().count() > 1000);
 }
 
+/// Whoever writes a log is looked after by the next program as by the one that started it.
+#[tokio::test]
+async fn another_one_writes_the_log_where_one_is_killed() {
+    let mut daemon = Daemon::start(
+        "processes: { a: { shell: 'i=0; while :; do i=$((i + 1)); echo $i; sleep 0.01; done', \
+         logFile: '@DIR@/a.log', log: { maxSize: 64K, maxFiles: 10 } } }",
+    );
+    let before = pids(&daemon.until_running(&["a@0"]).await);
+    let writers = |daemon: u32| -> Vec<u32> {
+        let is_one = |pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let stat = provost::sys::stat::Stat::of(*pid);
+            name == "provost-log\n" && stat.is_some_and(|stat| stat.parent == daemon)
+        };
+        crate::common::processes::all().filter(is_one).collect()
+    };
+    let pid = daemon.pid();
+    let [first] = writers(pid)[..] else { panic!("{:?}", writers(pid)) };
+    followed(&daemon).await;
+    followed(&daemon).await;
+    assert_eq!(writers(pid), [first]);
+    kill(first);
+    daemon.logged("a@0: what writes its log ended: was ended by SIGKILL; another one is started");
+    until("another one writes", || matches!(writers(pid)[..], [next] if next != first));
+    let written = || whole(&daemon.path().join("a.log")).0.lines().count();
+    let some = written();
+    until("it goes on", || written() > some + 10);
+    assert_eq!(pids(&daemon.until_running(&["a@0"]).await), before);
+    assert!(daemon.stop().success());
+    assert_eq!(writers(pid), [0_u32; 0]);
+}
+
 #[tokio::test]
 async fn sockets_are_held_on() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -357,9 +389,11 @@ async fn a_program_that_cannot_follow_is_refused_and_nothing_has_changed() {
             Command::new("chmod").arg("755").arg(new).status().unwrap();
         }),
         // It knows nothing of the question.
-        ("cannot follow this program", &|new| drop(fs::copy("/bin/false", new).unwrap())),
         ("cannot follow this program", &|new| {
-            drop(fs::copy(env!("CARGO_BIN_EXE_provost-log"), new).unwrap());
+            fs::copy("/bin/false", new).unwrap();
+        }),
+        ("cannot follow this program", &|new| {
+            fs::copy(env!("CARGO_BIN_EXE_provost-log"), new).unwrap();
         }),
     ];
     for (why, what) in cases {

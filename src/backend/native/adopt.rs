@@ -17,7 +17,7 @@ use super::tree::Tree;
 use super::{Inner, hold, lock};
 use crate::backend::Kept;
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::Signal;
+use crate::core::spec::{ProcessSpec, Signal};
 use crate::store::runs::RunRecord;
 use crate::sys::random;
 use crate::sys::signal::open;
@@ -56,10 +56,11 @@ pub(super) async fn recover(
         tracing::warn!("{remark}");
     }
     let handed = std::mem::take(&mut *lock(&inner.handed));
-    hold::take_over(inner, handed, |instance| {
-        let same = known.iter().find(|kept| kept.instance == *instance);
-        same.map_or(1, |kept| kept.spec.instances)
-    });
+    let specs: BTreeMap<&InstanceId, &Arc<ProcessSpec>> =
+        known.iter().map(|kept| (&kept.instance, &kept.spec)).collect();
+    let mut written =
+        hold::take_over(inner, handed, |instance| specs.get(instance).map(|spec| (*spec).clone()));
+    drop(specs);
     let mut held = Vec::new();
     for Kept { instance, run, spec, started } in known {
         let key = (instance, run);
@@ -108,7 +109,8 @@ pub(super) async fn recover(
         handle.adopt(&found);
         inner.hear(found.record.pid, &handle, &spec);
         inner.sockets.goes_on(&handle.key().0, &spec.exec);
-        tokio::spawn(run::live_on(inner.clone(), handle, spec, found));
+        let logged = written.remove(&handle.key().0).unwrap_or_default();
+        tokio::spawn(run::live_on(inner.clone(), handle, spec, found, logged));
     }
     there
 }

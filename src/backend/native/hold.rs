@@ -4,20 +4,22 @@
 //! Most needs nothing: runs have their records, and children stay children. But nothing may be half
 //! done: no run is between its beginning and its command, no status was taken and not told, and what
 //! was read of an output is shown. What only this program has is handed on by name: pidfds, the
-//! reading ends of outputs, the lines that were begun, and what is kept of outputs in memory.
+//! reading ends of outputs and of logs, the lines that were begun, and what is kept of outputs in
+//! memory.
 
 use super::output::{Pump, Rest};
-use super::{Inner, Shown, lock};
+use super::{Inner, Shown, lock, sink};
 use crate::core::ids::InstanceId;
+use crate::core::spec::ProcessSpec;
 use crate::store::runs::stored_name;
 use crate::sys::memory::sealed;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What is under way has so long to come to an end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,11 +31,13 @@ const TURNS: u32 = 8;
 const OUTPUT: &str = "output-";
 const BEGUN: &str = "begun-";
 const SHOWN: &str = "shown-";
+const LOG: &str = "log-";
+const SAYS: &str = "says-";
 
 /// Whether something was handed on under this name that only this backend knows what to do with.
 #[must_use]
 pub fn is_handed(name: &str) -> bool {
-    [OUTPUT, BEGUN, SHOWN].iter().any(|kind| name.starts_with(kind))
+    [OUTPUT, BEGUN, SHOWN, LOG, SAYS].iter().any(|kind| name.starts_with(kind))
 }
 
 /// Who has to come to an end before everything stands still.
@@ -43,6 +47,50 @@ pub(super) struct Holding {
     reading: watch::Sender<usize>,
     /// Outputs that are not read for now.
     parked: Mutex<Vec<(InstanceId, Pump, Rest)>>,
+    /// What those who look after logs hand on.
+    logs: Arc<Mutex<io::Result<Vec<(String, OwnedFd)>>>>,
+}
+
+/// Of somebody who looks after a log: stands still with all others.
+pub(super) struct Part {
+    hold: watch::Receiver<bool>,
+    reading: watch::Sender<usize>,
+    busy: Option<Busy>,
+    logs: Arc<Mutex<io::Result<Vec<(String, OwnedFd)>>>>,
+}
+
+impl Part {
+    pub(super) async fn is_to_stand_still(&mut self) {
+        if self.hold.wait_for(|hold| *hold).await.is_err() {
+            // Nobody can say so any more.
+            std::future::pending().await
+        }
+    }
+
+    /// Hands on the log of an instance, which is written by `pid` from `read`, and returns when
+    /// everything goes on after all.
+    pub(super) async fn stand_still(
+        &mut self,
+        instance: &InstanceId,
+        pid: u32,
+        read: &OwnedFd,
+        says: Option<BorrowedFd<'_>>,
+    ) {
+        let says = says.map(|pipe| (SAYS, pipe));
+        for (kind, descriptor) in [(LOG, read.as_fd())].into_iter().chain(says) {
+            let copy = descriptor.try_clone_to_owned();
+            let mut logs = lock(&self.logs);
+            match (&mut *logs, copy) {
+                (Ok(logs), Ok(copy)) => logs.push((format!("{kind}{instance}-{pid}"), copy)),
+                (logs, Err(error)) => *logs = Err(error),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+        self.busy = None;
+        // An error means that the sender is gone.
+        let _ = self.hold.wait_for(|hold| !hold).await;
+        self.busy = Some(Busy::new(&self.reading));
+    }
 }
 
 /// Counts for as long as it is there.
@@ -68,6 +116,17 @@ impl Holding {
             starting: watch::Sender::new(0),
             reading: watch::Sender::new(0),
             parked: Mutex::default(),
+            logs: Arc::new(Mutex::new(Ok(Vec::new()))),
+        }
+    }
+
+    /// For somebody who looks after a log.
+    pub(super) fn take_part(&self) -> Part {
+        Part {
+            hold: self.hold.subscribe(),
+            reading: self.reading.clone(),
+            busy: Some(Busy::new(&self.reading)),
+            logs: self.logs.clone(),
         }
     }
 
@@ -141,6 +200,7 @@ fn handed(inner: &Inner) -> io::Result<Vec<(String, OwnedFd)>> {
             all.push((format!("{BEGUN}{instance}-{number}"), sealed("begun", &rest.begun)?));
         }
     }
+    all.extend(std::mem::replace(&mut *lock(&inner.holding.logs), Ok(Vec::new()))?);
     for (instance, shown) in lock(&inner.shown).iter() {
         let kept = shown.ring.kept();
         if !kept.is_empty() {
@@ -152,6 +212,7 @@ fn handed(inner: &Inner) -> io::Result<Vec<(String, OwnedFd)>> {
 
 /// Goes on after all.
 pub(super) fn go_on(inner: &Arc<Inner>) {
+    *lock(&inner.holding.logs) = Ok(Vec::new());
     inner.holding.hold.send_replace(false);
     inner.reaper.set(true);
     for (instance, pump, rest) in std::mem::take(&mut *lock(&inner.holding.parked)) {
@@ -159,29 +220,46 @@ pub(super) fn go_on(inner: &Arc<Inner>) {
     }
 }
 
-/// Goes on with the outputs that another program has read. `instances_of` tells how many instances the
-/// process of one has.
+/// Goes on with the outputs that another program has read, and the logs it has looked after. `spec_of`
+/// tells what the run of an instance has. Returns what comes when a log is written, by instance.
 pub(super) fn take_over(
     inner: &Arc<Inner>,
     handed: Vec<(String, OwnedFd)>,
-    instances_of: impl Fn(&InstanceId) -> u32,
-) {
+    spec_of: impl Fn(&InstanceId) -> Option<Arc<ProcessSpec>>,
+) -> HashMap<InstanceId, Vec<oneshot::Receiver<()>>> {
     let mut handed: BTreeMap<String, OwnedFd> = handed.into_iter().collect();
-    let shown_of = |instance: &InstanceId| inner.shown(instance, instances_of(instance));
+    let shown_of = |instance: &InstanceId| {
+        inner.shown(instance, spec_of(instance).map_or(1, |spec| spec.instances))
+    };
     for (name, text) in handed.extract_if(.., |name, _| name.starts_with(SHOWN)) {
         if let Ok(instance) = InstanceId::parse(&name[SHOWN.len()..]) {
             shown_of(&instance).ring.push(&text_of(text));
         }
     }
-    let mut begun: BTreeMap<String, OwnedFd> =
-        handed.extract_if(.., |name, _| name.starts_with(BEGUN)).collect();
-    for (name, read_end) in handed {
-        let Some(whose) = name.strip_prefix(OUTPUT) else { continue };
-        let Some((instance, _)) = whose.rsplit_once('-') else { continue };
-        let Ok(instance) = InstanceId::parse(instance) else { continue };
-        let begun = begun.remove(&format!("{BEGUN}{whose}")).map(text_of).unwrap_or_default();
-        read(inner, &instance, shown_of(&instance), Rest { read: read_end, begun });
+    let beside = |name: &String, _: &mut OwnedFd| [BEGUN, SAYS].iter().any(|k| name.starts_with(k));
+    let mut beside: BTreeMap<String, OwnedFd> = handed.extract_if(.., beside).collect();
+    let mut written: HashMap<InstanceId, Vec<oneshot::Receiver<()>>> = HashMap::new();
+    for (name, descriptor) in handed {
+        if let Some((instance, _, whose)) = of_name(&name, OUTPUT) {
+            let begun = beside.remove(&format!("{BEGUN}{whose}")).map(text_of).unwrap_or_default();
+            read(inner, &instance, shown_of(&instance), Rest { read: descriptor, begun });
+        } else if let Some((instance, pid, whose)) = of_name(&name, LOG)
+            && let Some(spec) = spec_of(&instance)
+        {
+            let reports = beside.remove(&format!("{SAYS}{whose}"));
+            let handed = sink::Handed { pid, read: descriptor, reports };
+            let done = sink::go_on(inner, &instance, spec, handed);
+            written.entry(instance).or_default().push(done);
+        }
     }
+    written
+}
+
+/// The instance and the number in the name of what was handed on, and both as text.
+fn of_name<'a>(name: &'a str, kind: &str) -> Option<(InstanceId, u32, &'a str)> {
+    let whose = name.strip_prefix(kind)?;
+    let (instance, number) = whose.rsplit_once('-')?;
+    Some((InstanceId::parse(instance).ok()?, number.parse().ok()?, whose))
 }
 
 /// What is in memory that was handed on. What cannot be read of it is not shown a second time.

@@ -6,7 +6,6 @@ use super::identity::Identity;
 use super::launch::{failure, reason};
 use super::lines::{Line, Splitter};
 use super::ring::Ring;
-use super::sink::arguments::Rotation;
 use super::sink::{self, Writing, Written};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
@@ -109,10 +108,7 @@ pub(super) async fn connect(
                 true => Some(connect_journal(inner, connection.instance).await?),
                 false => None,
             };
-            let rotation = connection.rotation.map(|rotation| Rotation {
-                max_size: rotation.max_size,
-                max_files: rotation.max_files,
-            });
+            let rotation = connection.rotation.map(sink::rotation);
             let writing = Writing {
                 instance: connection.instance.clone(),
                 identity: connection.identity.clone(),
@@ -147,7 +143,7 @@ pub fn open_log_file(identity: &Identity, path: &str) -> io::Result<std::fs::Fil
 }
 
 /// A stream of the journal. A journal that is busy is waited for, in a thread.
-async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
+pub(super) async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
     let error = |reason: String| failure(SpawnStage::Output, "to the journal", reason);
     let Some(socket) = inner.journal.clone() else {
         return Err(error("there is no journal here".into()));

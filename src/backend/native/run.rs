@@ -16,6 +16,7 @@ use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
 use crate::store::runs::RunRecord;
 use crate::sys::pidfd::exit_status;
 use crate::sys::signal::{gone, send};
+use futures_util::future::join_all;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -307,6 +308,7 @@ pub(super) async fn live_on(
     handle: Arc<Handle>,
     spec: Arc<ProcessSpec>,
     adopted: Adopted,
+    logged: Vec<oneshot::Receiver<()>>,
 ) {
     let (instance, run) = (handle.instance.clone(), handle.run);
     let Adopted { main, tree, record, exit } = adopted;
@@ -338,6 +340,7 @@ pub(super) async fn live_on(
     report(Event::Exited { instance: instance.clone(), run, status });
     nothing_left(&instance, &tree).await;
     remove_pid_file(&inner, &record, &spec).await;
+    let _ = tokio::time::timeout(LAST_LINES, join_all(logged)).await;
     lock(&inner.runs).remove(&(instance.clone(), run));
     lock(&handle.state).phase = Phase::Over;
     drop(tree);
