@@ -10,10 +10,10 @@ pub mod upgrade;
 
 use crate::backend::Kept;
 use crate::backend::choice::{self, BackendOptions};
+use crate::backend::native::hold;
 use crate::backend::notices::{self, Notices};
 use crate::backend::sockets::{self, Sockets};
 use crate::backend::systemd::unit::Names;
-use crate::backend::native::hold;
 use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service, Upgrades};
 use crate::config::load::{DaemonSettings, Location, Mode, backend_choice};
 use crate::core::ids::{InstanceId, Run};
@@ -30,7 +30,6 @@ use crate::store::{self, Found, Store};
 use crate::sys::arrival::{self, Arrival};
 use crate::sys::{listen, memory};
 use handover::Handed;
-use upgrade::{OwnProgram, Upgrade};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
@@ -43,6 +42,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
+use upgrade::{OwnProgram, Upgrade};
 
 pub use crate::bus::Bus;
 

@@ -56,7 +56,11 @@ impl Service {
     /// Serves what `handle` gives; `log` is the daemon's own log, `upgrades` its way to be followed by
     /// another program.
     #[must_use]
-    pub fn new(handle: Handle, log: Arc<dyn LogControl>, upgrades: Option<Upgrades>) -> Arc<Service> {
+    pub fn new(
+        handle: Handle,
+        log: Arc<dyn LogControl>,
+        upgrades: Option<Upgrades>,
+    ) -> Arc<Service> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Service { handle, log, upgrades, epoch: format!("{:x}", started.as_micros()) })
     }

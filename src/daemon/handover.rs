@@ -145,8 +145,7 @@ pub fn leave(descriptors: Vec<(String, OwnedFd)>) -> io::Result<(Vec<CString>, V
     };
     let memory = sealed("handover", &serde_json::to_vec(&list)?)?;
     let value = format!("{VARIABLE}={}:{}", std::process::id(), memory.as_raw_fd());
-    let held: Vec<OwnedFd> =
-        descriptors.into_iter().map(|(_, fd)| fd).chain([memory]).collect();
+    let held: Vec<OwnedFd> = descriptors.into_iter().map(|(_, fd)| fd).chain([memory]).collect();
     for fd in &held {
         rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
     }
@@ -181,6 +180,11 @@ mod tests {
         value.rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
+    /// Leaves it open, as execve(2) does.
+    fn forget(descriptor: OwnedFd) {
+        let _ = descriptor.into_raw_fd();
+    }
+
     fn two() -> Vec<(String, OwnedFd)> {
         let open = || OwnedFd::from(File::open("/dev/null").unwrap());
         vec![("run-a@0-1".to_owned(), open()), ("lock".to_owned(), open())]
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_left_is_found_by_its_names() {
         let (environment, held) = leave(two()).unwrap();
-        held.into_iter().for_each(|fd| drop(fd.into_raw_fd()));
+        held.into_iter().for_each(forget);
         let mut handed = Handed::of(number_of(&environment)).unwrap();
         assert_eq!(handed.from, env!("CARGO_PKG_VERSION"));
         assert!(handed.remove("lock").is_some() && handed.remove("lock").is_none());
@@ -217,7 +221,7 @@ mod tests {
         assert!(refused(&list(1, r#"[999999,"lock"]"#)).contains("not there"));
         let (environment, held) = leave(two()).unwrap();
         let number = held[0].as_raw_fd();
-        held.into_iter().for_each(|fd| drop(fd.into_raw_fd()));
+        held.into_iter().for_each(forget);
         let _ = take_descriptor(number_of(&environment));
         let twice = format!(r#"[{number},"a"],[{number},"b"]"#);
         assert!(refused(&list(1, &twice)).contains("twice"));

@@ -19,8 +19,23 @@ use std::time::Instant;
 
 /// What is written down, done and said.
 const CALLS: [&str; 18] = [
-    "write", "writev", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "renameat",
-    "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "sendmsg", "sendto", "clone3",
+    "write",
+    "writev",
+    "pwrite64",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "sendmsg",
+    "sendto",
+    "clone3",
     "pidfd_send_signal",
 ];
 

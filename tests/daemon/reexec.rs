@@ -34,10 +34,11 @@ async fn the_process_and_its_children_stay() {
          job: { shell: 'echo once >>@DIR@/job', restartPolicy: { condition: on-failure } } }",
     );
     daemon.until_running(&["a@0", "off@0"]).await;
-    daemon.until("it rests", |all| {
-        all["crash@0"].state == "backoff" && all["job@0"].state == "completed"
-    })
-    .await;
+    daemon
+        .until("it rests", |all| {
+            all["crash@0"].state == "backoff" && all["job@0"].state == "completed"
+        })
+        .await;
     let client = daemon.client().await;
     client.submit(Verb::Stop, &["off".into()]).await.unwrap();
     daemon.until("off is down", |all| all["off@0"].state == "down").await;
@@ -297,10 +298,11 @@ async fn a_stop_takes_all_of_what_was_started_before() {
     followed(&daemon).await;
     // Its children come to the daemon, and it is not over before they are.
     kill(before["gone@0"]);
-    daemon.until("gone runs again", |all| {
-        all["gone@0"].state == "running" && all["gone@0"].pid != Some(before["gone@0"])
-    })
-    .await;
+    daemon
+        .until("gone runs again", |all| {
+            all["gone@0"].state == "running" && all["gone@0"].pid != Some(before["gone@0"])
+        })
+        .await;
     until("one each", || processes_with("sleep 88943").len() == 1);
     followed(&daemon).await;
     assert!(daemon.stop().success());
@@ -316,7 +318,9 @@ async fn what_was_adopted_is_handed_on() {
     followed(&daemon).await;
     assert_eq!(identities(&daemon.until_running(&["a@0"]).await), before);
     kill(before["a@0"].0);
-    daemon.until("it is replaced", |all| all["a@0"].pid.is_some_and(|p| p != before["a@0"].0)).await;
+    daemon
+        .until("it is replaced", |all| all["a@0"].pid.is_some_and(|p| p != before["a@0"].0))
+        .await;
 }
 
 #[tokio::test]
@@ -407,7 +411,8 @@ async fn a_program_that_cannot_follow_is_refused_and_nothing_has_changed() {
     assert!(refused.contains("No such file"), "{refused}");
     // It goes on, to the last.
     kill(before["a@0"].0);
-    let status = daemon.until("a again", |all| all["a@0"].pid.is_some_and(|p| p != before["a@0"].0));
+    let status =
+        daemon.until("a again", |all| all["a@0"].pid.is_some_and(|p| p != before["a@0"].0));
     status.await;
     assert_eq!(own(&daemon), own_before);
     assert!(daemon.stop().success());

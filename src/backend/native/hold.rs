@@ -40,6 +40,12 @@ pub fn is_handed(name: &str) -> bool {
     [OUTPUT, BEGUN, SHOWN, LOG, SAYS].iter().any(|kind| name.starts_with(kind))
 }
 
+/// What is handed on, by name.
+type Named = Vec<(String, OwnedFd)>;
+
+/// What those who look after logs hand on, or why it cannot be.
+type Logs = Arc<Mutex<io::Result<Named>>>;
+
 /// Who has to come to an end before everything stands still.
 pub(super) struct Holding {
     hold: watch::Sender<bool>,
@@ -47,8 +53,7 @@ pub(super) struct Holding {
     reading: watch::Sender<usize>,
     /// Outputs that are not read for now.
     parked: Mutex<Vec<(InstanceId, Pump, Rest)>>,
-    /// What those who look after logs hand on.
-    logs: Arc<Mutex<io::Result<Vec<(String, OwnedFd)>>>>,
+    logs: Logs,
 }
 
 /// Of somebody who looks after a log: stands still with all others.
@@ -56,7 +61,7 @@ pub(super) struct Part {
     hold: watch::Receiver<bool>,
     reading: watch::Sender<usize>,
     busy: Option<Busy>,
-    logs: Arc<Mutex<io::Result<Vec<(String, OwnedFd)>>>>,
+    logs: Logs,
 }
 
 impl Part {
@@ -163,7 +168,7 @@ fn go_on_reading(inner: &Arc<Inner>, instance: InstanceId, pump: Pump, rest: Res
 ///
 /// # Errors
 /// What does not come to an end, for people.
-pub(super) async fn hold(inner: &Inner) -> Result<Vec<(String, OwnedFd)>, String> {
+pub(super) async fn hold(inner: &Inner) -> Result<Named, String> {
     let holding = &inner.holding;
     holding.hold.send_replace(true);
     let at_rest = |count: &watch::Sender<usize>| {
@@ -187,7 +192,7 @@ pub(super) async fn hold(inner: &Inner) -> Result<Vec<(String, OwnedFd)>, String
     handed(inner).map_err(|error| format!("descriptors cannot be handed on: {error}"))
 }
 
-fn handed(inner: &Inner) -> io::Result<Vec<(String, OwnedFd)>> {
+fn handed(inner: &Inner) -> io::Result<Named> {
     let mut all = Vec::new();
     for ((instance, run), handle) in lock(&inner.runs).iter() {
         if let Some(pidfd) = handle.pidfd() {
@@ -224,20 +229,20 @@ pub(super) fn go_on(inner: &Arc<Inner>) {
 /// tells what the run of an instance has. Returns what comes when a log is written, by instance.
 pub(super) fn take_over(
     inner: &Arc<Inner>,
-    handed: Vec<(String, OwnedFd)>,
+    mut handed: Named,
     spec_of: impl Fn(&InstanceId) -> Option<Arc<ProcessSpec>>,
 ) -> HashMap<InstanceId, Vec<oneshot::Receiver<()>>> {
-    let mut handed: BTreeMap<String, OwnedFd> = handed.into_iter().collect();
     let shown_of = |instance: &InstanceId| {
         inner.shown(instance, spec_of(instance).map_or(1, |spec| spec.instances))
     };
-    for (name, text) in handed.extract_if(.., |name, _| name.starts_with(SHOWN)) {
+    for (name, text) in handed.extract_if(.., |(name, _)| name.starts_with(SHOWN)) {
         if let Ok(instance) = InstanceId::parse(&name[SHOWN.len()..]) {
             shown_of(&instance).ring.push(&text_of(text));
         }
     }
-    let beside = |name: &String, _: &mut OwnedFd| [BEGUN, SAYS].iter().any(|k| name.starts_with(k));
-    let mut beside: BTreeMap<String, OwnedFd> = handed.extract_if(.., beside).collect();
+    let is_beside =
+        |(name, _): &mut (String, OwnedFd)| [BEGUN, SAYS].iter().any(|kind| name.starts_with(kind));
+    let mut beside: BTreeMap<String, OwnedFd> = handed.extract_if(.., is_beside).collect();
     let mut written: HashMap<InstanceId, Vec<oneshot::Receiver<()>>> = HashMap::new();
     for (name, descriptor) in handed {
         if let Some((instance, _, whose)) = of_name(&name, OUTPUT) {

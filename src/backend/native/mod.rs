@@ -447,7 +447,9 @@ impl Backend for NativeBackend {
                 let path = path.render(instance.index);
                 Some(self.inner.open_log_file(instance, &path, &spec.exec, request))
             }
-            (Route::Console, _) => Some(self.inner.shown(instance, spec.instances).ring.open(request)),
+            (Route::Console, _) => {
+                Some(self.inner.shown(instance, spec.instances).ring.open(request))
+            }
             _ => None,
         }
     }

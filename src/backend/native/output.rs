@@ -143,7 +143,10 @@ pub fn open_log_file(identity: &Identity, path: &str) -> io::Result<std::fs::Fil
 }
 
 /// A stream of the journal. A journal that is busy is waited for, in a thread.
-pub(super) async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
+pub(super) async fn connect_journal(
+    inner: &Inner,
+    instance: &InstanceId,
+) -> Result<OwnedFd, SpawnError> {
     let error = |reason: String| failure(SpawnStage::Output, "to the journal", reason);
     let Some(socket) = inner.journal.clone() else {
         return Err(error("there is no journal here".into()));

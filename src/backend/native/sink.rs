@@ -120,7 +120,11 @@ pub(super) fn go_on(
     let reports = reports.and_then(|pipe| Reports::of(pipe).ok());
     let program = exit.zip(reports).map(|(exit, reports)| Program { pid, exit, reports });
     let (own, instance) = (inner.clone(), instance.clone());
-    look_after(inner, read, async move { Ok((Writing::of(&own, &instance, &spec).await?, program)) })
+    look_after(
+        inner,
+        read,
+        async move { Ok((Writing::of(&own, &instance, &spec).await?, program)) },
+    )
 }
 
 /// Sees to it that a log is written until the end of file, which the result tells.
