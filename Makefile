@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules machines connections test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
+.PHONY: help run build release test check schedules killed machines connections test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test: check ## everything that must hold
 schedules: ## random fault schedules and killed supervisors of the core, in release mode
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
 		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
+
+killed: setup-test ## the daemon killed at every call of a change, a rollback and an apply (20 minutes)
+	$(CARGO) nextest run --locked --test daemon --run-ignored only --no-capture -E 'test(killed::at_every)'
 
 machines: setup-test ## only what runs on real systems, Debian 12 and 13 (PROVOST_TEST_PACKAGE=DIR: with its provost.deb)
 	$(CARGO) nextest run --locked --test machine

@@ -183,6 +183,23 @@ impl ManagerObject {
         self.jobs(due, accepted, wait, connection).await
     }
 
+    #[zbus(out_args("jobs"))]
+    async fn reload_process(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Jobs> {
+        self.authorise(Action::Reload, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.0.replies.verb().await;
+        let accepted = self.0.handle().reload_process(named(names)?).await?;
+        self.jobs(due, accepted, wait, connection).await
+    }
+
     #[zbus(out_args("job"))]
     async fn reload(
         &self,
@@ -238,6 +255,28 @@ impl ManagerObject {
         let due = self.0.replies.reload().await;
         let ticket = self.0.handle().roll_back(to, write, uid).await?;
         reload_reply(&self.0, due, ticket, wait, connection).await
+    }
+
+    #[zbus(out_args("version"))]
+    async fn reexec(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ResponseDispatchNotifier<String>> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        Options::new(options).done()?;
+        let missing = || Named::NotSupportedByBackend("nothing can follow this program".into());
+        let upgrades = self.0.service.upgrades.as_ref().ok_or_else(missing)?;
+        tracing::info!("user {uid} wants the program on disk to go on");
+        let prepared = upgrades.ask().await?;
+        let (reply, sent) = ResponseDispatchNotifier::new(prepared.version);
+        tokio::spawn(async move {
+            sent.await;
+            // Whoever waits for it waits no longer than a moment.
+            let _ = prepared.answered.send(());
+        });
+        Ok(reply)
     }
 
     #[zbus(out_args("job"))]
@@ -464,6 +503,22 @@ impl ManagerObject {
             return Err(Error::invalid("the output of a check is of one process"));
         };
         let output = self.0.handle().check_output(instance);
+        Ok(output.map(|text| text.to_string()).unwrap_or_default())
+    }
+
+    #[zbus(out_args("output"))]
+    async fn get_reload_output(
+        &self,
+        name: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        self.authorise(Action::ReadLogs, &header, connection).await?;
+        let found = self.resolve(std::slice::from_ref(&name)).await?;
+        let [instance] = found.as_slice() else {
+            return Err(Error::invalid("the output of a reload is of one process"));
+        };
+        let output = self.0.handle().reload_output(instance);
         Ok(output.map(|text| text.to_string()).unwrap_or_default())
     }
 

@@ -138,6 +138,22 @@ impl ProcessObject {
         self.job(due, accepted, wait, connection).await
     }
 
+    #[zbus(out_args("job"))]
+    async fn reload(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<JobReply> {
+        self.context.access.authorise(Action::Reload, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.context.replies.verb().await;
+        let accepted = self.context.handle().reload_process(self.name()).await?;
+        self.job(due, accepted, wait, connection).await
+    }
+
     async fn signal(
         &self,
         whom: &str,

@@ -97,8 +97,8 @@ pub enum Command {
     /// Set `enabled: false` in the file, comments kept, and apply it
     #[command(after_help = exit::EDIT)]
     Disable(Names),
-    /// Apply what changed in the files, and wait for the outcome
-    #[command(after_help = exit::RELOAD)]
+    /// Apply what changed in the files; with names, have processes take their settings anew
+    #[command(after_help = exit::RELOAD_OR_PROCESS)]
     Reload(Reload),
     /// Show all that is wrong with a file; needs no daemon
     #[command(after_help = exit::CHECK)]
@@ -136,6 +136,9 @@ pub enum Command {
     /// Explain the state of a process: what happened, what is awaited, what to do
     #[command(after_help = exit::QUERY)]
     Why(Names),
+    /// Have the daemon go on as the program that is on disk by now; processes stay as they are
+    #[command(after_help = exit::REEXEC)]
+    DaemonReexec,
     /// Print the JSON schema of the file, for editors
     #[command(after_help = exit::PRINT)]
     Schema,
@@ -191,6 +194,7 @@ impl Command {
             | Command::History(_)
             | Command::Diff(_)
             | Command::Show(_)
+            | Command::DaemonReexec
             | Command::Schema
             | Command::Completions { .. } => &[],
         }
@@ -214,6 +218,9 @@ pub struct Up {
     /// What compose calls it.
     #[arg(short, long, hide = true)]
     pub detach: bool,
+    /// Only say whether this program can take the place of one that writes these formats
+    #[arg(long, value_name = "FORMATS", hide = true)]
+    pub can_take_over: Option<String>,
 }
 
 /// Arguments of `status`.
@@ -290,6 +297,9 @@ pub enum Whom {
 /// Arguments of `reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
+    /// Processes that take their settings anew, as their `reload` in the file says; none: the files
+    #[arg(value_name = "NAME", conflicts_with_all = ["force", "expect_generation"])]
+    pub names: Vec<String>,
     /// Apply again although nothing differs
     #[arg(long)]
     pub force: bool,
@@ -302,9 +312,9 @@ pub struct Reload {
     /// Wait at most so long; the reload goes on
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
     pub timeout: Option<Duration>,
-    /// What other tools let one reload.
-    #[arg(hide = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    /// With names: return as soon as the daemon has accepted it
+    #[arg(long, requires = "names", conflicts_with = "timeout")]
+    pub no_wait: bool,
 }
 
 /// Arguments of `check`.

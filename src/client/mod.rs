@@ -274,6 +274,18 @@ impl Client {
         self.reloaded(signals, job).await
     }
 
+    /// Has the program on disk go on in the place of the one that runs, and returns the version of it
+    /// when that one is gone. This client is of no use any more then.
+    ///
+    /// # Errors
+    /// What is in the way; then nothing has changed.
+    pub async fn reexec(&self) -> Result<String, ClientError> {
+        let mut signals = Signals::of(&self.0.link, Select::Member("ReloadFinished")).await?;
+        let version = self.0.manager.reexec(Options::new()).await?;
+        while signals.next().await.is_ok() {}
+        Ok(version)
+    }
+
     /// What a reload would do. `content` stands in for the file with the processes; None: what is
     /// on the daemon's disk.
     ///
@@ -376,6 +388,15 @@ impl Client {
         Ok(self.0.manager.get_check_output(name).await?)
     }
 
+    /// What the last command of the `reload` of an instance that failed wrote at its end; empty where
+    /// there is none.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked, or the caller may not read the log.
+    pub async fn reload_output(&self, name: &str) -> Result<String, ClientError> {
+        Ok(self.0.manager.get_reload_output(name).await?)
+    }
+
     /// Tells when something has changed.
     ///
     /// # Errors
@@ -403,6 +424,7 @@ impl Client {
             }
             Verb::Stop => manager.stop(&names, Options::new()).await?,
             Verb::Restart => manager.restart(&names, Options::new()).await?,
+            Verb::Reload => manager.reload_process(&names, Options::new()).await?,
         };
         let mut jobs = Vec::with_capacity(paths.len());
         for path in &paths {

@@ -28,6 +28,13 @@ pub trait Manager {
     /// Wants a new run of instances.
     fn restart(&self, names: &[&str], options: Options<'_>) -> zbus::Result<Vec<OwnedObjectPath>>;
 
+    /// Has runs take their settings anew.
+    fn reload_process(
+        &self,
+        names: &[&str],
+        options: Options<'_>,
+    ) -> zbus::Result<Vec<OwnedObjectPath>>;
+
     /// Reads the files and applies what differs.
     fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
@@ -36,6 +43,9 @@ pub trait Manager {
 
     /// Applies an older generation again.
     fn rollback(&self, generation: u64, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Has the program on disk go on in the place of the one that runs.
+    fn reexec(&self, options: Options<'_>) -> zbus::Result<String>;
 
     /// Changes `enabled` in the file and reloads.
     fn set_enabled(
@@ -94,6 +104,9 @@ pub trait Manager {
 
     /// What the last exec check that failed wrote at its end.
     fn get_check_output(&self, name: &str) -> zbus::Result<String>;
+
+    /// What the last command of `reload` that failed wrote at its end.
+    fn get_reload_output(&self, name: &str) -> zbus::Result<String>;
 
     /// Lines of the event log after a cursor.
     #[allow(clippy::type_complexity)] // The signature of the interface.
@@ -241,6 +254,9 @@ pub trait Process {
 
     /// Wants a new run.
     fn restart(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Has it take its settings anew.
+    fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
     /// Sends a signal.
     fn signal(&self, whom: &str, signal: i32) -> zbus::Result<()>;

@@ -266,6 +266,8 @@ pub enum Verb {
     Stop,
     /// A new run.
     Restart,
+    /// The same run, with its settings taken anew.
+    Reload,
 }
 
 /// A job that has begun.

@@ -5,7 +5,7 @@ use crate::graph::Dependents;
 use crate::ids::ProcessId;
 use crate::limits::Limit;
 use crate::reload::{Awaits, Change, ChangeKind, FieldChange, Plan};
-use crate::spec::{Condition, Config, ProcessSpec, Settings};
+use crate::spec::{Condition, Config, ProcessSpec, ReloadSpec, Settings, Signal};
 use crate::unit::UnitProperties;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -126,6 +126,17 @@ pub const FIELDS: &[Field] = fields! {
         => s.health.as_ref().map(|h| word(&h.on_failure));
     "stop.signal" Live |s| s.stop.signal => Some(s.stop.signal.to_string());
     "stop.timeout" Live |s| s.stop.timeout => Some(span(s.stop.timeout));
+    "reload" Live |s| (reload_signal(s), reload_command(s).map(|(command, _)| command)) => reload(s);
+    "reload.timeout" Live |s| reload_command(s).map(|(_, timeout)| timeout)
+        => reload_command(s).map(|(_, timeout)| span(timeout));
+    "watch.paths" Live |s| s.watch.as_ref().map(|watch| &watch.paths)
+        => s.watch.as_ref().and_then(|watch| list(watch.paths.iter()));
+    "watch.action" Live |s| s.watch.as_ref().map(|watch| watch.action)
+        => s.watch.as_ref().map(|watch| word(&watch.action));
+    "watch.ignore" Live |s| s.watch.as_ref().map(|watch| &watch.ignore)
+        => s.watch.as_ref().and_then(|watch| list(watch.ignore.iter()));
+    "watch.debounce" Live |s| s.watch.as_ref().map(|watch| watch.debounce)
+        => s.watch.as_ref().map(|watch| span(watch.debounce));
     "limits.memory" Live |s| s.limits.memory => s.limits.text(Limit::Memory);
     "limits.memoryHigh" Live |s| s.limits.memory_high => s.limits.text(Limit::MemoryHigh);
     "limits.cpu" Live |s| s.limits.cpu => s.limits.text(Limit::Cpu);
@@ -176,9 +187,8 @@ fn command(spec: &ProcessSpec) -> String {
     match &spec.exec.command {
         Command::Shell(line) => format!("shell: {line}"),
         Command::Program { program, args } => {
-            let words: Vec<String> =
-                std::iter::once(program).chain(args.iter()).map(quoted).collect();
-            format!("[{}]", words.join(", "))
+            let all: Vec<_> = std::iter::once(program).chain(args.iter()).cloned().collect();
+            words(&all)
         }
     }
 }
@@ -189,11 +199,35 @@ fn check(check: &crate::spec::Check) -> String {
     match check {
         Check::Http(url) => format!("url: {url}"),
         Check::Tcp(address) => format!("tcp: {address}"),
-        Check::Exec(argv) => {
-            let words: Vec<String> = argv.iter().map(quoted).collect();
-            format!("exec: [{}]", words.join(", "))
-        }
+        Check::Exec(argv) => format!("exec: {}", words(argv)),
         Check::Notify => "notify: true".to_owned(),
+    }
+}
+
+/// `["nginx", "-s", "reload"]`.
+fn words(argv: &[crate::spec::Text]) -> String {
+    let words: Vec<String> = argv.iter().map(quoted).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn reload_signal(spec: &ProcessSpec) -> Option<Signal> {
+    match spec.reload {
+        Some(ReloadSpec::Signal(signal)) => Some(signal),
+        _ => None,
+    }
+}
+
+/// As the file has it.
+fn reload(spec: &ProcessSpec) -> Option<String> {
+    let signal = reload_signal(spec).map(|signal| format!("signal: {signal}"));
+    let command = || reload_command(spec).map(|(argv, _)| format!("command: {}", words(argv)));
+    signal.or_else(command)
+}
+
+fn reload_command(spec: &ProcessSpec) -> Option<(&[crate::spec::Text], Duration)> {
+    match &spec.reload {
+        Some(ReloadSpec::Command { command, timeout }) => Some((command, *timeout)),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
 //! | `roll` | whose turn it is to get a new run |
+//! | `settings` | new settings without a new run; files that are watched |
 //! | `restore` | going on where a supervisor that was killed has been |
 //!
 //! One turn takes in one event and then *settles*: first who should be up is worked out for all it
@@ -23,10 +24,11 @@ mod gate;
 mod restore;
 mod roll;
 mod run;
+mod settings;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
 use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
@@ -55,6 +57,7 @@ pub struct Machine {
     last_run: Run,
     last_job: JobId,
     last_probe: ProbeId,
+    last_reload: ReloadId,
     /// Runs that are not over.
     live: usize,
     reload: Option<apply::Reload>,
@@ -102,6 +105,7 @@ impl Machine {
             last_run: Run(0),
             last_job: JobId(0),
             last_probe: ProbeId(0),
+            last_reload: ReloadId(0),
             live: 0,
             reload: None,
             queues: BTreeMap::new(),
@@ -139,6 +143,12 @@ impl Machine {
             Event::Probed { instance, run, probe, outcome } => {
                 self.probed(&instance, run, probe, outcome, now, out);
             }
+            Event::Reloaded { instance, run, reload, outcome } => {
+                self.reloaded(&instance, run, reload, outcome, now, out);
+            }
+            Event::WatchedChanged { instance, path } => {
+                self.watched_changed(&instance, &path, now, out);
+            }
             Event::Notified { instance, run, told } => {
                 self.notified(&instance, run, told, now, out);
             }
@@ -157,6 +167,9 @@ impl Machine {
             }
             Event::RestartRequested { request, instances } => {
                 self.restart_requested(request, &instances, now, out);
+            }
+            Event::ReloadRequested { request, instances } => {
+                self.reload_requested(request, &instances, now, out);
             }
             Event::SignalRequested { request, instance, signal, whom } => {
                 self.signal_requested(request, &instance, signal, whom, out);
@@ -180,6 +193,7 @@ impl Machine {
                 Timer::Kill => self.kill_again(&id, now, out),
                 Timer::Probe => self.check_due(&id, now, out),
                 Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
+                Timer::ReloadDeadline => self.reload_unanswered(&id, now, out),
             }
             self.settle(now, out);
         }

@@ -12,7 +12,7 @@
 use crate::event::{ExitStatus, FailReason, RunEnd, StopReason};
 use crate::health::Health;
 use crate::ids::{Generation, InstanceId, Run};
-use crate::process::{Ending, Instance, Live, Phase};
+use crate::process::{Ending, Instance, Live, Phase, Taking};
 use crate::spec::{ProcessSpec, Settings};
 use crate::time::Mono;
 use serde::{Deserialize, Serialize};
@@ -258,6 +258,7 @@ impl RunSnapshot {
             told_ready: self.told_ready,
             status: self.status,
             probe: None,
+            taking: Taking::default(),
             exit: self.exit,
         }
     }

@@ -359,6 +359,45 @@ impl Default for StopSpec {
     }
 }
 
+/// How a run takes new settings without a new run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadSpec {
+    /// A signal to its main process.
+    Signal(Signal),
+    /// A command run as the process's user, in its directory, with its environment and `MAINPID`;
+    /// exit 0 is success.
+    Command {
+        /// The program and its arguments.
+        command: Arc<[Text]>,
+        /// It is killed, and has failed, after so long.
+        timeout: Duration,
+    },
+}
+
+/// What follows a change of files that a process watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchAction {
+    /// A new run.
+    Restart,
+    /// The run takes its settings anew, as its [`ReloadSpec`] says.
+    Reload,
+}
+
+/// Files that a process has watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSpec {
+    /// Files, and directories with all that is in them; absolute.
+    pub paths: Arc<[Text]>,
+    /// Names below a directory that do not matter, with `*` and `?`.
+    pub ignore: Arc<[Arc<str>]>,
+    /// What follows a change.
+    pub action: WatchAction,
+    /// A finished write settles for so long.
+    pub debounce: Duration,
+}
+
 /// One process of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSpec {
@@ -391,6 +430,12 @@ pub struct ProcessSpec {
     pub health: Option<HealthCheck>,
     /// How a run is ended.
     pub stop: StopSpec,
+    /// How a run takes new settings. None: only a new run does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reload: Option<ReloadSpec>,
+    /// Files whose change concerns it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub watch: Option<WatchSpec>,
     /// Its final end ends the supervisor, with its exit code.
     pub essential: bool,
     /// What all of a run may use together.
@@ -446,6 +491,8 @@ impl ProcessSpec {
             restart: RestartPolicy::default(),
             health: None,
             stop: StopSpec::default(),
+            reload: None,
+            watch: None,
             essential: false,
             limits: Limits::default(),
         }

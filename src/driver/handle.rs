@@ -8,8 +8,8 @@ pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
 pub use super::notice::Tally;
-use crate::backend::Backend;
 pub use crate::backend::LogRequest;
+use crate::backend::{Backend, Purpose};
 use crate::config::check::program_changed;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Mode;
@@ -399,6 +399,7 @@ pub(super) enum Command {
     Start { names: Vec<String>, once: bool, reply: Reply<Vec<Accepted>> },
     Stop { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Restart { names: Vec<String>, reply: Reply<Vec<Accepted>> },
+    ReloadProcess { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Signal { name: String, signal: Signal, whom: Whom, reply: Reply<()> },
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
@@ -415,6 +416,7 @@ pub(super) enum Command {
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
+    MakeWay { reply: Reply<()> },
     Shutdown,
     Kill,
 }
@@ -597,6 +599,15 @@ impl Handle {
         self.ask(|reply| Command::Restart { names, reply }).await
     }
 
+    /// Has runs take new settings, as their `reload` says, see [`Handle::start`].
+    ///
+    /// # Errors
+    /// When a name means nothing, one of them does not run or is not ready, or the file does not say
+    /// how it takes them; then nothing is done at all.
+    pub async fn reload_process(&self, names: Vec<String>) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::ReloadProcess { names, reply }).await
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -708,7 +719,22 @@ impl Handle {
     /// What the last exec check of an instance that failed wrote at its end.
     #[must_use]
     pub fn check_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        self.backend.command_output(instance)
+        self.backend.command_output(instance, Purpose::Check)
+    }
+
+    /// What the last command of the `reload` of an instance that failed wrote at its end.
+    #[must_use]
+    pub fn reload_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        self.backend.command_output(instance, Purpose::Reload)
+    }
+
+    /// Has the driver write down all it knows and do nothing any more: another program follows in this
+    /// process.
+    ///
+    /// # Errors
+    /// When the next one would not know all; then the driver goes on.
+    pub async fn make_way(&self) -> Result<(), DriverError> {
+        self.ask(|reply| Command::MakeWay { reply }).await
     }
 
     /// Ends everything in order, and then the driver.

@@ -12,7 +12,8 @@
 //! | `accept` | what becomes of a configuration that was read |
 //! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
-//! | `watch` | the task that watches files |
+//! | `watch` | the task that watches the files of the configuration |
+//! | `watched` | the task that watches what processes have watched |
 //! | `checkpoint` | what is undone unless somebody confirms it |
 //! | `notice` | how reloads ended: counted, and told to hooks |
 //! | `rollback` | going back on somebody's word; files that are handed over |
@@ -38,6 +39,7 @@ mod replace;
 mod rollback;
 mod verdict;
 mod watch;
+mod watched;
 
 use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
@@ -48,7 +50,7 @@ use crate::core::job::JobKind;
 use crate::core::time::Mono;
 use crate::core::trial::Trial;
 use crate::notify::Notifier;
-use crate::probe::Prober;
+use crate::probe::{Prober, RunCommand};
 use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
@@ -91,6 +93,7 @@ pub struct Driver {
     commands: mpsc::Receiver<Command>,
     desk: desk::Desk,
     trying: verdict::Trying,
+    watched: watched::Watched,
     checkpoint: Option<checkpoint::Checkpoint>,
     tally: Arc<notice::Tally>,
     published: Arc<Published>,
@@ -103,6 +106,8 @@ pub struct Driver {
     ended: VecDeque<JobEnd>,
     last_event: u64,
     finished: Option<u8>,
+    /// Another program goes on from here.
+    is_followed: bool,
     /// The files were looked at.
     has_looked: bool,
     /// It was said that states cannot be kept.
@@ -175,6 +180,7 @@ impl Driver {
             prober,
             facts,
             commands,
+            watched: watched::Watched::default(),
             tally: Arc::default(),
             published,
             turns,
@@ -186,6 +192,7 @@ impl Driver {
             ended: VecDeque::new(),
             last_event: 0,
             finished: None,
+            is_followed: false,
             has_looked: false,
             is_unkept: false,
             effects: Vec::new(),
@@ -216,6 +223,10 @@ impl Driver {
             // Whoever only wants to know something needs many turns of the runtime for it, and where
             // hundreds of processes crash there is always one more fact.
             tokio::task::yield_now().await;
+            if self.is_followed {
+                // What is done from here on nobody would know of.
+                std::future::pending::<()>().await;
+            }
             if let Some(code) = self.finished {
                 if self.options.ends_by_itself {
                     // Who begins a foreground again wants all of it again.
@@ -311,10 +322,15 @@ impl Driver {
             Effect::Probe { instance, run, probe, check, spec } => {
                 self.prober.probe(&instance, run, probe, check, &spec);
             }
+            Effect::Reload { instance, run, reload, main, command, timeout, spec } => {
+                let command = RunCommand { main, command, timeout };
+                self.prober.reload(&instance, run, reload, command, &spec);
+            }
             Effect::Answer { request, answer } => self.answer(request, answer),
             Effect::JobNew { job, .. } if self.is_hidden(job) => {}
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
-            Effect::JobRemoved { job, kind: JobKind::Reload, .. } if self.keeps_end(job) => {}
+            Effect::JobRemoved { job, kind: JobKind::Reload, instance: None, .. }
+                if self.keeps_end(job) => {}
             Effect::JobRemoved { job, kind, instance, result, detail } => {
                 self.job_removed(JobEnd { id: job, kind, instance, result, detail });
             }
@@ -382,6 +398,9 @@ impl Driver {
             Command::Restart { names, reply } => self.on_instances(names, reply, |r, i| {
                 Event::RestartRequested { request: r, instances: i }
             }),
+            Command::ReloadProcess { names, reply } => self.on_instances(names, reply, |r, i| {
+                Event::ReloadRequested { request: r, instances: i }
+            }),
             Command::Signal { name, signal, whom, reply } => match self.one(&name) {
                 Ok(instance) => {
                     let request = self.request(Asked::Nothing(reply));
@@ -430,6 +449,7 @@ impl Driver {
                 let missing = || DriverError::Refused(Refusal::NotRunning(instance));
                 let _ = reply.send(fd.ok_or_else(missing));
             }
+            Command::MakeWay { reply } => self.make_way(reply),
             Command::Shutdown => {
                 self.notifier.stopping();
                 self.feed(Event::ShutdownRequested);

@@ -505,8 +505,6 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("reload: {signal: SIGHUP}", "reload"),
-        ("watch: {paths: [dist]}", "watch"),
         ("overlap: false", "overlap"),
         ("schedule: daily", "schedule"),
         ("hooks: {preStart: [x]}", "hooks"),
@@ -588,6 +586,7 @@ fn every_code_is_reached() {
         include_str!("files.rs"),
         include_str!("machine.rs"),
         include_str!("moment.rs"),
+        include_str!("renewal.rs"),
         include_str!("resources.rs"),
         include_str!("../conformance/daemons.rs"),
         include_str!("../conformance/held.rs"),

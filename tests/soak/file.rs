@@ -129,6 +129,10 @@ pub struct Entry {
     pub health: Option<Health>,
     pub stop_signal: Option<&'static str>,
     pub stop_timeout: Option<u64>,
+    /// How it takes new settings, which nobody asks it to: by a command with this time, or by a signal.
+    pub reload: Option<Option<u64>>,
+    /// What it has watched is never there.
+    pub watch: Option<Option<&'static str>>,
     pub files: Option<u64>,
     /// So wide that nothing here comes near: `memory`, `memoryHigh`, `cpu`, `tasks`, and
     /// `maxMemoryRestart`. They change without a new run.
@@ -328,6 +332,8 @@ impl Entry {
             health: None,
             stop_signal: None,
             stop_timeout: None,
+            reload: None,
+            watch: None,
             limits: [None; 5],
             files: None,
             log_file: None,

@@ -40,6 +40,9 @@ impl<'s> File<'_, 's> {
             spec.start_timeout = timeout;
         }
         spec.stop = self.stop(fields);
+        let (reload, reload_is_sure) = self.reload(fields, &variables);
+        spec.reload = reload;
+        spec.watch = self.watch(fields, &variables, &spec, reload_is_sure);
         self.shared_pid_file(fields, &spec);
         let edges = self.dependencies(id, fields);
         spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();

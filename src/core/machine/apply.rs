@@ -146,8 +146,10 @@ impl Machine {
         let job = self.new_job();
         out.push(Effect::Answer { request, answer: Ok(vec![job]) });
         out.push(Effect::JobNew { job, kind: JobKind::Reload, instance: None });
-        // What another supervisor had active, and is as it was, is the generation that it was.
-        let generation = if restored && plan.is_empty() { self.generation } else { generation };
+        // What another supervisor had active, and is as it was, is the generation that it was. What is
+        // gone back to has its number: of what was tried, which is going, nothing is to be known.
+        let is_same = restored && plan.is_empty() && !withdraws;
+        let generation = if is_same { self.generation } else { generation };
         let what = What::ReloadStarted { generation, plan: plan.clone() };
         self.note_all(Some(job), what, now, out);
 
@@ -342,7 +344,11 @@ impl Machine {
             inst.next = None;
             if !matches!(
                 inst.restart_due,
-                Some(StopReason::Restart | StopReason::DependencyRestarted(_))
+                Some(
+                    StopReason::Restart
+                        | StopReason::DependencyRestarted(_)
+                        | StopReason::WatchedChanged(_)
+                )
             ) {
                 inst.restart_due = None;
             }

@@ -14,7 +14,7 @@ use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Machine {
-    fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
+    pub(super) fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
         self.instances
             .get(id)
             .filter(|inst| !inst.removed)
@@ -132,7 +132,8 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.wanted = false;
             inst.once = false;
-            if inst.restart_due == Some(StopReason::Restart) {
+            if matches!(inst.restart_due, Some(StopReason::Restart | StopReason::WatchedChanged(_)))
+            {
                 inst.restart_due = None;
             }
             inst.anew = false;
@@ -142,7 +143,7 @@ impl Machine {
     }
 
     /// Gives each instance a job, tells the caller, and ends what the new jobs supersede.
-    fn give_jobs(
+    pub(super) fn give_jobs(
         &mut self,
         request: Request,
         instances: &[InstanceId],
@@ -161,7 +162,7 @@ impl Machine {
             let superseded = Some(format!("a newer {kind} took its place"));
             self.end_job(
                 id,
-                &[JobKind::Start, JobKind::Stop, JobKind::Restart],
+                &[JobKind::Start, JobKind::Stop, JobKind::Restart, JobKind::Reload],
                 JobResult::Canceled,
                 superseded,
                 out,

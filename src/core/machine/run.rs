@@ -6,7 +6,7 @@ use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReaso
 use crate::health::{Health, Turned};
 use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
 use crate::job::JobResult;
-use crate::process::{Ending, Instance, Live, Phase, Timer};
+use crate::process::{Ending, Instance, Live, Phase, Taking, Timer};
 use crate::restart::{self, Next};
 use crate::spec::{Check, HealthCheck, OnFailure, ProcessSpec, Readiness, Signal};
 use crate::time::Mono;
@@ -40,6 +40,7 @@ impl Machine {
             told_ready: false,
             status: None,
             probe: None,
+            taking: Taking::default(),
             exit: None,
         };
         self.set_phase(id, Phase::Up(live), now);

@@ -596,3 +596,21 @@ fn who_waits_for_a_turn_still_does_after_a_kill() {
         assert_eq!(next.done(), ["terminate a@1 4"]);
     }
 }
+
+/// A rollback that was cut short: what was tried is going still, and it is not what runs again.
+#[test]
+fn what_is_gone_back_to_has_its_own_number() {
+    let web = process("web");
+    let all = [("web@0", kept(&web, PhaseSnapshot::Up(run(1))))];
+    let mut next = Next::of(&all, &["web@0"]);
+    let processes = BTreeMap::from([(web.0.id.clone(), Arc::new(web.0.clone()))]);
+    let config = Arc::new(Config { processes, ..Config::default() });
+    let (request, before) = (Request(1), Arc::default());
+    let back = Event::ConfigWithdrawn { request, config, generation: Generation(3), before };
+    next.handle(back);
+    assert_eq!(next.machine.generation(), Generation(3));
+    // What is accepted and is as it was is what it was.
+    let mut next = Next::of(&all, &["web@0"]);
+    next.accept(&[&web]);
+    assert_eq!(next.machine.generation(), Generation(4));
+}

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::backend::{Behaviour, Finding, Leftovers, Spawning, TERMINATED};
 use world::chance::{self, Dice, millis};
+use world::facts::RunFacts;
 use world::{Verdict, World};
 
 /// What one step does. Each has its own chance, so that dropping some leaves the others as they are.
@@ -52,6 +53,10 @@ enum Kind {
     Reset,
     Signal,
     Reload,
+    /// Runs are to take new settings.
+    Take,
+    /// What somebody has watched has changed.
+    Watched,
     Shutdown,
     Kill,
 }
@@ -78,6 +83,8 @@ const WEIGHTS: &[(Kind, usize)] = &[
     (Kind::Reset, 60),
     (Kind::Signal, 60),
     (Kind::Reload, 400),
+    (Kind::Take, 250),
+    (Kind::Watched, 250),
     (Kind::Shutdown, 4),
     (Kind::Kill, 2),
 ];
@@ -294,6 +301,24 @@ impl Player {
                 };
                 self.reload(config)
             }
+            Kind::Take => {
+                let (request, mut instances) = (self.request(), self.some(&mut dice));
+                // Mostly what can be, or nearly all would be refused.
+                if dice.chance(800) {
+                    let takes = |run: &RunFacts| run.spec.reload.is_some() && run.ready;
+                    let all = self.world.model.instances.iter();
+                    let all = all.filter(|(_, facts)| facts.run.as_ref().is_some_and(takes));
+                    let all: Vec<InstanceId> = all.map(|(id, _)| id.clone()).collect();
+                    if !all.is_empty() {
+                        instances = vec![all[dice.below(all.len())].clone()];
+                    }
+                }
+                self.world.feed(Event::ReloadRequested { request, instances })
+            }
+            Kind::Watched => {
+                let instance = self.some(&mut dice)[0].clone();
+                self.world.feed(Event::WatchedChanged { instance, path: "/x/y".into() })
+            }
             Kind::Shutdown => self.world.feed(Event::ShutdownRequested),
             Kind::Kill => self.world.feed(Event::KillRequested),
         }
@@ -310,7 +335,13 @@ impl Player {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);
-        self.world.feed_one(match dice.below(6) {
+        self.world.feed_one(match dice.below(7) {
+            5 => Event::Reloaded {
+                instance: instance.clone(),
+                run,
+                reload: provost_core::ids::ReloadId(1),
+                outcome: Ok(()),
+            },
             4 => Event::Outgrown { instance: instance.clone(), run, used: 5 << 20 },
             0 => Event::Spawned { instance: instance.clone(), run, pid: 1 },
             1 => Event::Exited {

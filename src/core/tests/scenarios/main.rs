@@ -14,6 +14,7 @@ mod readiness;
 mod reload;
 mod restart;
 mod roll;
+mod settings;
 mod shutdown;
 mod size;
 mod trial;

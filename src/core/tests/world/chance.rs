@@ -5,7 +5,7 @@ use provost_core::event::ExitStatus;
 use provost_core::ids::ProcessId;
 use provost_core::spec::{
     Check, Command, Condition, Config, Dependency, HealthCheck, OnFailure, ProcessSpec, Readiness,
-    RestartCondition, RestartPolicy, Signal, StopSpec, Text,
+    ReloadSpec, RestartCondition, RestartPolicy, Signal, StopSpec, Text, WatchAction, WatchSpec,
 };
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -124,6 +124,23 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         max_attempts: dice.pick(&[None, None, None, Some(0), Some(1), Some(3)]),
         ..RestartPolicy::default()
     };
+    spec.reload = match dice.below(5) {
+        0 => Some(ReloadSpec::Signal(Signal(1))),
+        1 | 2 => Some(ReloadSpec::Command {
+            command: Arc::from([Text::new("reread")]),
+            timeout: millis(dice.pick(&[100, 2_000, 10_000])),
+        }),
+        _ => None,
+    };
+    spec.watch = dice.chance(400).then(|| WatchSpec {
+        paths: Arc::from([Text::new("/x")]),
+        ignore: Arc::default(),
+        action: match spec.reload {
+            Some(_) if dice.chance(600) => WatchAction::Reload,
+            _ => WatchAction::Restart,
+        },
+        debounce: millis(200),
+    });
     spec.limits.tasks = dice.pick(&[None, None, Some(10), Some(20)]);
     spec.limits.max_memory_restart = dice.pick(&[None, None, Some(4 << 20)]);
 }

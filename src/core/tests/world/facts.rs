@@ -1,10 +1,10 @@
 //! What the outside knows of one instance and of one run.
 
 use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
-use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
 use provost_core::job::JobKind;
 use provost_core::limits::Limits;
-use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness};
+use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness, ReloadSpec};
 use provost_core::time::Mono;
 use provost_core::view::{InstanceView, State};
 use std::collections::BTreeSet;
@@ -55,6 +55,12 @@ pub struct RunFacts {
     pub idle: bool,
     /// What it was last told to be held to.
     pub limited: Limits,
+    /// It is to take new settings, and was not told yet.
+    pub takes: bool,
+    /// The command by which it takes them that is out, and since when.
+    pub taking: Option<(ReloadId, Mono)>,
+    /// What the spec said then.
+    pub taken_by: Option<ReloadSpec>,
 }
 
 /// Health, worked out again in the plainest way.
@@ -108,6 +114,28 @@ impl RunFacts {
             Readiness::Notify => self.told_ready,
         };
         self.ready |= shown && self.goes_on() && self.spawned.is_some();
+    }
+
+    /// It is ending, and not because somebody or the file says so.
+    pub fn ends_by_itself(&self) -> bool {
+        !self.goes_on()
+            && matches!(
+                self.why,
+                None | Some(
+                    StopReason::Unhealthy(_) | StopReason::Outgrown(_) | StopReason::StartTimedOut
+                )
+            )
+    }
+
+    /// How long after it began the command that is out counts as failed.
+    pub fn taking_limit(&self) -> Option<Mono> {
+        let (_, at) = self.taking?;
+        match &self.taken_by {
+            Some(ReloadSpec::Command { timeout, .. }) => {
+                Some(at.after(*timeout).after(Duration::from_secs(5)))
+            }
+            _ => None,
+        }
     }
 
     pub fn goes_on(&self) -> bool {
@@ -296,5 +324,8 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         outgrown: false,
         idle: false,
         limited: spec.limits.clone(),
+        takes: false,
+        taking: None,
+        taken_by: None,
     })
 }

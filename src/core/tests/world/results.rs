@@ -1,6 +1,7 @@
 //! What came of jobs and reloads, held against the model.
 
 use super::Verdict;
+use super::facts::Facts;
 use super::model::{Cause, Model};
 use crate::hold;
 use provost_core::fields::needs_restart;
@@ -9,6 +10,23 @@ use provost_core::job::{JobKind, JobResult};
 use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
 use provost_core::time::Mono;
 use std::sync::Arc;
+
+impl Facts {
+    /// A job by which an instance takes new settings ended.
+    fn reload_ended(&self, id: &InstanceId, result: JobResult, newer: bool) -> Verdict {
+        let run = self.run.as_ref().filter(|run| run.goes_on());
+        let rests = run.is_some_and(|run| !run.takes && run.taking.is_none());
+        let gone = run.is_some_and(|run| run.spec.reload.is_none());
+        let right = match result {
+            JobResult::Done | JobResult::Failed if run.is_some() => rests,
+            JobResult::Failed => true,
+            JobResult::Canceled => newer || run.is_none() || gone,
+            _ => false,
+        };
+        hold!(right, "the reload of {id} is {result}: {run:?}");
+        Ok(())
+    }
+}
 
 impl Model {
     pub(super) fn watch_job_removed(
@@ -28,9 +46,10 @@ impl Model {
             return Ok(());
         };
         let newer = match &self.cause {
-            Cause::Start(_, ids, _) | Cause::Restart(_, ids) | Cause::Stop(_, ids) => {
-                ids.contains(id) && !self.answered
-            }
+            Cause::Start(_, ids, _)
+            | Cause::Restart(_, ids)
+            | Cause::Stop(_, ids)
+            | Cause::Reload(_, ids) => ids.contains(id) && !self.answered,
             _ => false,
         };
         let reload = matches!(self.cause, Cause::Config(..));
@@ -39,6 +58,9 @@ impl Model {
         };
         let Some(open) = facts.job.take() else { return Err(format!("{id} has no job")) };
         hold!(open.id == job && open.kind == kind, "{id}: another job ended");
+        if kind == JobKind::Reload {
+            return facts.reload_ended(id, result, newer);
+        }
         let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
         let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
         match (kind, result) {
@@ -66,7 +88,7 @@ impl Model {
                 hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
                 hold!(!up, "the {kind} of {id} is {result} and it is up");
             }
-            (_, JobResult::Skipped) | (JobKind::Reload, _) => {
+            (_, JobResult::Skipped) | (JobKind::Reload, JobResult::Done) => {
                 return Err(format!("the {kind} of {id} is {result}"));
             }
         }

@@ -94,7 +94,8 @@ impl Model {
                 let wished = wanted && managed && spec.enabled;
                 // What rested before a configuration that is withdrawn is not run again.
                 let asked = facts.and_then(|facts| facts.job.as_ref());
-                let asked = asked.is_some_and(|job| job.kind != JobKind::Stop);
+                let asked =
+                    asked.is_some_and(|job| matches!(job.kind, JobKind::Start | JobKind::Restart));
                 let rests = self.before.get(&id).is_some_and(|before| before.rest.is_some());
                 let rests = rests && !asked;
                 let step = match facts {
