@@ -269,12 +269,13 @@ impl Machine {
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
             }
-            // Who follows another follows it, whatever else is due.
+            // What is due without a turn, to follow another for one, stays due for that.
             match &inst.restart_due {
-                Some(StopReason::DependencyRestarted(_)) => {}
-                _ if anew => inst.restart_due = Some(StopReason::Restart),
-                Some(_) => {}
+                None | Some(StopReason::Changed) if anew => {
+                    inst.restart_due = Some(StopReason::Restart);
+                }
                 None => inst.restart_due = Some(StopReason::Changed),
+                Some(_) => {}
             }
             self.ripple(id);
             self.restart_dependents(&id.process);
