@@ -78,6 +78,7 @@ impl ManagerObject {
         dict.insert("ControlGroup", usage.control_group.unwrap_or_default().into());
         dict.insert("LimitsEnforced", usage.unenforced.is_empty().into());
         dict.insert("UnenforcedLimits", values::limit_keys(&usage.unenforced).into());
+        dict.insert("ProgramChanged", usage.program_changed.into());
         dict.insert("Reason", view.reason(now()).into());
         dict.insert("History", replies::history(view, clock).into());
         let tags: Vec<String> = view.spec.tags.iter().map(ToString::to_string).collect();

@@ -349,6 +349,11 @@ impl ProcessObject {
         values::limit_keys(&self.usage(header.as_ref()).await.unenforced)
     }
 
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn program_changed(&self, #[zbus(header)] header: Option<Header<'_>>) -> bool {
+        self.usage(header.as_ref()).await.program_changed
+    }
+
     #[zbus(property)]
     async fn unit(&self) -> String {
         self.context.handle().unit(&self.id).unwrap_or_default()

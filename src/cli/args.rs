@@ -299,6 +299,9 @@ pub struct Reload {
     /// Only on top of this generation
     #[arg(long, value_name = "N")]
     pub expect_generation: Option<u64>,
+    /// Then also restart what runs a program whose file was replaced, as by an upgrade
+    #[arg(long)]
+    pub restart_changed_binaries: bool,
     /// Wait at most so long; the reload goes on
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
     pub timeout: Option<Duration>,

@@ -397,6 +397,10 @@ pub trait Process {
     #[zbus(property(emits_changed_signal = "false"))]
     fn unenforced_limits(&self) -> zbus::Result<Vec<String>>;
 
+    /// Whether the file of its program is another than when the run began.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn program_changed(&self) -> zbus::Result<bool>;
+
     /// Its unit.
     #[zbus(property)]
     fn unit(&self) -> zbus::Result<String>;

@@ -4,10 +4,11 @@
 use crate::graph::Dependents;
 use crate::ids::ProcessId;
 use crate::limits::Limit;
-use crate::reload::{Change, ChangeKind, FieldChange, Plan};
+use crate::reload::{Awaits, Change, ChangeKind, FieldChange, Plan};
 use crate::spec::{Condition, Config, ProcessSpec, ReloadSpec, Settings, Signal};
 use crate::unit::UnitProperties;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a change causes, weakest first.
@@ -290,7 +291,7 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
         })
         .collect();
     let names = old.exec.env.keys().chain(new.exec.env.keys());
-    let names: std::collections::BTreeSet<&String> = names.collect();
+    let names: BTreeSet<&String> = names.collect();
     for name in names {
         let (was, is) = (old.exec.env.get(name), new.exec.env.get(name));
         if was != is {
@@ -321,10 +322,12 @@ fn settings_differences(old: &Settings, new: &Settings) -> Vec<FieldChange> {
 /// Compares two configurations, see [`Plan::between`].
 pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
     let dependents = Dependents::of(new);
+    let held_before = held(old, &|| Dependents::of(old));
+    let held_after = held(new, &|| dependents.clone());
     let mut plan = Plan::default();
     let management = settings_differences(&old.settings, &new.settings);
     let ids = old.processes.keys().chain(new.processes.keys());
-    let ids: std::collections::BTreeSet<&ProcessId> = ids.collect();
+    let ids: BTreeSet<&ProcessId> = ids.collect();
     for id in ids {
         let (kind, fields, consequence) = match (old.processes.get(id), new.processes.get(id)) {
             (Some(was), Some(is)) => {
@@ -337,9 +340,15 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
                 }
                 let before = old.settings.enabled && was.enabled;
                 let after = new.settings.enabled && is.enabled;
-                (ChangeKind::Modified, fields.clone(), strongest(before, after, &fields))
+                let waits = (held_before.contains(id), held_after.contains(id));
+                let consequence = match (before && after, waits) {
+                    (true, (false, true)) => Consequence::Stop,
+                    (true, (true, false)) => Consequence::Start,
+                    _ => strongest(before, after, &fields),
+                };
+                (ChangeKind::Modified, fields, consequence)
             }
-            (None, Some(is)) if new.settings.enabled && is.enabled => {
+            (None, Some(is)) if new.settings.enabled && is.enabled && !held_after.contains(id) => {
                 (ChangeKind::Added, Vec::new(), Consequence::Start)
             }
             (None, _) => (ChangeKind::Added, Vec::new(), Consequence::Live),
@@ -348,10 +357,39 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
             }
             (Some(_), None) => (ChangeKind::Removed, Vec::new(), Consequence::Live),
         };
-        let touches = touched(&dependents, id, consequence, new);
-        plan.changes.push(Change { process: id.clone(), kind, consequence, fields, touches });
+        let touches = match consequence {
+            Consequence::Restart => dependents.all_on(id, |edge| edge.restart),
+            // Of what comes or goes as a whole nobody waits for another.
+            _ if kind != ChangeKind::Modified || !management.is_empty() => BTreeSet::new(),
+            Consequence::Start => waits_for(&dependents, id, &held_before, &held_after),
+            Consequence::Stop => waits_for(&dependents, id, &held_after, &held_before),
+            Consequence::Live => BTreeSet::new(),
+        };
+        let touches = touches.into_iter().collect();
+        let awaits = new.processes.get(id).and_then(|spec| awaited(spec, consequence));
+        let process = id.clone();
+        plan.changes.push(Change { process, kind, consequence, fields, touches, awaits });
     }
     plan
+}
+
+/// The processes that wait because what they need as long as they run is disabled, near or far.
+fn held(config: &Config, dependents: &dyn Fn() -> Dependents) -> BTreeSet<ProcessId> {
+    let mut held = BTreeSet::new();
+    let mut disabled = config.processes.values().filter(|spec| !spec.enabled).peekable();
+    if disabled.peek().is_none() {
+        return held;
+    }
+    let dependents = dependents();
+    for spec in disabled {
+        held.extend(dependents.all_on(&spec.id, |edge| edge.condition != Condition::Completed));
+    }
+    held
+}
+
+fn awaited(spec: &ProcessSpec, consequence: Consequence) -> Option<Awaits> {
+    let begins = matches!(consequence, Consequence::Start | Consequence::Restart);
+    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout })
 }
 
 fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {
@@ -365,20 +403,17 @@ fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {
     }
 }
 
-fn touched(
+/// Who is in the first and not in the second, of those who depend on `process` as long as they run.
+fn waits_for(
     dependents: &Dependents,
-    id: &ProcessId,
-    consequence: Consequence,
-    new: &Config,
-) -> Vec<ProcessId> {
-    let disabled = new.processes.get(id).is_some_and(|spec| !spec.enabled);
-    match consequence {
-        Consequence::Restart => dependents.all_on(id, |edge| edge.restart),
-        Consequence::Stop if disabled => {
-            dependents.all_on(id, |edge| edge.condition != Condition::Completed)
-        }
-        _ => return Vec::new(),
+    process: &ProcessId,
+    held: &BTreeSet<ProcessId>,
+    others: &BTreeSet<ProcessId>,
+) -> BTreeSet<ProcessId> {
+    if held.is_empty() {
+        return BTreeSet::new();
     }
-    .into_iter()
-    .collect()
+    let mut all = dependents.all_on(process, |edge| edge.condition != Condition::Completed);
+    all.retain(|other| held.contains(other) && !others.contains(other));
+    all
 }

@@ -198,6 +198,18 @@ pub enum Readiness {
     Notify,
 }
 
+impl Readiness {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Readiness::Started => "started",
+            Readiness::Health => "health",
+            Readiness::Notify => "notify",
+        }
+    }
+}
+
 /// What a run is told of how it may speak for itself (sd_notify(3)). It takes it in when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notify {

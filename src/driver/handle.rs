@@ -10,7 +10,9 @@ pub use super::history::{
 pub use super::notice::Tally;
 pub use crate::backend::LogRequest;
 use crate::backend::{Backend, Purpose};
+use crate::config::check::program_changed;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::load::Mode;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use crate::core::job::{JobKind, JobResult};
@@ -431,9 +433,11 @@ pub struct Usage {
     pub control_group: Option<String>,
     /// The limits of its spec that do not hold for it.
     pub unenforced: Vec<Limit>,
+    /// The file of its program is another than when it was started.
+    pub program_changed: bool,
 }
 
-fn used(backend: &dyn Backend, view: Option<&InstanceView>) -> Usage {
+fn used(backend: &dyn Backend, mode: Mode, view: Option<&InstanceView>) -> Usage {
     let Some((view, run)) = view.and_then(|view| Some((view, view.run?))) else {
         return Usage::default();
     };
@@ -445,6 +449,9 @@ fn used(backend: &dyn Backend, view: Option<&InstanceView>) -> Usage {
         tasks: used.tasks,
         control_group: backend.control_group(id, run),
         unenforced: backend.unenforced(id, run, &view.spec.limits),
+        program_changed: view.started.is_some_and(|started| {
+            program_changed(&view.spec, mode, id.index, wall(started)).is_some()
+        }),
     }
 }
 
@@ -458,6 +465,7 @@ pub struct Handle {
     backend: Arc<dyn Backend>,
     /// One is counted at a time: more would only wait for each other, each in a thread.
     counting: Arc<tokio::sync::Mutex<()>>,
+    mode: Mode,
 }
 
 impl Handle {
@@ -466,8 +474,9 @@ impl Handle {
         turns: broadcast::Sender<Arc<Turn>>,
         published: Arc<Published>,
         backend: Arc<dyn Backend>,
+        mode: Mode,
     ) -> Handle {
-        Handle { commands, turns, published, backend, counting: Arc::default() }
+        Handle { commands, turns, published, backend, counting: Arc::default(), mode }
     }
 
     /// What there is to read.
@@ -685,7 +694,9 @@ impl Handle {
         }
         let backend = self.backend.clone();
         let _turn = self.counting.lock().await;
-        let used = move || views.iter().map(|view| used(&*backend, view.as_deref())).collect();
+        let mode = self.mode;
+        let used = move |view: &Option<Arc<InstanceView>>| used(&*backend, mode, view.as_deref());
+        let used = move || views.iter().map(used).collect();
         // In one thread at once: going there and back for each would take more than the counting.
         tokio::task::spawn_blocking(used).await.unwrap_or_else(|_| vec![Usage::default(); count])
     }

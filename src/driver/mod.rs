@@ -159,7 +159,13 @@ impl Driver {
             reloads: Arc::default(),
             backend: backend.name(),
         }));
-        let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
+        let handle = Handle::new(
+            sender,
+            turns.clone(),
+            published.clone(),
+            backend.clone(),
+            options.location.mode,
+        );
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),

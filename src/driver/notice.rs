@@ -99,7 +99,10 @@ impl Driver {
 /// So much of a text as a program can be given for sure, and nothing that ends it.
 fn cut(text: String) -> String {
     const LONGEST: usize = 16 * 1024;
-    let end = text.floor_char_boundary(LONGEST);
+    let mut end = LONGEST.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
     text[..end].replace('\0', "")
 }
 

@@ -14,6 +14,7 @@ mod manager;
 mod measure;
 mod namespace;
 mod notices;
+mod plan;
 mod promises;
 mod reloading;
 mod renewal;

@@ -469,6 +469,19 @@ fn what_else_is_touched_is_named() {
         "modified db stop [\"enabled\"] far follows plain"
     );
     assert_eq!(
+        line(told(&with(process("db").disabled()), &with(process("db")))),
+        "modified db start [\"enabled\"] far follows plain",
+        "what waited comes with it"
+    );
+    let off = || process("off").disabled();
+    let depends = |on: &str| config([process("web").after(on).0, process("on").0, off().0]);
+    assert_eq!(
+        line(told(&depends("on"), &depends("off"))),
+        "modified web stop [\"dependsOn\"]",
+        "what it needs from now on is not wanted"
+    );
+    assert_eq!(line(told(&depends("off"), &depends("on"))), "modified web start [\"dependsOn\"]");
+    assert_eq!(
         line(told(&with(process("db").instances(2)), &with(process("db")))),
         "modified db stop [\"instances\"]",
         "one is left"
