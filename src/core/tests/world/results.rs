@@ -126,7 +126,7 @@ impl Model {
         }
         let failed = report.steps.iter().any(|s| matches!(s.state, StepState::Failed { .. }));
         hold!(failed == (report.result == ReloadResult::FailedKept), "{:?}", report.result);
-        self.what_runs_is_what_is_wanted()
+        self.what_runs_is_what_is_wanted(report)
     }
 
     /// A step that is done left what it was for.
@@ -150,18 +150,15 @@ impl Model {
     }
 
     /// After a reload every run that is to go on is of the configuration.
-    fn what_runs_is_what_is_wanted(&self) -> Verdict {
+    fn what_runs_is_what_is_wanted(&self, report: &ReloadReport) -> Verdict {
         for (id, facts) in &self.instances {
             let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
             let Some(spec) = self.config.processes.get(&id.process) else { continue };
             // What somebody wants a new run of may wait for its dependents to go down first.
-            // One of its process that had its turn before it may have failed.
-            let mut all = self.instances_of(&id.process);
-            let behind = all.any(|(other, facts)| {
-                let ready = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
-                other != id && facts.up && !ready && !facts.completed
-            });
-            if facts.up && !facts.renew && !behind {
+            // One that was passed over has its turn when it comes, whether a reload goes on or not.
+            let mut steps = report.steps.iter().filter(|step| step.instance == *id);
+            let has_it = steps.any(|step| matches!(step.state, StepState::Done { .. }));
+            if facts.up && !facts.renew && has_it {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }
         }
