@@ -1,11 +1,20 @@
 //! The daemon as a whole: puts the parts together and turns signals into requests.
+//!
+//! | part | owns |
+//! |---|---|
+//! | [`upgrade`] | another program in the place of this one |
+//! | [`handover`] | the descriptors that go from one to the other |
+
+pub mod handover;
+pub mod upgrade;
 
 use crate::backend::Kept;
 use crate::backend::choice::{self, BackendOptions};
+use crate::backend::native::hold;
 use crate::backend::notices::{self, Notices};
 use crate::backend::sockets::{self, Sockets};
 use crate::backend::systemd::unit::Names;
-use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service};
+use crate::bus::{self, LogControl, PrivateSocket, ServeError, Service, Upgrades};
 use crate::config::load::{DaemonSettings, Location, Mode, backend_choice};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::snapshot::Restored;
@@ -18,7 +27,9 @@ use crate::store::checkpoint::Checkpoints;
 use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
 use crate::store::{self, Found, Store};
+use crate::sys::arrival::{self, Arrival};
 use crate::sys::{listen, memory};
+use handover::Handed;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
@@ -31,6 +42,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
+use upgrade::{OwnProgram, Upgrade};
 
 pub use crate::bus::Bus;
 
@@ -65,11 +77,18 @@ pub struct DaemonOptions {
 /// Runs a daemon until it has ended everything.
 #[must_use]
 pub fn run(options: DaemonOptions) -> ExitCode {
+    // Both before there is any other thread.
+    let handed = Handed::take();
+    arrival::defer();
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = journal::set_up(color);
+    let handed = handed.unwrap_or_else(|why| {
+        tracing::error!("nothing is taken from the program before: {why}");
+        None
+    });
     let code = match runtime() {
         Ok(runtime) => {
-            let served = runtime.block_on(serve(options, log.clone()));
+            let served = runtime.block_on(serve(options, log.clone(), handed));
             // A thread may be in a write that nobody reads, or a read that nobody answers.
             runtime.shutdown_background();
             served
@@ -98,10 +117,20 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     Ok(runtime)
 }
 
-async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> {
+async fn serve(
+    options: DaemonOptions,
+    log: journal::Log,
+    mut handed: Option<Handed>,
+) -> Result<u8, String> {
+    let program = OwnProgram::find();
     // From here on: as PID 1 a signal without a handler would be lost.
     let signals = Signals::new(options.foreground)
         .map_err(|error| format!("signals cannot be received: {error}"))?;
+    // In vain it costs nothing but that no other program can follow.
+    let arrival = Arrival::begin().ok();
+    if let Some(handed) = &handed {
+        tracing::info!("going on as {}, after {}", env!("CARGO_PKG_VERSION"), handed.from);
+    }
     let config = std::path::absolute(&options.config)
         .map_err(|error| format!("{}: {error}", options.config.display()))?;
     let environment: Arc<BTreeMap<String, String>> = Arc::new(
@@ -112,13 +141,24 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             .collect(),
     );
     // Before anything is read or written: there may be another daemon in the same place.
-    let _place = options.runtime.as_deref().map(store::lock::take).transpose();
-    let _place = _place.map_err(|taken| taken.to_string())?;
-    let private = bind(&options)?;
+    let place = options.runtime.as_deref().map(|directory| {
+        match handed.as_mut().and_then(|handed| handed.remove(upgrade::LOCK)) {
+            Some(lock) => store::lock::take_over(directory, lock),
+            None => store::lock::take(directory),
+        }
+    });
+    let place = place.transpose().map_err(|taken| taken.to_string())?.flatten();
+    let private = bind(&options, &mut handed)?;
+    let is_followed = handed.is_some();
     let mut inherited = listen::inherited();
+    inherited.extend(handed.map(|handed| handed.descriptors).unwrap_or_default());
     let notices = open_notices(options.runtime.as_deref(), &mut inherited);
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
-    let notifier = Notifier::from_environment();
+    let mut notifier = Notifier::from_environment();
+    if is_followed {
+        // The one before was fed last by the program before.
+        notifier.still_alive();
+    }
     let kept: Vec<_> = inherited.extract_if(.., |(name, _)| sockets::is_stored(name)).collect();
     let held = Arc::new(Sockets::new(kept, Some(keeper(&notifier))));
     let (sender, facts) = driver::facts();
@@ -143,6 +183,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let Found { mut restored, missing, trial, is_same_boot, mut remarks } = found;
     let generations = Generations::open(options.state.as_deref(), &mut remarks);
     let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut remarks);
+    backend.take_over(inherited.extract_if(.., |(name, _)| hold::is_handed(name)).collect());
     let (names, stored) = stored_pidfds(inherited);
     backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
     restored.there = backend.recover(kept_runs(&restored), stored).await;
@@ -152,7 +193,12 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
             notifier.take_back(name);
         }
     }
+    let mut listeners = Vec::new();
+    for socket in &private {
+        listeners.extend(socket.copy().map(|copy| (listener_name(socket.path()), copy)));
+    }
     if let Some((notices, stale)) = notices {
+        listeners.extend(notices.copy());
         stale.into_iter().for_each(|name| notifier.take_back(name));
         if let Some((name, socket)) = notices.for_store() {
             notifier.store(name, socket);
@@ -162,7 +208,7 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let keeping =
         Keeping { store, checkpoints, restored, missing, trial, tentative, is_same_boot, remarks };
     let prober = Prober::new(sender, backend.clone());
-    let output = backend.clone();
+    let (output, held) = (backend.clone(), backend.clone());
     let location = Location { main: config, mode: options.mode, environment };
     let driver = driver::Options { location, ends_by_itself: options.foreground, seed: seed() };
     let unsent = notifier.unsent();
@@ -170,7 +216,20 @@ async fn serve(options: DaemonOptions, log: journal::Log) -> Result<u8, String> 
     let may_leave = notifier.is_heard() && !options.foreground;
     let (driver, handle) =
         Driver::new(driver, keeping, generations, backend, prober, facts, notifier);
-    listen(&options, private, &handle, log).await?;
+    let (upgrades, requests) = Upgrades::new();
+    let serving = Serving { handle: &handle, log: log.clone(), upgrades, is_followed };
+    listen(&options, private, serving).await?;
+    let upgrade = Upgrade {
+        program,
+        backend: held,
+        handle: handle.clone(),
+        unsent: unsent.clone(),
+        log,
+        arrival,
+        place,
+        listeners,
+    };
+    tokio::spawn(upgrade.serve(requests));
     let hurry = Arc::new(Notify::new());
     let leave = Arc::new(Notify::new());
     let asked = Asked { hurry: hurry.clone(), leave: may_leave.then(|| leave.clone()) };
@@ -242,9 +301,22 @@ fn kept_runs(restored: &Restored) -> Vec<Kept> {
 
 /// Takes the private sockets. Nothing but another daemon in the same place is a reason not to
 /// supervise: where nobody can ask, processes are kept running all the same.
-fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
+fn bind(
+    options: &DaemonOptions,
+    handed: &mut Option<Handed>,
+) -> Result<Vec<PrivateSocket>, String> {
     let mut sockets = Vec::new();
     for path in &options.sockets {
+        let listener = handed.as_mut().and_then(|handed| handed.remove(&listener_name(path)));
+        if let Some(listener) = listener {
+            match PrivateSocket::take_over(path, listener) {
+                Ok(socket) => {
+                    sockets.push(socket);
+                    continue;
+                }
+                Err(error) => tracing::warn!("{error}; it is made anew"),
+            }
+        }
         match PrivateSocket::bind(path) {
             Ok(socket) => sockets.push(socket),
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
@@ -254,14 +326,28 @@ fn bind(options: &DaemonOptions) -> Result<Vec<PrivateSocket>, String> {
     Ok(sockets)
 }
 
+/// The name under which a private socket is handed over.
+fn listener_name(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    format!("{}{}", upgrade::LISTENER, path.display())
+}
+
+/// What is served.
+struct Serving<'a> {
+    handle: &'a Handle,
+    log: journal::Log,
+    upgrades: Upgrades,
+    /// Another program in this process has served before.
+    is_followed: bool,
+}
+
 /// Serves the objects on the private sockets and the bus.
 async fn listen(
     options: &DaemonOptions,
     sockets: Vec<PrivateSocket>,
-    handle: &Handle,
-    log: journal::Log,
+    Serving { handle, log, upgrades, is_followed }: Serving<'_>,
 ) -> Result<(), String> {
-    let service = Service::new(handle.clone(), Arc::new(Log(log)));
+    let service = Service::new(handle.clone(), Arc::new(Log(log)), Some(upgrades));
     for socket in sockets {
         let service = service.clone();
         tokio::spawn(async move {
@@ -272,7 +358,7 @@ async fn listen(
     }
     let Some(kind) = options.bus else { return Ok(()) };
     let (serving, mut is_serving) = tokio::sync::watch::channel(false);
-    let mut serve = tokio::spawn(bus::on_bus(service, kind, serving));
+    let mut serve = tokio::spawn(bus::on_bus(service, kind, serving, is_followed));
     tokio::select! {
         ended = &mut serve => match ended {
             Ok(Err(error)) => Err(error.to_string()),

@@ -142,6 +142,9 @@ pub type CommandFuture = Pin<Box<dyn Future<Output = CommandEnd> + Send>>;
 /// The future of [`Backend::recover`].
 pub type RecoverFuture = Pin<Box<dyn Future<Output = BTreeSet<(InstanceId, Run)>> + Send>>;
 
+/// The future of [`Backend::hold`].
+pub type HoldFuture = Pin<Box<dyn Future<Output = Result<Vec<(String, OwnedFd)>, String>> + Send>>;
+
 /// A way to run processes.
 pub trait Backend: Send + Sync {
     /// Its name: `native`, `systemd`.
@@ -157,6 +160,20 @@ pub trait Backend: Send + Sync {
         known: Vec<Kept>,
         stored: HashMap<(InstanceId, Run), OwnedFd>,
     ) -> RecoverFuture;
+
+    /// Stands still, so that another program can take the place of this one in the same process:
+    /// starts nothing, takes no status, and what was read or taken is told when this returns. Returns
+    /// what only this program has and the next one needs, by name. An error says what cannot be left
+    /// as it is; it is undone by [`Backend::go_on`] as well.
+    fn hold(&self) -> HoldFuture {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Goes on after [`Backend::hold`], because no other program came.
+    fn go_on(&self) {}
+
+    /// Takes what the program before this one has handed on, before [`Backend::recover`].
+    fn take_over(&self, _handed: Vec<(String, OwnedFd)>) {}
 
     /// Returns when all output of processes that we read is read to its end and shown. A process
     /// that outlived its run may hold its output open: the caller sets the limit.

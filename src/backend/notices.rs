@@ -106,6 +106,14 @@ impl Notices {
         format!("{STORED}{}", self.inode)
     }
 
+    /// Another descriptor of it, and the name under which the service manager keeps it.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn copy(&self) -> io::Result<(String, OwnedFd)> {
+        Ok((self.stored_name(), self.socket.try_clone()?))
+    }
+
     /// What the service manager is to keep, unless it does: the name, and the socket.
     #[must_use]
     pub fn for_store(&self) -> Option<(String, OwnedFd)> {

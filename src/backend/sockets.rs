@@ -186,6 +186,18 @@ impl Sockets {
         });
     }
 
+    /// Copies of all that are held, by the names under which the service manager keeps them.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn copies(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let processes = self.lock();
+        let all = processes.iter().flat_map(|(process, held)| {
+            held.open.iter().map(move |(name, (_, socket))| (stored_name(process, name), socket))
+        });
+        all.map(|(name, socket)| Ok((name, socket.descriptor.try_clone()?))).collect()
+    }
+
     /// Whether it is held already, whoever it is for.
     #[must_use]
     pub fn holds(&self, place: &Listen) -> bool {

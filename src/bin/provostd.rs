@@ -2,7 +2,8 @@
 
 use clap::{Parser, ValueEnum};
 use provost::config::load::Mode;
-use provost::daemon::{self, DaemonOptions};
+use provost::daemon::handover::Formats;
+use provost::daemon::{self, DaemonOptions, upgrade};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +29,9 @@ struct Arguments {
     /// Where to keep what outlives a reboot; the standard place is only that of the standard socket
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Only say whether this program can take the place of one that writes these formats
+    #[arg(long, value_name = "FORMATS", hide = true)]
+    can_take_over: Option<Formats>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -42,6 +46,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
+    if let Some(formats) = arguments.can_take_over {
+        return upgrade::answer(formats);
+    }
     let root = nix::unistd::geteuid().is_root();
     let system = arguments.system || (root && !arguments.user);
     let (directory, runtime) = if system {

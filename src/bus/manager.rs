@@ -257,6 +257,28 @@ impl ManagerObject {
         reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
+    #[zbus(out_args("version"))]
+    async fn reexec(
+        &self,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ResponseDispatchNotifier<String>> {
+        let uid = self.authorise(Action::Configure, &header, connection).await?;
+        Options::new(options).done()?;
+        let missing = || Named::NotSupportedByBackend("nothing can follow this program".into());
+        let upgrades = self.0.service.upgrades.as_ref().ok_or_else(missing)?;
+        tracing::info!("user {uid} wants the program on disk to go on");
+        let prepared = upgrades.ask().await?;
+        let (reply, sent) = ResponseDispatchNotifier::new(prepared.version);
+        tokio::spawn(async move {
+            sent.await;
+            // Whoever waits for it waits no longer than a moment.
+            let _ = prepared.answered.send(());
+        });
+        Ok(reply)
+    }
+
     #[zbus(out_args("job"))]
     async fn set_enabled(
         &self,

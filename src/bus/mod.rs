@@ -23,11 +23,13 @@ mod serve;
 mod socket;
 mod text;
 mod transport;
+mod upgrade;
 mod values;
 
 pub use logcontrol::LogControl;
 pub use serve::{Bus, ServeError, on_bus};
 pub use socket::{PrivateSocket, on_socket};
+pub use upgrade::{Prepared, UpgradeRequest, UpgradeRequests, Upgrades};
 
 use crate::core::ids::JobId;
 use crate::driver::handle::Handle;
@@ -44,16 +46,23 @@ pub const NAME: &str = "org.provost.Provost1";
 pub struct Service {
     handle: Handle,
     log: Arc<dyn LogControl>,
+    /// None: there is nobody who could do it.
+    upgrades: Option<Upgrades>,
     /// Tells this daemon's event numbers from those of one that ran before.
     epoch: String,
 }
 
 impl Service {
-    /// Serves what `handle` gives; `log` is the daemon's own log.
+    /// Serves what `handle` gives; `log` is the daemon's own log, `upgrades` its way to be followed by
+    /// another program.
     #[must_use]
-    pub fn new(handle: Handle, log: Arc<dyn LogControl>) -> Arc<Service> {
+    pub fn new(
+        handle: Handle,
+        log: Arc<dyn LogControl>,
+        upgrades: Option<Upgrades>,
+    ) -> Arc<Service> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Arc::new(Service { handle, log, epoch: format!("{:x}", started.as_micros()) })
+        Arc::new(Service { handle, log, upgrades, epoch: format!("{:x}", started.as_micros()) })
     }
 }
 

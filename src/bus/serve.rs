@@ -48,13 +48,15 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 ///
 /// # Errors
 /// [`ServeError::Taken`], when the name is taken at the beginning. Whatever else is wrong is logged
-/// and tried again.
+/// and tried again. So is a name that is taken where `is_ours` says that this process has had it: the
+/// bus may not have seen yet that the program before has gone.
 pub async fn on_bus(
     service: Arc<Service>,
     bus: Bus,
     serving: watch::Sender<bool>,
+    is_ours: bool,
 ) -> Result<(), ServeError> {
-    let (mut wait, mut begun, mut told) = (RETRY.0, false, false);
+    let (mut wait, mut begun, mut told) = (RETRY.0, is_ours, false);
     loop {
         match connect(service.clone(), bus).await {
             Ok((connection, emitter)) => {

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,36 @@ impl PrivateSocket {
         let listener = std::os::unix::net::UnixListener::from(socket.map_err(failed)?);
         let listener = UnixListener::from_std(listener).map_err(failed)?;
         Ok(PrivateSocket { listener, path: path.to_owned() })
+    }
+
+    /// Goes on with a socket that another program in this process has listened on.
+    ///
+    /// # Errors
+    /// When its path stands for something else by now, and what the system says.
+    pub fn take_over(path: &Path, listener: OwnedFd) -> Result<PrivateSocket, ServeError> {
+        let failed = |source| ServeError::Socket { path: path.display().to_string(), source };
+        let path = std::path::absolute(path).map_err(failed)?;
+        if !is_socket(&path).map_err(failed)? {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        Ok(PrivateSocket { listener, path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// Serves for ever.

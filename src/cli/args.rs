@@ -136,6 +136,9 @@ pub enum Command {
     /// Explain the state of a process: what happened, what is awaited, what to do
     #[command(after_help = exit::QUERY)]
     Why(Names),
+    /// Have the daemon go on as the program that is on disk by now; processes stay as they are
+    #[command(after_help = exit::REEXEC)]
+    DaemonReexec,
     /// Print the JSON schema of the file, for editors
     #[command(after_help = exit::PRINT)]
     Schema,
@@ -191,6 +194,7 @@ impl Command {
             | Command::History(_)
             | Command::Diff(_)
             | Command::Show(_)
+            | Command::DaemonReexec
             | Command::Schema
             | Command::Completions { .. } => &[],
         }
@@ -214,6 +218,9 @@ pub struct Up {
     /// What compose calls it.
     #[arg(short, long, hide = true)]
     pub detach: bool,
+    /// Only say whether this program can take the place of one that writes these formats
+    #[arg(long, value_name = "FORMATS", hide = true)]
+    pub can_take_over: Option<String>,
 }
 
 /// Arguments of `status`.

@@ -159,6 +159,15 @@ Exit codes:
   4   no such process
   64  the command line was not understood";
 
+/// The table for `--help` of `daemon-reexec`.
+pub const REEXEC: &str = "\
+The program is the one under the path by which the daemon was started. Processes are left as they are.
+
+Exit codes:
+  0   the program on disk goes on, and answers
+  1   it cannot, and nothing has changed; or it has not come back; the reason is said
+  64  the command line was not understood";
+
 /// The table for `--help` of `wait`.
 pub const WAIT: &str = "\
 Exit codes:

@@ -18,6 +18,7 @@ mod logs;
 mod names;
 mod plan;
 mod progress;
+mod reexec;
 mod reload;
 mod screen;
 mod signal;
@@ -197,6 +198,7 @@ async fn carry_out(command: Command, found: &Found, screen: &mut Screen) -> Outc
         Command::Events(args) => events::run(client, &args, screen).await,
         Command::Wait(args) => wait::run(client, &args, screen).await,
         Command::Why(args) => why::run(client, &args.names, screen).await,
+        Command::DaemonReexec => reexec::run(found, screen).await,
         Command::IsActive(args) => state::is_active(client, &args.names, screen).await,
         Command::IsFailed(args) => state::is_failed(client, &args.names, screen).await,
         Command::IsEnabled(args) => state::is_enabled(client, &args.names, screen).await,

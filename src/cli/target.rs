@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct Found {
     /// The connection.
     pub client: Client,
+    /// Where it is.
+    pub target: Target,
     /// Whose it is, for people.
     pub whose: String,
     /// Whether nobody said which: then it is worth telling.
@@ -27,11 +29,11 @@ pub struct Found {
 pub async fn connect(global: &Global) -> Result<Found, CliError> {
     if let Some((target, whose)) = named(global)? {
         let client = Client::connect(&target).await?;
-        return Ok(Found { client, whose, guessed: false });
+        return Ok(Found { client, target, whose, guessed: false });
     }
     for (target, whose) in nearest() {
         match Client::connect(&target).await {
-            Ok(client) => return Ok(Found { client, whose, guessed: true }),
+            Ok(client) => return Ok(Found { client, target, whose, guessed: true }),
             Err(ClientError::NotRunning(_)) => {}
             Err(other) => return Err(other.into()),
         }

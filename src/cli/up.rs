@@ -3,7 +3,7 @@
 use super::args::{Global, Up as Args};
 use super::{CliError, exit::Exit, target, usage};
 use crate::config::load::Mode;
-use crate::daemon::{self, DaemonOptions};
+use crate::daemon::{self, DaemonOptions, upgrade};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,12 @@ use std::process::ExitCode;
 /// Runs until Ctrl-C, or until nothing can run again.
 #[must_use]
 pub fn run(args: &Args, global: &Global) -> ExitCode {
+    if let Some(formats) = &args.can_take_over {
+        return match formats.parse() {
+            Ok(formats) => upgrade::answer(formats),
+            Err(why) => usage(&why),
+        };
+    }
     if args.detach {
         return usage(
             "`up` runs in the foreground; what shall run by itself is the service's: \

@@ -274,6 +274,18 @@ impl Client {
         self.reloaded(signals, job).await
     }
 
+    /// Has the program on disk go on in the place of the one that runs, and returns the version of it
+    /// when that one is gone. This client is of no use any more then.
+    ///
+    /// # Errors
+    /// What is in the way; then nothing has changed.
+    pub async fn reexec(&self) -> Result<String, ClientError> {
+        let mut signals = Signals::of(&self.0.link, Select::Member("ReloadFinished")).await?;
+        let version = self.0.manager.reexec(Options::new()).await?;
+        while signals.next().await.is_ok() {}
+        Ok(version)
+    }
+
     /// What a reload would do. `content` stands in for the file with the processes; None: what is
     /// on the daemon's disk.
     ///

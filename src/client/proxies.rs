@@ -44,6 +44,9 @@ pub trait Manager {
     /// Applies an older generation again.
     fn rollback(&self, generation: u64, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Has the program on disk go on in the place of the one that runs.
+    fn reexec(&self, options: Options<'_>) -> zbus::Result<String>;
+
     /// Changes `enabled` in the file and reloads.
     fn set_enabled(
         &self,

@@ -264,6 +264,12 @@ pub static PROCESS: Section = Section {
         key("envFile", Kind::TextOrTexts, "[]", "Files with environment variables, NAME=VALUE."),
         key("instances", Kind::Integer { min: 1, max: 10_000 }, "1", "How many of it run."),
         key(
+            "maxUnavailable",
+            Kind::Integer { min: 1, max: 10_000 },
+            "1",
+            "So many of its instances at most are down for a new run at the same time.",
+        ),
+        key(
             "dependsOn",
             Kind::Dependencies,
             "[]",

@@ -93,6 +93,7 @@ pub const FIELDS: &[Field] = fields! {
     "umask" Restart |s| s.exec.umask => s.exec.umask.map(|mask| format!("{mask:04o}"));
     "nice" Restart |s| s.exec.nice => s.exec.nice.map(|nice| nice.to_string());
     "instances" Count |s| s.instances => Some(s.instances.to_string());
+    "maxUnavailable" Live |s| s.max_unavailable => Some(s.max_unavailable.to_string());
     "dependsOn" Live |s| &s.depends_on => list(s.depends_on.iter().map(|edge| {
         let restart = if edge.restart { " (restart)" } else { "" };
         format!("{}: {}{restart}", edge.on, edge.condition)

@@ -8,6 +8,7 @@
 //! | `run` | the life of a run: spawn, ready, healthy, ending, over |
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
+//! | `roll` | whose turn it is to get a new run |
 //! | `settings` | new settings without a new run; files that are watched |
 //! | `restore` | going on where a supervisor that was killed has been |
 //!
@@ -21,6 +22,7 @@ mod apply;
 mod command;
 mod gate;
 mod restore;
+mod roll;
 mod run;
 mod settings;
 
@@ -59,6 +61,10 @@ pub struct Machine {
     /// Runs that are not over.
     live: usize,
     reload: Option<apply::Reload>,
+    /// Those that wait for their turn to get a new run.
+    queues: BTreeMap<ProcessId, roll::Queue>,
+    /// Of these processes somebody may have the turn.
+    turns: BTreeSet<ProcessId>,
     ending: bool,
     finished: bool,
     exit_code: u8,
@@ -102,6 +108,8 @@ impl Machine {
             last_reload: ReloadId(0),
             live: 0,
             reload: None,
+            queues: BTreeMap::new(),
+            turns: BTreeSet::new(),
             ending: false,
             finished: false,
             exit_code: 0,
@@ -341,6 +349,8 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
+            } else if let Some(process) = self.turns.pop_first() {
+                self.take_turns(&process, now, out);
             } else if let Some(id) = self.unjudged.pop_first() {
                 self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
@@ -426,6 +436,7 @@ impl Machine {
     fn reset(&mut self, id: &InstanceId, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.attempt = 0;
+        inst.taken_down = inst.taken_down.map(|_| inst.restarts);
         if matches!(inst.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
             self.set_phase(id, Phase::Down, now);
         }
@@ -438,6 +449,7 @@ impl Machine {
     fn touch(&mut self, id: &InstanceId) {
         self.moves.insert(id.clone());
         self.changed.insert(id.clone());
+        self.stir_queue(id);
         self.count_departure(id);
     }
 

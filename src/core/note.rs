@@ -122,6 +122,12 @@ pub enum What {
         /// For what, in words.
         on: Vec<Blocker>,
     },
+    /// It has a new run to come, and keeps the old one for as long as another of its process that had
+    /// its turn before it does not come back.
+    KeepsRun {
+        /// Which, and what became of it.
+        why: String,
+    },
     /// A configuration is being applied.
     ReloadStarted {
         /// Its number.
@@ -174,6 +180,7 @@ impl What {
             What::Healthy => "healthy",
             What::Unhealthy { .. } => "unhealthy",
             What::Waiting { .. } => "waiting",
+            What::KeepsRun { .. } => "keeps-run",
             What::ReloadStarted { .. } => "reload-started",
             What::ReloadFinished(_) => "reload-finished",
             What::TookOver { .. } => "took-over",

@@ -178,6 +178,11 @@ pub(crate) struct Instance {
     pub rest: Option<(Rest, Option<RunEnd>)>,
     /// End the current run, then start another.
     pub restart_due: Option<StopReason>,
+    /// Somebody asked for a new run, which is due when it has the turn.
+    pub anew: bool,
+    /// It was ready and is getting a new run because it had the turn: restarts by policy as they were
+    /// then, or when they were last forgotten.
+    pub taken_down: Option<u64>,
     pub job: Option<Job>,
     /// Restarts by policy since the last stable run.
     pub attempt: u32,
@@ -223,6 +228,8 @@ impl Instance {
             since: now,
             rest: None,
             restart_due: None,
+            anew: false,
+            taken_down: None,
             job: None,
             attempt: 0,
             restarts: 0,
@@ -278,6 +285,7 @@ impl Instance {
         let settled = !self.up
             || matches!(end, RunEnd::Asked(_))
             || self.next.is_some()
+            || self.anew
             || self.restart_due.is_some();
         let next = || match give_up {
             Some(why) => Next::Fail(why.clone()),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -412,6 +413,9 @@ pub struct ProcessSpec {
     pub enabled: bool,
     /// How many run, at least 1.
     pub instances: u32,
+    /// So many at most are down for a new run at the same time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub max_unavailable: NonZeroU32,
     /// What a run takes in when it starts.
     pub exec: ExecSpec,
     /// Sorted by the process depended on, one edge for each.
@@ -439,6 +443,14 @@ pub struct ProcessSpec {
     pub limits: Limits,
 }
 
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn is_one(value: &NonZeroU32) -> bool {
+    *value == NonZeroU32::MIN
+}
+
 /// What most processes do not have is not written down of each.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -455,6 +467,7 @@ impl ProcessSpec {
             tags: BTreeSet::new(),
             enabled: true,
             instances: 1,
+            max_unavailable: NonZeroU32::MIN,
             exec: ExecSpec {
                 command,
                 cwd: Text::new("/"),

@@ -268,6 +268,7 @@ impl Display for What {
             What::Healthy => write!(f, "healthy"),
             What::Unhealthy { detail } => write!(f, "unhealthy: {detail}"),
             What::Waiting { on } => write!(f, "waiting for {}", joined(on)),
+            What::KeepsRun { why } => write!(f, "keeps its run for now: {why}"),
             What::ReloadStarted { generation, plan } => {
                 write!(f, "applying generation {generation}: {plan}")
             }

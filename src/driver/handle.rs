@@ -416,6 +416,7 @@ pub(super) enum Command {
     WaitJob { job: JobId, reply: oneshot::Sender<JobEnd> },
     OpenLog { name: String, request: LogRequest, reply: Reply<Option<OwnedFd>> },
     PidFd { instance: InstanceId, reply: Reply<OwnedFd> },
+    MakeWay { reply: Reply<()> },
     Shutdown,
     Kill,
 }
@@ -725,6 +726,15 @@ impl Handle {
     #[must_use]
     pub fn reload_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
         self.backend.command_output(instance, Purpose::Reload)
+    }
+
+    /// Has the driver write down all it knows and do nothing any more: another program follows in this
+    /// process.
+    ///
+    /// # Errors
+    /// When the next one would not know all; then the driver goes on.
+    pub async fn make_way(&self) -> Result<(), DriverError> {
+        self.ask(|reply| Command::MakeWay { reply }).await
     }
 
     /// Ends everything in order, and then the driver.

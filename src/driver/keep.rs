@@ -1,8 +1,8 @@
 //! What is written down for the next daemon, and what was taken over from the last.
 
 use super::Driver;
-use super::handle::now;
-use crate::core::event::{Effect, Event};
+use super::handle::{DriverError, Reply, now};
+use crate::core::event::{Effect, Event, Refusal};
 use crate::core::snapshot::Restored;
 use crate::core::trial::{Trial, TrialSnapshot};
 use crate::store::checkpoint::{Checkpoints, Tentative};
@@ -71,6 +71,34 @@ impl Driver {
         store.flush_stops();
         self.tell_trouble();
         self.carry_out(effects);
+    }
+
+    /// Takes in all that has happened, and writes down all that is known, for another program in this
+    /// process.
+    pub(super) fn make_way(&mut self, reply: Reply<()>) {
+        while let Ok(fact) = self.facts.try_recv() {
+            self.take_facts(fact);
+        }
+        let refused = if self.finished.is_some() || self.machine.is_ending() {
+            Some(DriverError::Refused(Refusal::ShuttingDown))
+        } else {
+            self.keep_again();
+            let trouble = self.keeping.store.trouble();
+            let nowhere = || "it has no directory of its own".to_owned();
+            let trouble = trouble.or_else(|| (!self.keeping.store.is_kept()).then(nowhere));
+            trouble.map(|why| {
+                let text = format!("nobody could go on: the state cannot be kept ({why})");
+                DriverError::NotAvailable(text)
+            })
+        };
+        match refused {
+            Some(error) => drop(reply.send(Err(error))),
+            None => {
+                self.is_followed = true;
+                self.notifier.followed();
+                let _ = reply.send(Ok(()));
+            }
+        }
     }
 
     /// Writes what could not be written before.

@@ -106,6 +106,8 @@ pub struct Driver {
     ended: VecDeque<JobEnd>,
     last_event: u64,
     finished: Option<u8>,
+    /// Another program goes on from here.
+    is_followed: bool,
     /// The files were looked at.
     has_looked: bool,
     /// It was said that states cannot be kept.
@@ -190,6 +192,7 @@ impl Driver {
             ended: VecDeque::new(),
             last_event: 0,
             finished: None,
+            is_followed: false,
             has_looked: false,
             is_unkept: false,
             effects: Vec::new(),
@@ -220,6 +223,10 @@ impl Driver {
             // Whoever only wants to know something needs many turns of the runtime for it, and where
             // hundreds of processes crash there is always one more fact.
             tokio::task::yield_now().await;
+            if self.is_followed {
+                // What is done from here on nobody would know of.
+                std::future::pending::<()>().await;
+            }
             if let Some(code) = self.finished {
                 if self.options.ends_by_itself {
                     // Who begins a foreground again wants all of it again.
@@ -442,6 +449,7 @@ impl Driver {
                 let missing = || DriverError::Refused(Refusal::NotRunning(instance));
                 let _ = reply.send(fd.ok_or_else(missing));
             }
+            Command::MakeWay { reply } => self.make_way(reply),
             Command::Shutdown => {
                 self.notifier.stopping();
                 self.feed(Event::ShutdownRequested);

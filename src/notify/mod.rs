@@ -200,6 +200,20 @@ impl Notifier {
         }
     }
 
+    /// Another program goes on in this process, which says READY=1 as soon as it can be used.
+    pub fn followed(&mut self) {
+        self.reloading();
+        self.status("going on as another program");
+        self.still_alive();
+    }
+
+    /// Feeds the watchdog before its time: the next turn of a driver may be a while away.
+    pub fn still_alive(&mut self) {
+        if self.watchdog.is_some() {
+            self.put(Message::Watchdog);
+        }
+    }
+
     /// Everything is being ended.
     pub fn stopping(&mut self) {
         if self.phase != Phase::Stopping {

@@ -16,6 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -27,7 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The place is taken until this is dropped. The file must not be opened by anybody else in this
 /// process: its lock ends with the first descriptor that is closed.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held open")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// For another program in this process: the lock goes with it.
+    #[must_use]
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.0.into()
+    }
+}
 
 /// Another daemon has this place.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +68,22 @@ pub fn take(directory: &Path) -> Result<Option<Lock>, Taken> {
             }
         }
         // A file system without locks.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Goes on with the lock that another program in this process had. That belongs to the process, and
+/// is ours already; where it is not, for want of locks, it is taken.
+///
+/// # Errors
+/// When another daemon has it.
+pub fn take_over(directory: &Path, file: OwnedFd) -> Result<Option<Lock>, Taken> {
+    let file = File::from(file);
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock(file))),
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            Err(Taken { directory: directory.to_owned(), pid: holder(&file) })
+        }
         Err(_) => Ok(None),
     }
 }

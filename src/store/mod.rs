@@ -196,8 +196,11 @@ impl Store {
                 Err(error) => set_aside(&path, &error),
             }
         }
-        let known = found.restored.instances.values().map(InstanceSnapshot::file_generation).max();
-        found.restored.generation = found.restored.generation.max(known.unwrap_or_default());
+        // After a rollback what is still going is of a later one than what is active.
+        if self.whole.is_none() {
+            let known = found.restored.instances.values().map(InstanceSnapshot::file_generation);
+            found.restored.generation = known.max().unwrap_or_default();
+        }
     }
 
     /// Keeps the state of one instance; None: there is no such instance any more.
@@ -286,6 +289,12 @@ impl Store {
     fn fail(&mut self, error: &io::Error) {
         self.trouble.get_or_insert_with(|| error.to_string());
         self.again = Some(Instant::now() + AGAIN);
+    }
+
+    /// Whether there is a place for what the next daemon needs.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.directory.is_some()
     }
 
     /// Why something could not be kept; None when all is.

@@ -3,10 +3,12 @@
 //!
 //! What `rustix` and `nix` offer is used from there; here is what they do not have.
 
+pub mod arrival;
 pub mod children;
 pub mod clone;
 pub mod controllers;
 pub mod datagram;
+pub mod exec;
 pub mod listen;
 pub mod memory;
 pub mod mounts;

@@ -298,6 +298,12 @@ const KEYS: &[Case] = &[
         &["between 1 and 10000"],
     ),
     case(
+        "how many may be down",
+        "processes:\n  a: {command: x, maxUnavailable: 0}\n  b: {command: x, maxUnavailable: 50%}\n",
+        &["2:35 out-of-range", "3:35 bad-number"],
+        &["between 1 and 10000"],
+    ),
+    case(
         "durations",
         "processes:\n  a:\n    command: x\n    startTimeout: 5 minutes\n    stop: {timeout: -1}\n    \
          restartPolicy: {delay: 10m, maxDelay: 5m}\n    healthCheck: {tcp: 'x:1', interval: 10ms, timeout: 5000d}\n",

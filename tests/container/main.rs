@@ -8,6 +8,7 @@ mod container;
 mod example;
 mod first;
 mod places;
+mod reexec;
 #[allow(dead_code)]
 #[path = "../daemon/support.rs"]
 mod support;

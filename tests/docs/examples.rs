@@ -27,6 +27,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("env", "{ PORT: 8080 }"),
             ("envFile", "[.env]"),
             ("instances", "3"),
+            ("maxUnavailable", "2"),
             ("dependsOn", "{ db: healthy }"),
             ("readiness", "started"),
             ("startTimeout", "2m"),

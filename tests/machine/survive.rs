@@ -141,3 +141,42 @@ pub fn what_processes_hold_and_say_outlives_the_daemon(debian: Debian, backend: 
         machine.run("! bash -c 'exec 3<>/dev/tcp/127.0.0.1/80' 2>/dev/null");
     }
 }
+
+/// `daemon-reexec`: the same process to systemd, before and after, and to whoever asks on the bus.
+pub fn another_program_goes_on_in_the_same_process(debian: Debian, backend: &str) {
+    let Some(machine) = Machine::installed(debian, backend) else { return };
+    machine.run("mkdir -p /run/systemd/system/provostd.service.d");
+    // It is fed in between.
+    let soon = "[Service]\nWatchdogSec=5s\n";
+    machine.save("/run/systemd/system/provostd.service.d/soon.conf", soon);
+    machine.run("systemctl daemon-reload; systemctl restart provostd");
+    machine.processes(THREE);
+    machine.up("'web@*' tree");
+    let (before, daemon) = (machine.running(), machine.daemon());
+    for round in 0..5 {
+        machine.run("cp /usr/bin/provostd /usr/bin/.new; mv /usr/bin/.new /usr/bin/provostd");
+        machine.run("provost --system daemon-reexec");
+        let shown = machine.until("systemctl is-active provostd");
+        assert_eq!((shown.trim(), machine.daemon()), ("active", daemon), "{round}");
+        let exe = machine.run(&format!("readlink /proc/{daemon}/exe"));
+        assert_eq!(exe.trim(), "/usr/bin/provostd", "{round}");
+        assert_eq!(machine.running(), before, "{round}");
+    }
+    assert_eq!(machine.run("pgrep -xc sleep || true").trim(), "3");
+    assert_eq!(machine.run("systemctl show --value -p NRestarts provostd").trim(), "0");
+    let call = "busctl --system call org.provost.Provost1 /org/provost/Provost1 \
+                org.provost.Provost1.Manager Reexec 'a{sv}' 0";
+    let (code, denied) = machine.code(&format!("runuser -u nobody -- {call} 2>&1"));
+    assert!(code != 0 && denied.contains("denied"), "{denied}");
+    machine.run(call);
+    machine.until("systemctl is-active provostd && busctl --system status org.provost.Provost1");
+    assert_eq!((machine.daemon(), machine.running()), (daemon, before.clone()));
+    // How they end it is told, as before.
+    machine.run(&format!("kill -9 {}", before["tree@0"].0));
+    machine.until("provost --system events | grep 'tree@0.*SIGKILL'");
+    machine.up("'web@*' tree");
+    let log = machine.run("journalctl --sync; journalctl -u provostd");
+    assert!(!log.contains("Watchdog timeout") && log.contains("going on as"), "{log}");
+    machine.run("systemctl stop provostd");
+    assert_eq!(machine.run("pgrep -xc sleep || true").trim(), "0");
+}

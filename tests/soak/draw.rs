@@ -238,6 +238,7 @@ impl Draw {
                     if entry.check().is_some() { &["health", "started"] } else { &["started"] };
                 entry.readiness = rng.maybe(70, words);
             }
+            3 if rng.percent(50) => entry.max_unavailable = rng.maybe(70, &[1, 2, 3]),
             3 => entry.start_timeout = rng.maybe(70, &[30_000, 60_000]),
             4 if rng.percent(50) => {
                 entry.limits = [
@@ -374,6 +375,8 @@ impl Draw {
             "{ command: [sleep, '1'], startTimeout: 1.5s }",
             "{ command: [sleep, '1'], instances: 0 }",
             "{ command: [sleep, '1'], instances: two }",
+            "{ command: [sleep, '1'], maxUnavailable: 0 }",
+            "{ command: [sleep, '1'], maxUnavailable: 50% }",
             "{ command: sleep 1 }",
             "{ command: [sleep, '1'], command: [sleep, '2'] }",
             "{ command: [sleep, '1'], env: { A: @SECRET@, A: b } }",

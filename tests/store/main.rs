@@ -240,6 +240,20 @@ fn golden_files_are_written_as_they_were() {
     }
 }
 
+/// After a rollback what was tried may be going still.
+#[test]
+fn what_is_going_does_not_tell_which_generation_is_active() {
+    let place = Place::new(1);
+    let (mut store, _, found) = Store::open(Some(&place.run()), None);
+    let mut going = found.restored.instances[&id("web@0")].clone();
+    (going.generation, going.removed) = (Generation(9), true);
+    store.save(&id("web@0"), Some(&going));
+    assert_eq!(place.open().0.generation, found.restored.generation);
+    // Where nothing else tells it, it is the newest that is known.
+    fs::remove_file(place.run().join("whole")).unwrap();
+    assert_eq!(place.open().0.generation, Generation(9));
+}
+
 #[test]
 fn an_instance_that_is_gone_leaves_nothing() {
     let place = Place::new(1);

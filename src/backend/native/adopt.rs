@@ -1,24 +1,26 @@
 //! Runs of a daemon that was killed.
 //!
-//! They are not our children, and nothing is believed of them that cannot be seen: a pid is that of
+//! They are not our children, unless it was another program in this very process, and nothing is believed of them that cannot be seen: a pid is that of
 //! a run only when whoever has it was started when the record says, and has the mark of the run or
 //! is in its control group. Then a pidfd stands for it, and from there on it is a run like any
-//! other, but for two things: how it ended is told by the kernel (Linux 6.15) or not at all, and
-//! what it leaves behind does not become ours.
+//! other, but for two things where it is no child: how it ended is told by the kernel (Linux 6.15) or
+//! not at all, and what it leaves behind does not become ours.
 //!
 //! What is ours and no known run's is ended before anything is started: it could be doubled.
 
 use super::census::{self, Census, TreeId};
 use super::cgroup::{self, Cgroups};
 use super::mark::Marks;
+use super::reaper::{self, Exit};
 use super::run::{self, Handle};
 use super::tree::Tree;
-use super::{Inner, lock};
+use super::{Inner, hold, lock};
 use crate::backend::Kept;
 use crate::core::ids::{InstanceId, Run};
-use crate::core::spec::Signal;
+use crate::core::spec::{ProcessSpec, Signal};
 use crate::store::runs::RunRecord;
 use crate::sys::random;
+use crate::sys::signal::open;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -38,6 +40,8 @@ pub(super) struct Adopted {
     pub tree: Arc<Tree>,
     /// Its record.
     pub record: RunRecord,
+    /// Where it is a child of ours, which another program in this process has started.
+    pub exit: Option<Exit>,
 }
 
 /// Finds what is there of these runs, and goes on with it; ends what is ours and of none of them.
@@ -51,11 +55,23 @@ pub(super) async fn recover(
     for remark in remarks {
         tracing::warn!("{remark}");
     }
+    let handed = std::mem::take(&mut *lock(&inner.handed));
+    let specs: BTreeMap<&InstanceId, &Arc<ProcessSpec>> =
+        known.iter().map(|kept| (&kept.instance, &kept.spec)).collect();
+    let mut written =
+        hold::take_over(inner, handed, |instance| specs.get(instance).map(|spec| (*spec).clone()));
+    drop(specs);
     let mut held = Vec::new();
     for Kept { instance, run, spec, started } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
+        // Nothing has waited since the reaper was made, so none of them was reaped.
+        let exit = reaper::take_over(record.pid, record.start);
         let pidfd = stored.remove(&key).map(Arc::new);
+        let pidfd = pidfd.or_else(|| {
+            let child = exit.as_ref().and_then(|_| open(record.pid).ok()?);
+            child.map(Arc::new)
+        });
         // It was let go, and whether it was executed nobody knows: it is not executed a second time
         // as if it had not been.
         let is_told = pidfd.is_some() || !started;
@@ -63,11 +79,11 @@ pub(super) async fn recover(
             // One that was stored stood for the process all the time.
             Some(found) => {
                 let main = pidfd.or(found.main);
-                held.push((key, spec, is_told, Adopted { main, ..found }));
+                held.push((key, spec, is_told, Adopted { main, exit, ..found }));
             }
             // Nothing is left of it but word of how it ended.
             None if is_told => {
-                let nothing = Adopted { main: pidfd, tree: nothing(inner), record };
+                let nothing = Adopted { main: pidfd, tree: nothing(inner), record, exit };
                 held.push((key, spec, is_told, nothing));
             }
             None => run::tidy(inner, &record, &spec),
@@ -93,7 +109,8 @@ pub(super) async fn recover(
         handle.adopt(&found);
         inner.hear(found.record.pid, &handle, &spec);
         inner.sockets.goes_on(&handle.key().0, &spec.exec);
-        tokio::spawn(run::live_on(inner.clone(), handle, spec, found));
+        let logged = written.remove(&handle.key().0).unwrap_or_default();
+        tokio::spawn(run::live_on(inner.clone(), handle, spec, found, logged));
     }
     there
 }
@@ -136,7 +153,7 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
             (Tree::Marked(tree, inner.census.clone()), main)
         }
     };
-    Some(Adopted { main: main.map(Arc::new), tree: Arc::new(tree), record })
+    Some(Adopted { main: main.map(Arc::new), tree: Arc::new(tree), record, exit: None })
 }
 
 /// A tree that has nothing in it.
@@ -154,7 +171,7 @@ fn open_if(record: &RunRecord, is_proved: impl Fn() -> bool) -> Option<OwnedFd> 
     is_proved().then_some(pidfd)
 }
 
-async fn is_there(Adopted { main, tree, record }: &Adopted) -> bool {
+async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
     match (main, &**tree) {
         (Some(_), _) => true,
         (None, Tree::Cgroup(group)) => !group.pids().is_empty(),

@@ -24,6 +24,19 @@ pub struct Line<'a> {
 }
 
 impl Splitter {
+    /// One that has begun a line already.
+    #[must_use]
+    pub fn with(begun: Vec<u8>) -> Splitter {
+        let begun = if begun.len() < MAX_LINE { begun } else { Vec::new() };
+        Splitter { partial: begun }
+    }
+
+    /// What was begun and not ended.
+    #[must_use]
+    pub fn into_begun(self) -> Vec<u8> {
+        self.partial
+    }
+
     /// Takes in bytes and hands out the lines they complete.
     pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Line<'_>)) {
         while !bytes.is_empty() {

@@ -6,6 +6,7 @@
 //! | [`identity`] | who a process shall be |
 //! | [`reaper`] | the statuses of all children |
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
+//! | `hold` | standing still for another program in this process, and going on after one |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
 //! | `controllers` | what control groups need to hold runs to limits |
@@ -19,6 +20,7 @@ pub mod cgroup;
 pub mod command;
 pub mod console;
 mod controllers;
+pub mod hold;
 pub mod identity;
 pub mod launch;
 pub mod lines;
@@ -48,7 +50,8 @@ use self::tree::Tree;
 use super::held;
 use super::sockets::Sockets;
 use super::{
-    Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
+    Backend, Beside, CommandFuture, Facts, HoldFuture, Kept, LogRequest, Purpose, RecoverFuture,
+    Usage,
 };
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
@@ -124,7 +127,10 @@ struct Inner {
     commands: Mutex<HashMap<(InstanceId, Purpose), Arc<command::Place>>>,
     /// How many outputs are being read.
     pumps: watch::Sender<usize>,
-    _reaper: Reaper,
+    holding: hold::Holding,
+    /// What another program in this process has handed on, until it is taken over.
+    handed: Mutex<Vec<(String, OwnedFd)>>,
+    reaper: Reaper,
 }
 
 /// What is kept and shown of an instance over all its runs.
@@ -162,7 +168,9 @@ impl NativeBackend {
             speakers: Mutex::default(),
             commands: Mutex::default(),
             pumps: watch::Sender::new(0),
-            _reaper: Reaper::new()?,
+            holding: hold::Holding::new(),
+            handed: Mutex::default(),
+            reaper: Reaper::new()?,
         };
         let inner = Arc::new(inner);
         let (starts, asked) = mpsc::unbounded_channel();
@@ -182,7 +190,8 @@ async fn start_in_turn(
     mut asked: mpsc::UnboundedReceiver<(Arc<Handle>, Arc<ProcessSpec>)>,
 ) {
     while let Some((handle, spec)) = asked.recv().await {
-        tokio::spawn(run::live(inner.clone(), handle, spec));
+        let starting = inner.holding.may_start().await;
+        tokio::spawn(run::live(inner.clone(), handle, spec, starting));
         tokio::task::yield_now().await;
     }
 }
@@ -297,10 +306,10 @@ impl Inner {
         Route::of(exec, self.journal.is_some())
     }
 
-    fn shown(&self, instance: &InstanceId, spec: &ProcessSpec) -> Shown {
+    fn shown(&self, instance: &InstanceId, instances: u32) -> Shown {
         let mut shown = lock(&self.shown);
         let new = || {
-            let name = match spec.instances {
+            let name = match instances {
                 1 => instance.process.to_string(),
                 _ => instance.to_string(),
             };
@@ -443,13 +452,28 @@ impl Backend for NativeBackend {
                 let path = path.render(instance.index);
                 Some(self.inner.open_log_file(instance, &path, &spec.exec, request))
             }
-            (Route::Console, _) => Some(self.inner.shown(instance, spec).ring.open(request)),
+            (Route::Console, _) => {
+                Some(self.inner.shown(instance, spec.instances).ring.open(request))
+            }
             _ => None,
         }
     }
 
     fn sockets(&self) -> &Arc<Sockets> {
         &self.inner.sockets
+    }
+
+    fn hold(&self) -> HoldFuture {
+        let inner = self.inner.clone();
+        Box::pin(async move { hold::hold(&inner).await })
+    }
+
+    fn go_on(&self) {
+        hold::go_on(&self.inner);
+    }
+
+    fn take_over(&self, handed: Vec<(String, OwnedFd)>) {
+        *lock(&self.inner.handed) = handed;
     }
 
     fn forget(&self, instance: &InstanceId) {

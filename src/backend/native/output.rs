@@ -6,7 +6,6 @@ use super::identity::Identity;
 use super::launch::{failure, reason};
 use super::lines::{Line, Splitter};
 use super::ring::Ring;
-use super::sink::arguments::Rotation;
 use super::sink::{self, Writing, Written};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
@@ -18,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 /// What a spec and the daemon's options come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +108,7 @@ pub(super) async fn connect(
                 true => Some(connect_journal(inner, connection.instance).await?),
                 false => None,
             };
-            let rotation = connection.rotation.map(|rotation| Rotation {
-                max_size: rotation.max_size,
-                max_files: rotation.max_files,
-            });
+            let rotation = connection.rotation.map(sink::rotation);
             let writing = Writing {
                 instance: connection.instance.clone(),
                 identity: connection.identity.clone(),
@@ -146,7 +143,10 @@ pub fn open_log_file(identity: &Identity, path: &str) -> io::Result<std::fs::Fil
 }
 
 /// A stream of the journal. A journal that is busy is waited for, in a thread.
-async fn connect_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
+pub(super) async fn connect_journal(
+    inner: &Inner,
+    instance: &InstanceId,
+) -> Result<OwnedFd, SpawnError> {
     let error = |reason: String| failure(SpawnStage::Output, "to the journal", reason);
     let Some(socket) = inner.journal.clone() else {
         return Err(error("there is no journal here".into()));
@@ -175,7 +175,22 @@ impl Output {
     }
 }
 
+/// What is still to be read, and the line that was begun.
+pub struct Rest {
+    /// The pipe.
+    pub read: OwnedFd,
+    /// What was read of a line without its end.
+    pub begun: Vec<u8>,
+}
+
+impl From<OwnedFd> for Rest {
+    fn from(read: OwnedFd) -> Rest {
+        Rest { read, begun: Vec::new() }
+    }
+}
+
 /// Where what we read is shown and kept.
+#[derive(Clone)]
 pub struct Pump {
     /// Kept here.
     pub ring: Arc<Ring>,
@@ -188,16 +203,28 @@ pub struct Pump {
 impl Pump {
     /// Reads until nobody holds the other end any more, which may be long after the run: nothing
     /// waits for this. It reads no faster than what it writes to takes it, so that a process that
-    /// writes too much is the one that waits.
+    /// writes too much is the one that waits. While it is told to hold it stops, and returns what
+    /// somebody else can go on with.
     ///
     /// # Errors
     /// When the pipe cannot be read.
-    pub async fn run(self, read: OwnedFd) -> io::Result<()> {
+    pub async fn run(
+        &self,
+        Rest { read, begun }: Rest,
+        mut hold: watch::Receiver<bool>,
+    ) -> io::Result<Option<Rest>> {
         let mut pipe = pipe::Receiver::from_owned_fd(read)?;
-        let mut splitter = Splitter::default();
+        let mut splitter = Splitter::with(begun);
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let len = pipe.read(&mut buffer).await?;
+            let len = tokio::select! {
+                biased;
+                Ok(_) = hold.wait_for(|hold| *hold) => {
+                    let read = pipe.into_nonblocking_fd()?;
+                    return Ok(Some(Rest { read, begun: splitter.into_begun() }));
+                }
+                len = pipe.read(&mut buffer) => len?,
+            };
             let bytes = &buffer[..len];
             self.ring.push(bytes);
             let mut lines = Vec::new();
@@ -210,7 +237,7 @@ impl Pump {
                 self.console.write(lines).await;
             }
             if len == 0 {
-                return Ok(());
+                return Ok(None);
             }
         }
     }

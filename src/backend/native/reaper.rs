@@ -8,11 +8,14 @@ use crate::core::event::ExitStatus;
 use crate::sys::children::Children;
 use crate::sys::clone::{Program, StartError, Started, start};
 use crate::sys::reap::reap;
+use crate::sys::signal::gone;
+use crate::sys::stat::Stat;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Who waits for which child, and how many children were reaped that nobody had registered:
 /// orphans that became ours.
@@ -38,11 +41,15 @@ static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(|| {
 pub type Exit = oneshot::Receiver<ExitStatus>;
 
 /// The loop; it ends when this is dropped.
-pub struct Reaper(tokio::task::JoinHandle<()>);
+pub struct Reaper {
+    task: tokio::task::JoinHandle<()>,
+    /// Whether statuses are taken.
+    reaping: watch::Sender<bool>,
+}
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -54,16 +61,52 @@ impl Reaper {
     pub fn new() -> io::Result<Reaper> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut ended = signal(SignalKind::child())?;
-        Ok(Reaper(tokio::spawn(async move {
-            loop {
+        let (reaping, mut may_reap) = watch::channel(true);
+        let task = tokio::spawn(async move {
+            // An error means that this is dropped.
+            while may_reap.wait_for(|may| *may).await.is_ok() {
                 // Signals coalesce: one may stand for many ends.
                 while reap_one() {}
-                if ended.recv().await.is_none() {
-                    return;
+                tokio::select! {
+                    ended = ended.recv() => if ended.is_none() { return },
+                    _ = may_reap.changed() => {}
                 }
             }
-        })))
+        });
+        Ok(Reaper { task, reaping })
     }
+
+    /// Takes no statuses for now, or again: what ends meanwhile waits for the next program in this
+    /// process, whose child it is as well.
+    pub fn set(&self, reaping: bool) {
+        self.reaping.send_replace(reaping);
+    }
+}
+
+/// Registers a child that the program before this one has started, alive or dead; None when this is
+/// no child of ours. To be called before the loop of [`Reaper`] got its first turn: as long as nobody
+/// takes its status, nobody else has its number.
+#[must_use]
+pub fn take_over(pid: u32, start: u64) -> Option<Exit> {
+    let mut table = table();
+    let stat = Stat::of(pid)?;
+    if stat.parent != std::process::id() || stat.start != start {
+        return None;
+    }
+    let (sender, exit) = oneshot::channel();
+    table.waiting.insert(pid, sender);
+    Some(exit)
+}
+
+/// Waits for the end of a process that was started with [`start_registered`], also where there is no
+/// [`Reaper`].
+///
+/// # Errors
+/// When it cannot be waited for.
+pub async fn ended(pidfd: OwnedFd, exit: Exit) -> io::Result<ExitStatus> {
+    gone(pidfd).await?;
+    while reap_one() {}
+    Ok(exit.await.unwrap_or(ExitStatus::Unknown))
 }
 
 /// Starts a process and registers it, with no moment in between in which it could be reaped.

@@ -37,6 +37,12 @@ impl Ring {
         self.written.send_modify(|written| *written += bytes.len() as u64);
     }
 
+    /// All that is kept.
+    #[must_use]
+    pub fn kept(&self) -> Vec<u8> {
+        self.since(0).1
+    }
+
     /// What there is from a position on: how much of it was lost already, and the bytes.
     fn since(&self, position: u64) -> (u64, Vec<u8>) {
         let kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);

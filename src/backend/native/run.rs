@@ -3,11 +3,11 @@
 use super::adopt::{Adopted, is_waiting};
 use super::identity::Identity;
 use super::launch::{failure, reason};
-use super::output::{Connection, Output, Pump, Route, connect};
+use super::output::{Connection, Output, Route, connect};
 use super::reaper::Exit;
 use super::sink::LAST_LINES;
 use super::tree::Tree;
-use super::{Inner, lock};
+use super::{Inner, hold, lock};
 use crate::backend::{Facts, held, notices};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
@@ -16,6 +16,7 @@ use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
 use crate::store::runs::RunRecord;
 use crate::sys::pidfd::exit_status;
 use crate::sys::signal::{gone, send};
+use futures_util::future::join_all;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -181,7 +182,7 @@ impl Handle {
             Phase::Cancelled | Phase::Over => return,
         };
         drop(state);
-        hold(&self.instance, &tree, limits);
+        hold_to(&self.instance, &tree, limits);
     }
 
     /// An end as it is to be told.
@@ -211,6 +212,12 @@ impl Handle {
         }
     }
 
+    /// Whether it has a process that has not become its command.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::Starting(_))
+    }
+
     /// Its main process, while there is one.
     #[must_use]
     pub fn pidfd(&self) -> Option<Arc<OwnedFd>> {
@@ -238,7 +245,12 @@ struct PidFile {
 }
 
 /// Carries out one run and reports what happens.
-pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<ProcessSpec>) {
+pub(super) async fn live(
+    inner: Arc<Inner>,
+    handle: Arc<Handle>,
+    spec: Arc<ProcessSpec>,
+    starting: hold::Busy,
+) {
     let (instance, run) = (handle.instance.clone(), handle.run);
     let report = |event| {
         // Nobody listens any more when the daemon ends.
@@ -249,7 +261,9 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
         lock(&handle.state).phase = Phase::Over;
     };
     // Apart: it needs a lot of room for a moment, and the rest is there for as long as the run.
-    let started = match Box::pin(start(&inner, &handle, &spec)).await {
+    let started = Box::pin(start(&inner, &handle, &spec)).await;
+    drop(starting);
+    let started = match started {
         Ok(started) => started,
         Err(error) => {
             over();
@@ -294,15 +308,16 @@ pub(super) async fn live_on(
     handle: Arc<Handle>,
     spec: Arc<ProcessSpec>,
     adopted: Adopted,
+    logged: Vec<oneshot::Receiver<()>>,
 ) {
     let (instance, run) = (handle.instance.clone(), handle.run);
-    let Adopted { main, tree, record } = adopted;
+    let Adopted { main, tree, record, exit } = adopted;
     let report = |event| {
         let _ = inner.facts.send(event);
     };
     if spec.limits.given().next().is_some() {
         // The daemon before may have been killed between writing a change down and carrying it out.
-        hold(&instance, &tree, &spec.limits);
+        hold_to(&instance, &tree, &spec.limits);
     }
     let mut status = ExitStatus::Unknown;
     if let Some(pidfd) = main {
@@ -311,7 +326,13 @@ pub(super) async fn live_on(
             // Where the machine knows that already it changes nothing.
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
         }
-        let ended = watched(&handle, &tree, &inner.facts, ended(&pidfd, &record)).await;
+        let end = async {
+            match exit {
+                Some(exit) => exit.await.unwrap_or(ExitStatus::Unknown),
+                None => ended(&pidfd, &record).await,
+            }
+        };
+        let ended = watched(&handle, &tree, &inner.facts, end).await;
         inner.unhear(record.pid, &handle);
         status = handle.told(ended, &tree);
         lock(&handle.state).phase = Phase::Left(tree.clone());
@@ -319,6 +340,7 @@ pub(super) async fn live_on(
     report(Event::Exited { instance: instance.clone(), run, status });
     nothing_left(&instance, &tree).await;
     remove_pid_file(&inner, &record, &spec).await;
+    let _ = tokio::time::timeout(LAST_LINES, join_all(logged)).await;
     lock(&inner.runs).remove(&(instance.clone(), run));
     lock(&handle.state).phase = Phase::Over;
     drop(tree);
@@ -407,7 +429,7 @@ async fn start(
         let limits = state.limits.as_ref().unwrap_or(&spec.limits);
         // A new group has none.
         if limits.given().next().is_some() {
-            hold(instance, &tree, limits);
+            hold_to(instance, &tree, limits);
         }
         let null = inner.launcher.null();
         let waiting = inner.begin(&recipe, output.for_process(null), &tree)?;
@@ -421,10 +443,7 @@ async fn start(
         Output::Null | Output::Held(_) => None,
         Output::Written(written) => Some(written.done),
         Output::Read { read, .. } => {
-            let shown = inner.shown(instance, spec);
-            let (console, prefix) = (inner.console.clone(), shown.prefix);
-            let pump = Pump { ring: shown.ring, console, prefix };
-            spawn_pump(inner, instance.clone(), pump.run(read));
+            hold::read(inner, instance, inner.shown(instance, spec.instances), read.into());
             None
         }
     };
@@ -466,26 +485,11 @@ async fn watched<T>(
 }
 
 /// Holds a run to limits, and says which of them do not hold.
-fn hold(instance: &InstanceId, tree: &Tree, limits: &Limits) {
+fn hold_to(instance: &InstanceId, tree: &Tree, limits: &Limits) {
     if let Err(error) = tree.limit(limits) {
         tracing::warn!("{instance}: setting its limits: {}", reason(&error));
     }
     held::complain(instance, tree.directory(), limits);
-}
-
-fn spawn_pump(
-    inner: &Arc<Inner>,
-    instance: InstanceId,
-    pump: impl Future<Output = io::Result<()>> + Send + 'static,
-) {
-    let inner = inner.clone();
-    inner.pumps.send_modify(|reading| *reading += 1);
-    tokio::spawn(async move {
-        if let Err(error) = pump.await {
-            tracing::warn!("{instance}: reading its output: {error}");
-        }
-        inner.pumps.send_modify(|reading| *reading -= 1);
-    });
 }
 
 impl PidFile {

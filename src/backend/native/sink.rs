@@ -3,17 +3,21 @@
 //!
 //! It is no part of the run: it has no mark of it and is in the control group of the daemon. We hold
 //! the reading end of the pipe too, so that another one can go on where one was killed; when the
-//! daemon is killed, the program has the only one, and goes on to the end of file.
+//! daemon is killed, the program has the only one, and goes on to the end of file. To another program
+//! in this process it is handed on, and that one looks after it as we did.
 
 use super::Inner;
+use super::hold::Part;
 use super::identity::Identity;
 use super::launch::{Recipe, Waiting, failure, reason};
 use super::lines::{Splitter, shown};
-use super::reaper::Exit;
+use super::output::{Route, connect_journal};
+use super::reaper::{self, Exit};
 use crate::backend::LogRequest;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
-use crate::core::spec::Rendered;
+use crate::core::spec::{LogRotation, ProcessSpec, Rendered};
+use crate::sys::stat::Stat;
 use arguments::Job;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
@@ -77,6 +81,7 @@ pub struct Written {
 
 /// One program that runs.
 struct Program {
+    pid: u32,
     exit: Exit,
     reports: Reports,
 }
@@ -89,37 +94,131 @@ pub(super) async fn start(inner: &Arc<Inner>, writing: Writing) -> Result<Writte
     let output = |io: &io::Error| failure(SpawnStage::Output, "", reason(io));
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| output(&errno.into()))?;
     let program = start_program(inner, &writing, read.as_fd()).await?;
+    let done = look_after(inner, read, async move { Ok((writing, Some(program))) });
+    Ok(Written { write, done })
+}
+
+/// A log that another program in this process has looked after.
+pub(super) struct Handed {
+    /// What writes it; 0: there was nothing at the moment.
+    pub pid: u32,
+    /// The reading end of the pipe.
+    pub read: OwnedFd,
+    /// What the program says.
+    pub reports: Option<OwnedFd>,
+}
+
+/// Goes on to look after it, as the spec says that the run has. To be called before anything is
+/// reaped.
+pub(super) fn go_on(
+    inner: &Arc<Inner>,
+    instance: &InstanceId,
+    spec: Arc<ProcessSpec>,
+    Handed { pid, read, reports }: Handed,
+) -> oneshot::Receiver<()> {
+    let exit = Stat::of(pid).and_then(|stat| reaper::take_over(pid, stat.start));
+    let reports = reports.and_then(|pipe| Reports::of(pipe).ok());
+    let program = exit.zip(reports).map(|(exit, reports)| Program { pid, exit, reports });
+    let (own, instance) = (inner.clone(), instance.clone());
+    look_after(
+        inner,
+        read,
+        async move { Ok((Writing::of(&own, &instance, &spec).await?, program)) },
+    )
+}
+
+/// Sees to it that a log is written until the end of file, which the result tells.
+fn look_after(
+    inner: &Arc<Inner>,
+    read: OwnedFd,
+    begun: impl Future<Output = Result<(Writing, Option<Program>), SpawnError>> + Send + 'static,
+) -> oneshot::Receiver<()> {
     let (sender, done) = oneshot::channel();
     let inner = inner.clone();
+    let part = inner.holding.take_part();
     inner.pumps.send_modify(|reading| *reading += 1);
     tokio::spawn(async move {
-        keep(&inner, &writing, read, program).await;
+        match begun.await {
+            Ok((writing, program)) => keep(&inner, &writing, read, program, part).await,
+            Err(error) => tracing::error!("nobody looks after a log any more: {error}"),
+        }
         inner.pumps.send_modify(|reading| *reading -= 1);
         // Nobody may wait.
         let _ = sender.send(());
     });
-    Ok(Written { write, done })
+    done
 }
 
-/// Sees to it that somebody writes until the end of file.
-async fn keep(inner: &Inner, writing: &Writing, read: OwnedFd, mut program: Program) {
+async fn keep(
+    inner: &Inner,
+    writing: &Writing,
+    read: OwnedFd,
+    mut program: Option<Program>,
+    mut part: Part,
+) {
     let name = &writing.instance;
     let mut wait = AGAIN.0;
     loop {
-        let status = program.see_off(name).await;
+        let Some(running) = &mut program else {
+            tokio::select! {
+                biased;
+                () = part.is_to_stand_still() => part.stand_still(name, 0, &read, None).await,
+                () = tokio::time::sleep(wait) => {
+                    wait = (wait * 2).min(AGAIN.1);
+                    match start_program(inner, writing, read.as_fd()).await {
+                        Ok(started) => program = Some(started),
+                        Err(error) => tracing::error!("{name}: its log is not written: {error}"),
+                    }
+                }
+            }
+            continue;
+        };
+        let status = tokio::select! {
+            biased;
+            () = part.is_to_stand_still() => {
+                let reports = Some(running.reports.pipe.as_fd());
+                part.stand_still(name, running.pid, &read, reports).await;
+                continue;
+            }
+            status = running.see_off(name) => status,
+        };
         if status == ExitStatus::Code(0) {
             return;
         }
         tracing::error!("{name}: what writes its log ended: {status}; another one is started");
-        program = loop {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN.1);
-            match start_program(inner, writing, read.as_fd()).await {
-                Ok(program) => break program,
-                Err(error) => tracing::error!("{name}: its log is not written: {error}"),
-            }
-        };
+        program = None;
     }
+}
+
+impl Writing {
+    /// With what the log of a process is written.
+    async fn of(
+        inner: &Inner,
+        instance: &InstanceId,
+        spec: &ProcessSpec,
+    ) -> Result<Writing, SpawnError> {
+        const USUAL_UMASK: u32 = 0o022;
+        let exec = &spec.exec;
+        let journal = match inner.route(exec) {
+            Route::Sink { journal: true } => Some(connect_journal(inner, instance).await?),
+            _ => None,
+        };
+        let path = exec.log_file.as_ref().map(|path| path.rendered(instance.index));
+        Ok(Writing {
+            instance: instance.clone(),
+            identity: inner.identity(exec).await?,
+            umask: exec.umask.unwrap_or(USUAL_UMASK),
+            path: path.unwrap_or_default(),
+            rotation: exec.log_rotation.map(rotation),
+            journal,
+        })
+    }
+}
+
+/// As the program is told.
+#[must_use]
+pub fn rotation(given: LogRotation) -> arguments::Rotation {
+    arguments::Rotation { max_size: given.max_size, max_files: given.max_files }
 }
 
 impl Program {
@@ -144,7 +243,7 @@ async fn start_program(
     let (reports, error) = Reports::new()?;
     let waiting = launch(inner, &recipe, [read, copy, error.as_fd()]).await?;
     drop(error);
-    let mut program = Program { exit: waiting.exit, reports };
+    let mut program = Program { pid: waiting.pid, exit: waiting.exit, reports };
     let failed = |text: String| failure(SpawnStage::LogFile, writing.path.shown(), text);
     let first = match tokio::time::timeout(OPENING, program.reports.line()).await {
         Ok(first) => first,
@@ -182,7 +281,7 @@ pub(super) async fn show(
             .map_err(|errno| failure(SpawnStage::Output, "", reason(&errno.into())))?;
         let fds = [lifeline.as_fd(), output.as_fd(), error.as_fd()];
         let waiting = launch(inner, &recipe, fds).await?;
-        Ok((Program { exit: waiting.exit, reports }, ours))
+        Ok((Program { pid: waiting.pid, exit: waiting.exit, reports }, ours))
     };
     let started: Result<_, SpawnError> = started.await;
     match started {
@@ -247,9 +346,12 @@ impl Reports {
     pub fn new() -> Result<(Reports, OwnedFd), SpawnError> {
         let output = |io: &io::Error| failure(SpawnStage::Output, "", reason(io));
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| output(&errno.into()))?;
-        let pipe = pipe::Receiver::from_owned_fd(read).map_err(|io| output(&io))?;
-        let reports = Reports { pipe, splitter: Splitter::default(), lines: Default::default() };
-        Ok((reports, write))
+        Ok((Reports::of(read).map_err(|io| output(&io))?, write))
+    }
+
+    fn of(read: OwnedFd) -> io::Result<Reports> {
+        let pipe = pipe::Receiver::from_owned_fd(read)?;
+        Ok(Reports { pipe, splitter: Splitter::default(), lines: Default::default() })
     }
 
     /// The next line; None at the end.

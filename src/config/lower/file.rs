@@ -186,7 +186,7 @@ impl<'s> File<'_, 's> {
             let limit = settings.core.verdict_timeout;
             if limit.is_some_and(|limit| limit < settings.core.settle) {
                 let message = "`verdictTimeout` is shorter than `settle`: nothing could be good";
-                let problem = self.problem("bad-value", &field.value, message);
+                let problem = self.problem("bad-duration", &field.value, message);
                 self.add(problem.help("make it at least as long, or `settle` shorter"));
             }
         }

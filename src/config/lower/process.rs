@@ -8,6 +8,7 @@ use crate::config::diagnostic::{Diagnostic, shown};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, Text};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 impl<'s> File<'_, 's> {
@@ -27,6 +28,10 @@ impl<'s> File<'_, 's> {
         spec.restart = restart;
         if let Some(field) = fields.get("instances") {
             spec.instances = self.integer(field).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+        }
+        if let Some(field) = fields.get("maxUnavailable") {
+            let number = self.integer(field).and_then(|n| u32::try_from(n).ok());
+            spec.max_unavailable = number.and_then(NonZeroU32::new).unwrap_or(spec.max_unavailable);
         }
         let (health, health_is_sure) = self.health_check(fields, &variables, spec.instances);
         spec.health = health;

@@ -207,7 +207,9 @@ impl Machine {
         self.check_reload(id, out);
         let Some(inst) = self.instances.get(id) else { return };
         if inst.is_ready() && inst.up {
-            self.end_job(id, UP, JobResult::Done, None, out);
+            // One that waits for its turn has not had what it was asked for.
+            let had: &[JobKind] = if inst.anew { &[JobKind::Start] } else { UP };
+            self.end_job(id, had, JobResult::Done, None, out);
         } else if !self.is_wished(inst) {
             let down = inst.live().is_none();
             let why = self.why_down(inst).to_string();

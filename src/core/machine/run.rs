@@ -196,6 +196,7 @@ impl Machine {
         let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
         inst.restart_due = None;
+        inst.anew = false;
         if let Some((spec, generation)) = inst.next.take() {
             inst.spec = spec;
             inst.generation = generation;
@@ -355,6 +356,9 @@ impl Machine {
         live.ready = Some(now);
         live.restamp(inst.spec.health.is_some(), now);
         inst.since = now;
+        if !self.queues.contains_key(&id.process) {
+            inst.taken_down = None;
+        }
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
         self.touch(id);

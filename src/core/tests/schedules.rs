@@ -265,7 +265,12 @@ impl Player {
                 self.world.feed(Event::StopRequested { request, instances })
             }
             Kind::Restart => {
-                let (request, instances) = (self.request(), self.some(&mut dice));
+                let (request, mut instances) = (self.request(), self.some(&mut dice));
+                if dice.chance(500) {
+                    let process = instances[0].process.clone();
+                    let all = self.world.model.instances_of(&process).map(|(id, _)| id.clone());
+                    instances = all.chain([instances[0].clone()]).collect();
+                }
                 self.world.feed(Event::RestartRequested { request, instances })
             }
             Kind::Reset => {
@@ -442,6 +447,13 @@ impl Player {
             if let Some(run) = &facts.run {
                 hold!(facts.up, "{id} runs and should not");
                 let spec = &model.config.processes[&id.process];
+                let mut others = model.instances_of(&id.process);
+                let behind = others
+                    .any(|(_, other)| matches!(other.view.state, State::Failed | State::Waiting));
+                if behind && view.needs_restart {
+                    // One that had its turn has not come back, and will not by itself.
+                    continue;
+                }
                 hold!(run.spec == *spec, "{id} runs something else than the file says");
                 hold!(!view.needs_restart, "{id} is to be restarted, and is not");
             }

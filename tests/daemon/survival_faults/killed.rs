@@ -20,7 +20,7 @@ const CALLS: [(&str, u64); 6] = [
 /// How often, for each of start and reload.
 const TIMES: u64 = 16;
 
-pub(super) fn can_trace() -> bool {
+pub fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     can("strace", traced.is_ok_and(|output| output.status.success()))
 }
@@ -136,7 +136,7 @@ async fn in_a_reload() {
 }
 
 /// Has something done to the system calls of a running daemon.
-pub(super) struct Tracer {
+pub struct Tracer {
     child: Child,
     /// It tells of each process that comes, and would end if nobody listened.
     _told: Lines<BufReader<ChildStderr>>,
@@ -144,24 +144,27 @@ pub(super) struct Tracer {
 
 impl Tracer {
     /// To those of its first thread.
-    pub(super) fn of(pid: u32, how: &str) -> Tracer {
-        Tracer::with(pid, &["-e", how])
+    pub fn of(pid: u32, how: &str) -> Tracer {
+        Tracer::with(&[pid], &["-o", "/dev/null", "-e", how])
     }
 
     /// To those of all that it starts from now on as well.
-    pub(super) fn following(pid: u32, how: &str) -> Tracer {
-        Tracer::with(pid, &["-f", "-e", how])
+    pub fn following(pid: u32, how: &str) -> Tracer {
+        Tracer::with(&[pid], &["-o", "/dev/null", "-f", "-e", how])
     }
 
-    fn with(pid: u32, options: &[&str]) -> Tracer {
+    /// To those of some of its threads, and nothing that they start.
+    pub fn with(threads: &[u32], options: &[&str]) -> Tracer {
         let mut child = Command::new("strace")
             .args(options)
-            .args(["-o", "/dev/null", "-p", &pid.to_string()])
+            .args(threads.iter().flat_map(|thread| ["-p".to_owned(), thread.to_string()]))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
+        for _ in threads {
+            assert!(lines.any(|line| line.unwrap().contains("attached")), "it is not traced");
+        }
         Tracer { child, _told: lines }
     }
 }

@@ -10,7 +10,10 @@ mod others;
 mod storm;
 mod together;
 
-use crate::common::processes::{kill, pidfd, raw};
+pub use killed::{Tracer, can_trace};
+
+pub use crate::common::processes::pidfd;
+use crate::common::processes::{kill, raw};
 use crate::common::rng::Rng;
 use crate::common::waiting::{readable_within, until};
 use crate::support::{Daemon, Status, pids};
@@ -67,10 +70,10 @@ fn is_root() -> bool {
 }
 
 /// The seed of a test that draws: PROVOST_SEED, or a new one; printed, for the next time.
-struct Draw(Rng);
+pub struct Draw(Rng);
 
 impl Draw {
-    fn new() -> Draw {
+    pub fn new() -> Draw {
         let given = std::env::var("PROVOST_SEED").ok().and_then(|seed| seed.parse().ok());
         let time = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
         let seed = given.unwrap_or_else(|| time.unwrap().as_nanos() as u64 >> 10);
@@ -80,7 +83,7 @@ impl Draw {
     }
 
     /// Below `limit`.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0.next() % limit
     }
 }

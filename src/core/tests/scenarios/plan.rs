@@ -11,6 +11,7 @@ use provost_core::spec::{
 };
 use provost_core::unit::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 fn base() -> ProcessSpec {
@@ -51,6 +52,9 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     ("umask", Consequence::Restart, "-", "0027", |s| s.exec.umask = Some(0o27)),
     ("nice", Consequence::Restart, "-", "-5", |s| s.exec.nice = Some(-5)),
     ("instances", Consequence::Start, "1", "3", |s| s.instances = 3),
+    ("maxUnavailable", Consequence::Live, "1", "2", |s| {
+        s.max_unavailable = NonZeroU32::new(2).unwrap();
+    }),
     ("dependsOn", Consequence::Live, "-", "[db: healthy (restart)]", |s| {
         let on = ProcessId::new("db").unwrap();
         s.depends_on = vec![Dependency { on, condition: Condition::Healthy, restart: true }];
@@ -214,6 +218,7 @@ fn no_field_of_a_spec_is_forgotten() {
         tags: _,
         enabled: _,
         instances: _,
+        max_unavailable: _,
         exec:
             ExecSpec {
                 command: _,

@@ -8,6 +8,7 @@ use provost_core::spec::{
     ReloadSpec, RestartCondition, RestartPolicy, Signal, StopSpec, Text, WatchAction, WatchSpec,
 };
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,9 +74,14 @@ fn process(dice: &mut Dice, n: usize) -> ProcessSpec {
         spec.readiness = Readiness::Notify;
     }
     spec.enabled = !dice.chance(80);
-    spec.instances = dice.pick(&[1, 1, 1, 1, 2, 2, 3]);
+    spec.instances = dice.pick(&[1, 1, 1, 2, 2, 3, 4]);
+    spec.max_unavailable = at_once(dice);
     spec.essential = dice.chance(15);
     spec
+}
+
+fn at_once(dice: &mut Dice) -> NonZeroU32 {
+    NonZeroU32::new(dice.pick(&[1, 1, 1, 2, 3])).unwrap()
 }
 
 /// New settings that need no new run.
@@ -228,9 +234,13 @@ pub fn edit(dice: &mut Dice, config: &mut Config) {
                 let spec = Arc::make_mut(config.processes.get_mut(&id).unwrap());
                 match kind {
                     6 | 7 => spec.enabled = dice.chance(500),
-                    8 | 9 => spec.instances = dice.pick(&[1, 2, 3]),
+                    8 | 9 => spec.instances = dice.pick(&[1, 2, 3, 4]),
                     10 => spec.description = Some(Arc::from(dice.pick(&["a", "b"]))),
-                    11 | 12 => change_live(dice, spec),
+                    11 => change_live(dice, spec),
+                    12 => {
+                        change_live(dice, spec);
+                        spec.max_unavailable = at_once(dice);
+                    }
                     13 => {
                         spec.depends_on.pop();
                     }

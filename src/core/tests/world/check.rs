@@ -60,6 +60,7 @@ impl Model {
         self.check_timers(machine, now, timeout)?;
         self.check_record(machine, now)?;
         self.check_notes()?;
+        self.forget_slack();
         let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());

@@ -51,6 +51,8 @@ pub struct RunFacts {
     pub followed: BTreeSet<ProcessId>,
     /// It was said to use too much memory.
     pub outgrown: bool,
+    /// It was not ready when it was settled that it is to end and to be followed by another.
+    pub idle: bool,
     /// What it was last told to be held to.
     pub limited: Limits,
     /// It is to take new settings, and was not told yet.
@@ -186,6 +188,10 @@ pub struct Facts {
     pub attempt: Option<u32>,
     /// Somebody asked for a new run since the current one began.
     pub renew: bool,
+    /// The same, and for others of its process as well.
+    pub rolled: bool,
+    /// It was ready, got a new run in its turn, and has not been ready since.
+    pub out: bool,
     pub job: Option<OpenJob>,
     pub view: InstanceView,
     /// Its state before this turn.
@@ -251,6 +257,8 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         completed: false,
         attempt: Some(0),
         renew: false,
+        rolled: false,
+        out: false,
         job: None,
         view: InstanceView {
             id,
@@ -314,6 +322,7 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         ill: false,
         followed: BTreeSet::new(),
         outgrown: false,
+        idle: false,
         limited: spec.limits.clone(),
         takes: false,
         taking: None,

@@ -63,6 +63,8 @@ pub struct Model {
     /// Processes of which a run ends in this turn to be followed by another, and since when that is
     /// settled.
     pub renewed: Vec<(ProcessId, Mono)>,
+    /// What processes may have out, where more were allowed when those that are had their turns.
+    pub slack: BTreeMap<ProcessId, u32>,
     pub ending: bool,
     pub finished: u32,
     pub cause: Cause,
@@ -290,7 +292,7 @@ impl Model {
         // One of these may have been told to follow another, which nobody outside can see.
         facts.over =
             if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
-        facts.renew = false;
+        (facts.renew, facts.rolled) = (false, false);
         self.over_now = Some(instance.clone());
     }
 
@@ -524,6 +526,8 @@ impl Model {
             self.instances.iter().filter(|(_, f)| f.wished).map(|(id, _)| id.clone()).collect();
         let old = std::mem::replace(&mut self.config, config.clone());
         for (id, spec) in &old.processes {
+            let slack = self.slack.entry(id.clone()).or_default();
+            *slack = (*slack).max(spec.max_unavailable.get());
             if !config.processes.contains_key(id) {
                 self.gone.insert(id.clone(), spec.clone());
             }
@@ -587,7 +591,12 @@ impl Model {
                     }
                     if let Some(run) = &mut facts.run {
                         let due = facts.up && view.sub_state == "held";
+                        run.idle = due && (run.idle || (run.due_since.is_none() && !run.ready));
                         run.due_since = due.then(|| run.due_since.unwrap_or(now));
+                        facts.out &= !(run.ready && run.goes_on());
+                        if due {
+                            self.disturbed.insert(id.process.clone(), now);
+                        }
                     }
                     facts.completed = view.state == State::Completed;
                     facts.view = view;

@@ -80,6 +80,10 @@ impl Model {
                 hold!(newer || !facts.wished, "the {kind} of {id} was canceled for nothing");
             }
             (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
+            // Another of its process had its turn before it, and did not come back.
+            (JobKind::Restart, JobResult::Failed) if up && facts.rolled => {
+                (facts.renew, facts.rolled) = (false, false);
+            }
             (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
                 hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
                 hold!(!up, "the {kind} of {id} is {result} and it is up");
@@ -151,7 +155,13 @@ impl Model {
             let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
             let Some(spec) = self.config.processes.get(&id.process) else { continue };
             // What somebody wants a new run of may wait for its dependents to go down first.
-            if facts.up && !facts.renew {
+            // One of its process that had its turn before it may have failed.
+            let mut all = self.instances_of(&id.process);
+            let behind = all.any(|(other, facts)| {
+                let ready = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+                other != id && facts.up && !ready && !facts.completed
+            });
+            if facts.up && !facts.renew && !behind {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }
         }

@@ -353,9 +353,13 @@ impl Model {
                 }
             }
             Cause::Restart(_, ids) => {
-                for id in ids {
+                for id in ids.clone() {
                     self.want(&id, false, true);
                     self.disturbed.insert(id.process.clone(), now);
+                    let rolled = ids.iter().any(|o| o.process == id.process && *o != id);
+                    if let Some(facts) = self.instances.get_mut(&id) {
+                        facts.rolled = rolled;
+                    }
                 }
             }
             Cause::Stop(_, ids) => {
@@ -444,7 +448,19 @@ impl Model {
             run.taking = None;
         }
         match &note.what {
-            What::Stopping { why } => self.justified(id, why, now),
+            What::Stopping { why } => {
+                let facts = self.instances.get(id);
+                let run = facts.and_then(|facts| facts.run.as_ref());
+                let in_turn = match why {
+                    StopReason::Changed => true,
+                    StopReason::Restart => facts.is_some_and(|facts| facts.rolled),
+                    _ => false,
+                };
+                if in_turn && run.is_some_and(|run| run.ready && !run.idle) {
+                    self.take_turn(id)?;
+                }
+                self.justified(id, why, now)
+            }
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
             What::Waiting { on } => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
@@ -455,6 +471,16 @@ impl Model {
                 let waited = waited(on);
                 hold!(facts.told != waited, "{id} is said to wait for the same again");
                 facts.told = waited;
+                Ok(())
+            }
+            What::KeepsRun { .. } => {
+                let keeps = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
+                    let facts = &self.instances[id];
+                    facts.rolled
+                        || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
+                });
+                hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
                 Ok(())
             }
             What::Completed => {
@@ -549,6 +575,7 @@ impl Model {
             StopReason::DependencyRestarted(on) => {
                 self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
                     || (self.reload.is_some() && self.is_outdated(on))
+                    || self.instances_of(on).any(|(_, facts)| facts.renew)
             }
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
