@@ -41,8 +41,7 @@ impl Model {
                     return self.is_told(instance, &["reloading"]);
                 }
                 hold!(live.spawned.is_some() && live.exit.is_none(), "a signal to nobody");
-                let asked = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
-                hold!(asked && !self.signaled, "{instance} gets a signal that nobody asked for");
+                hold!(by_hand && !self.signaled, "{instance} gets a signal that nobody asked for");
                 self.signaled = true;
                 Ok(())
             }
