@@ -23,7 +23,8 @@
 //! when the one that is out is ready after all, they go on taking turns. So whether somebody goes back
 //! to the configuration before or not, one broken version costs `maxUnavailable` instances and no more.
 //!
-//! Who follows another by an edge with `restart: true` takes no turns: it follows.
+//! Who follows another by an edge with `restart: true` takes no turns: it follows. Nor does one whose
+//! watched files have changed: it is out like one that somebody restarted alone.
 
 use super::{Machine, instances_of};
 use crate::event::{Blocker, Effect, StopReason, What};
@@ -270,9 +271,9 @@ impl Machine {
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
             }
-            // Who follows another follows it, whatever else is due.
+            // Who follows another follows it, whatever else is due; and whose files changed goes too.
             match &inst.restart_due {
-                Some(StopReason::DependencyRestarted(_)) => {}
+                Some(StopReason::DependencyRestarted(_) | StopReason::WatchedChanged(_)) => {}
                 _ if anew => inst.restart_due = Some(StopReason::Restart),
                 Some(_) => {}
                 None => inst.restart_due = Some(StopReason::Changed),
