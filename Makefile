@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules killed machines test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
+.PHONY: help run build release test check schedules killed machines connections test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ killed: setup-test ## the daemon killed at every call of a change, a rollback an
 
 machines: setup-test ## only what runs on real systems, Debian 12 and 13 (PROVOST_TEST_PACKAGE=DIR: with its provost.deb)
 	$(CARGO) nextest run --locked --test machine
+
+connections: setup-test ## 100,000 connections to a held socket while those that serve are replaced
+	PROVOST_CONNECTIONS=$${PROVOST_CONNECTIONS:-100000} \
+		$(CARGO) nextest run --locked --test conformance --no-capture native::nobody_is_refused
 
 test-vm: setup-vm ## limits and lack of memory on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
 	$(CARGO) nextest run --locked --test conformance --run-ignored only --no-capture -E 'test(vm::)'

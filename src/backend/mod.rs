@@ -62,6 +62,67 @@ pub enum CommandEnd {
     TimedOut,
 }
 
+/// What a command beside a run is for, and what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It asks for the health of the run.
+    Check,
+    /// It has the run take new settings.
+    Reload {
+        /// The main process of the run: `MAINPID` of its environment.
+        main: u32,
+    },
+    /// It is told what became of a reload.
+    Hook,
+}
+
+/// What a command beside a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// It asks for the health of the run.
+    Check,
+    /// It has the run take new settings.
+    Reload,
+    /// It is told what became of a reload.
+    Hook,
+}
+
+impl Purpose {
+    /// All there are.
+    pub const ALL: [Purpose; 3] = [Purpose::Check, Purpose::Reload, Purpose::Hook];
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Check => "check",
+            Purpose::Reload => "reload",
+            Purpose::Hook => "hook",
+        }
+    }
+}
+
+impl Beside {
+    /// What it is for.
+    #[must_use]
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Beside::Check => Purpose::Check,
+            Beside::Reload { .. } => Purpose::Reload,
+            Beside::Hook => Purpose::Hook,
+        }
+    }
+
+    /// A variable that it has besides those of the process.
+    #[must_use]
+    pub fn variable(self) -> Option<(String, String)> {
+        match self {
+            Beside::Check | Beside::Hook => None,
+            Beside::Reload { main } => Some(("MAINPID".to_owned(), main.to_string())),
+        }
+    }
+}
+
 /// A run that was kept: what another daemon had started.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -170,20 +231,21 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// Runs a command (an exec check) as the user, in the directory and with the environment of
-    /// `spec`, apart from the run itself, with its output capped; kills it and all its descendants
-    /// at the deadline.
+    /// Runs a command as the user, in the directory and with the environment of `spec`, apart from the
+    /// run itself, with its output capped; kills it and all its descendants at the deadline. Of each
+    /// purpose one at a time for each instance.
     fn run_in_context(
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
+        beside: Beside,
         argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture;
 
-    /// What the last command of [`Backend::run_in_context`] that failed wrote at its end. It may
+    /// What the last command of [`Backend::run_in_context`] for this that failed wrote at its end. It may
     /// hold secrets, as any output may: for those who may read the log of the process.
-    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>>;
+    fn command_output(&self, instance: &InstanceId, purpose: Purpose) -> Option<Arc<str>>;
 
     /// Reads what an instance has written lately, where the backend has it: the log file, or the
     /// last lines kept in memory. None: it is in the journal, or nowhere.

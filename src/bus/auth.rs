@@ -22,7 +22,7 @@ pub enum Action {
     Signal,
     /// Change the file.
     Configure,
-    /// Apply the file.
+    /// Apply the file, or have a process take its settings anew.
     Reload,
     /// Read what a process writes.
     ReadLogs,

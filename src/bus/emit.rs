@@ -294,7 +294,10 @@ impl Emitter {
         if turn.jobs_removed.is_empty() {
             return Ok(());
         }
-        let reloads = turn.jobs_removed.iter().any(|end| end.kind == JobKind::Reload);
+        let reloads = turn
+            .jobs_removed
+            .iter()
+            .any(|end| end.kind == JobKind::Reload && end.instance.is_none());
         self.context.replies.settled(reloads).await;
         let mut out = Vec::new();
         for end in &turn.jobs_removed {

@@ -24,6 +24,10 @@ pub enum Named {
     ProcessDisabled(String),
     /// It has no run.
     NotRunning(String),
+    /// Its run is not ready yet.
+    NotReady(String),
+    /// The file does not say how it takes new settings.
+    NoReload(String),
     /// The backend cannot do this.
     NotSupportedByBackend(String),
     /// The supervisor is ending.
@@ -95,6 +99,8 @@ impl From<Refusal> for Error {
             Refusal::NoSuchProcess(_) => Named::NoSuchProcess(text),
             Refusal::Disabled(_) | Refusal::ManagementDisabled => Named::ProcessDisabled(text),
             Refusal::NotRunning(_) => Named::NotRunning(text),
+            Refusal::NotReady(_) => Named::NotReady(text),
+            Refusal::NoReload(_) => Named::NoReload(text),
             Refusal::ShuttingDown => Named::ShuttingDown(text),
         })
     }
@@ -156,7 +162,9 @@ mod tests {
             (refused(Refusal::NoSuchProcess("x".into())), "NoSuchProcess"),
             (refused(Refusal::Disabled(api.clone())), "ProcessDisabled"),
             (refused(Refusal::ManagementDisabled), "ProcessDisabled"),
-            (refused(Refusal::NotRunning(api)), "NotRunning"),
+            (refused(Refusal::NotRunning(api.clone())), "NotRunning"),
+            (refused(Refusal::NotReady(api.clone())), "NotReady"),
+            (refused(Refusal::NoReload(api)), "NoReload"),
             (refused(Refusal::ShuttingDown), "ShuttingDown"),
             (DriverError::Gone, "ShuttingDown"),
             (DriverError::GenerationMismatch { expected: 1, actual: 2 }, "GenerationMismatch"),

@@ -78,6 +78,7 @@ impl ManagerObject {
         dict.insert("ControlGroup", usage.control_group.unwrap_or_default().into());
         dict.insert("LimitsEnforced", usage.unenforced.is_empty().into());
         dict.insert("UnenforcedLimits", values::limit_keys(&usage.unenforced).into());
+        dict.insert("ProgramChanged", usage.program_changed.into());
         dict.insert("Reason", view.reason(now()).into());
         dict.insert("History", replies::history(view, clock).into());
         let tags: Vec<String> = view.spec.tags.iter().map(ToString::to_string).collect();
@@ -179,6 +180,23 @@ impl ManagerObject {
         options.done()?;
         let due = self.0.replies.verb().await;
         let accepted = self.0.handle().restart(named(names)?).await?;
+        self.jobs(due, accepted, wait, connection).await
+    }
+
+    #[zbus(out_args("jobs"))]
+    async fn reload_process(
+        &self,
+        names: Vec<String>,
+        options: Given,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Jobs> {
+        self.authorise(Action::Reload, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.0.replies.verb().await;
+        let accepted = self.0.handle().reload_process(named(names)?).await?;
         self.jobs(due, accepted, wait, connection).await
     }
 
@@ -485,6 +503,22 @@ impl ManagerObject {
             return Err(Error::invalid("the output of a check is of one process"));
         };
         let output = self.0.handle().check_output(instance);
+        Ok(output.map(|text| text.to_string()).unwrap_or_default())
+    }
+
+    #[zbus(out_args("output"))]
+    async fn get_reload_output(
+        &self,
+        name: String,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String> {
+        self.authorise(Action::ReadLogs, &header, connection).await?;
+        let found = self.resolve(std::slice::from_ref(&name)).await?;
+        let [instance] = found.as_slice() else {
+            return Err(Error::invalid("the output of a reload is of one process"));
+        };
+        let output = self.0.handle().reload_output(instance);
         Ok(output.map(|text| text.to_string()).unwrap_or_default())
     }
 

@@ -138,6 +138,22 @@ impl ProcessObject {
         self.job(due, accepted, wait, connection).await
     }
 
+    #[zbus(out_args("job"))]
+    async fn reload(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<JobReply> {
+        self.context.access.authorise(Action::Reload, &header, connection).await?;
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        let due = self.context.replies.verb().await;
+        let accepted = self.context.handle().reload_process(self.name()).await?;
+        self.job(due, accepted, wait, connection).await
+    }
+
     async fn signal(
         &self,
         whom: &str,
@@ -331,6 +347,11 @@ impl ProcessObject {
     #[zbus(property(emits_changed_signal = "false"))]
     async fn unenforced_limits(&self, #[zbus(header)] header: Option<Header<'_>>) -> Vec<String> {
         values::limit_keys(&self.usage(header.as_ref()).await.unenforced)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn program_changed(&self, #[zbus(header)] header: Option<Header<'_>>) -> bool {
+        self.usage(header.as_ref()).await.program_changed
     }
 
     #[zbus(property)]

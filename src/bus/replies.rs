@@ -68,12 +68,18 @@ fn change(change: &Change) -> Dict {
         })
         .collect();
     let touches: Vec<String> = change.touches.iter().map(ToString::to_string).collect();
-    BTreeMap::from([
+    let mut dict = BTreeMap::from([
         ("kind", change.kind.as_str().into()),
         ("consequence", change.consequence.as_str().into()),
         ("fields", fields.into()),
         ("touches", touches.into()),
-    ])
+    ]);
+    if let Some(awaits) = &change.awaits {
+        dict.insert("awaits", awaits.readiness.as_str().into());
+        let within = u64::try_from(awaits.within.as_micros()).unwrap_or(u64::MAX);
+        dict.insert("awaits-usec", within.into());
+    }
+    dict
 }
 
 /// One line of the event log.

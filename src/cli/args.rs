@@ -97,8 +97,8 @@ pub enum Command {
     /// Set `enabled: false` in the file, comments kept, and apply it
     #[command(after_help = exit::EDIT)]
     Disable(Names),
-    /// Apply what changed in the files, and wait for the outcome
-    #[command(after_help = exit::RELOAD)]
+    /// Apply what changed in the files; with names, have processes take their settings anew
+    #[command(after_help = exit::RELOAD_OR_PROCESS)]
     Reload(Reload),
     /// Show all that is wrong with a file; needs no daemon
     #[command(after_help = exit::CHECK)]
@@ -297,18 +297,24 @@ pub enum Whom {
 /// Arguments of `reload`.
 #[derive(Debug, Args)]
 pub struct Reload {
+    /// Processes that take their settings anew, as their `reload` in the file says; none: the files
+    #[arg(value_name = "NAME", conflicts_with_all = ["force", "expect_generation"])]
+    pub names: Vec<String>,
     /// Apply again although nothing differs
     #[arg(long)]
     pub force: bool,
     /// Only on top of this generation
     #[arg(long, value_name = "N")]
     pub expect_generation: Option<u64>,
+    /// Then also restart what runs a program whose file was replaced, as by an upgrade
+    #[arg(long)]
+    pub restart_changed_binaries: bool,
     /// Wait at most so long; the reload goes on
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
     pub timeout: Option<Duration>,
-    /// What other tools let one reload.
-    #[arg(hide = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    /// With names: return as soon as the daemon has accepted it
+    #[arg(long, requires = "names", conflicts_with = "timeout")]
+    pub no_wait: bool,
 }
 
 /// Arguments of `check`.

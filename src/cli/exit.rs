@@ -92,12 +92,21 @@ Exit codes:
   4   no such process; nothing was done
   64  the command line was not understood";
 
-/// The table for `--help` of `reload`.
+/// The table for `--help` of `apply` and `rollback`.
 pub const RELOAD: &str = "\
 Exit codes:
   0   applied, or nothing differs
   1   rejected: the files are not valid and nothing was changed; or applied, and not all came up
   2   rolled back: it did not come up, and what was there before runs again
+  64  the command line was not understood";
+
+/// The table for `--help` of `reload`, which may be about the files or about processes.
+pub const RELOAD_OR_PROCESS: &str = "\
+Exit codes:
+  0   applied, or nothing differs; of processes: each was told, and its command succeeded
+  1   rejected, and nothing was changed; or applied, and not all came up; of processes: one failed
+  2   rolled back: it did not come up, and what was there before runs again
+  4   no such process; nothing was done
   64  the command line was not understood";
 
 /// The table for `--help` of `enable` and `disable`.

@@ -4,7 +4,7 @@
 use super::human::rfc3339;
 use crate::client::{
     Change, DiagnosticLine, Difference, EventLine, Exit, FileText, Generation, GenerationPage,
-    JobOutcome, PlanSummary, ProcessStatus, ReloadSummary, Severity, Step,
+    HistoryLine, JobOutcome, Limits, PlanSummary, ProcessStatus, ReloadSummary, Severity, Step,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
@@ -47,28 +47,33 @@ pub fn process(status: &ProcessStatus, shown: &str) -> Value {
         "memory": status.memory,
         "cpu_ms": status.cpu.map(millis),
         "tasks": status.tasks,
-        "limits": {
-            "memory": status.limits.memory,
-            "memory_high": status.limits.memory_high,
-            "cpu": status.limits.cpu,
-            "tasks": status.limits.tasks,
-            "max_memory_restart": status.limits.max_memory_restart,
-        },
+        "limits": limits(&status.limits),
         "limits_enforced": status.limits.unenforced.is_empty(),
         "unenforced_limits": status.limits.unenforced,
         "control_group": status.control_group,
         "waiting_for": status.waiting_for,
         "needs_restart": status.needs_restart,
+        "program_changed": status.program_changed,
         "generation": status.generation,
         "environment_names": status.environment_names,
         "reason": status.reason,
         "log": status.log_kind,
-        "history": status.history.iter().map(|line| json!({
-            "at": rfc3339(line.at),
-            "kind": line.kind,
-            "message": line.message,
-        })).collect::<Vec<_>>(),
+        "history": status.history.iter().map(noted).collect::<Vec<_>>(),
     })
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({
+        "memory": limits.memory,
+        "memory_high": limits.memory_high,
+        "cpu": limits.cpu,
+        "tasks": limits.tasks,
+        "max_memory_restart": limits.max_memory_restart,
+    })
+}
+
+fn noted(line: &HistoryLine) -> Value {
+    json!({ "at": rfc3339(line.at), "kind": line.kind, "message": line.message })
 }
 
 fn exit(exit: Exit) -> Value {
@@ -137,10 +142,11 @@ fn step(step: &Step) -> Value {
 
 /// What a reload would do.
 #[must_use]
-pub fn plan(plan: &PlanSummary) -> Value {
+pub fn plan(plan: &PlanSummary, replaced: &[String]) -> Value {
     json!({
         "valid": plan.valid(),
         "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
+        "programs_replaced": replaced,
         "diagnostics": plan.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
     })
 }
@@ -157,6 +163,10 @@ fn change(change: &Change) -> Value {
             "consequence": field.consequence,
         })).collect::<Vec<_>>(),
         "touches": change.touches,
+        "awaits": (!change.awaits.is_empty()).then(|| json!({
+            "readiness": change.awaits,
+            "within_ms": millis(change.awaits_within),
+        })),
     })
 }
 
@@ -272,6 +282,7 @@ mod tests {
             "control_group",
             "waiting_for",
             "needs_restart",
+            "program_changed",
             "generation",
             "environment_names",
             "reason",

@@ -152,14 +152,6 @@ fn run(command: Command, global: &Global, screen: &mut Screen) -> Outcome {
 
 /// Commands that ask the daemon.
 async fn ask(command: Command, global: &Global, screen: &mut Screen) -> Outcome {
-    // What can be refused without the daemon is: a person learns of the mistake, not of the daemon.
-    if let Command::Reload(args::Reload { names, .. }) = &command
-        && let Some(name) = names.first()
-    {
-        let advice =
-            format!("`reload` is about the files; for one process: provost restart {name}");
-        return Err(CliError::Usage(advice));
-    }
     let found = target::connect(global).await?;
     tell_which(&command, &found, screen);
     let all = command.names().iter().any(|name| name == "all");
@@ -190,7 +182,11 @@ async fn carry_out(command: Command, found: &Found, screen: &mut Screen) -> Outc
         Command::ResetFailed(args) => verb::reset_failed(client, &args.names, screen).await,
         Command::Enable(args) => reload::set_enabled(client, &args.names, true, screen).await,
         Command::Disable(args) => reload::set_enabled(client, &args.names, false, screen).await,
-        Command::Reload(args) => reload::run(client, &args, screen).await,
+        Command::Reload(args) if args.names.is_empty() => reload::run(client, &args, screen).await,
+        Command::Reload(args) => {
+            let waiting = args::Waiting { no_wait: args.no_wait, timeout: args.timeout };
+            verb::run(client, crate::client::Verb::Reload, &args.names, waiting, screen).await
+        }
         Command::Plan(args) => plan::run(client, &args, screen).await,
         Command::Apply(args) => reload::apply(client, &args, screen).await,
         Command::Confirm(args) => confirm::run(client, &args, screen).await,

@@ -2,7 +2,7 @@
 
 use super::args::Plan as Args;
 use super::screen::{Screen, Style, Tone, visible};
-use super::{CliError, Outcome, exit::Exit, json};
+use super::{CliError, Outcome, exit::Exit, human, json, names::Names};
 use crate::client::{Change, Client, FieldChange, PlanSummary};
 
 /// Shows what a reload would do.
@@ -17,8 +17,11 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
         (true, true) => Exit::Ok,
         (true, false) => Exit::Changes,
     };
+    let mut replaced = changed_programs(client).await?;
+    // What is restarted anyway runs the new one then.
+    replaced.retain(|id| !plan.changes.iter().any(|change| gets_a_run(change, id)));
     if screen.json() {
-        screen.value(&json::plan(&plan))?;
+        screen.value(&json::plan(&plan, &replaced))?;
         return Ok(exit);
     }
     for diagnostic in &plan.diagnostics {
@@ -33,8 +36,28 @@ pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
         for line in lines(&plan, screen.style) {
             screen.line(line)?;
         }
+        let names = Names::ask(client).await?;
+        for id in &replaced {
+            screen.note(format_args!(
+                "{}: its program was replaced on disk since it was started; this changes nothing of \
+                 that, `provost reload --restart-changed-binaries` does",
+                names.show(id)
+            ));
+        }
     }
     Ok(exit)
+}
+
+fn gets_a_run(change: &Change, id: &str) -> bool {
+    let is_it = id.rsplit_once('@').is_some_and(|(process, _)| process == change.process);
+    is_it && matches!(change.consequence.as_str(), "restart" | "stop")
+}
+
+/// The instances that run a program whose file is another by now.
+pub(super) async fn changed_programs(client: &Client) -> Result<Vec<String>, CliError> {
+    let all = client.status(&[]).await?;
+    let changed = all.into_iter().filter(|status| status.program_changed);
+    Ok(changed.map(|status| status.id).collect())
 }
 
 /// The caller's file: the daemon may not be able to read it, and shall not be asked to.
@@ -76,8 +99,15 @@ pub fn changes(changes: &[Change], style: Style) -> Vec<String> {
         lines.push(format!("{}  {}", style.paint(tone, head), consequence(change)));
         lines.extend(change.fields.iter().map(field));
         if !change.touches.is_empty() {
-            lines.push(format!("    touches: {}", change.touches.join(", ")));
+            let why = match change.consequence.as_str() {
+                "restart" => "restarts with it",
+                "stop" => "waits without it",
+                "start" => "starts with it",
+                _ => "is touched by it",
+            };
+            lines.push(format!("    {why}: {}", change.touches.join(", ")));
         }
+        lines.extend(awaited(change));
     }
     lines
 }
@@ -105,6 +135,17 @@ fn consequence(change: &Change) -> &str {
         (_, "stop") => "stops",
         (_, other) => other,
     }
+}
+
+/// What a run is waited for, where it is more than that it was executed.
+fn awaited(change: &Change) -> Option<String> {
+    let what = match change.awaits.as_str() {
+        "health" => "its check succeeds",
+        "notify" => "it says that it is ready",
+        _ => return None,
+    };
+    let within = human::duration(change.awaits_within);
+    Some(format!("    waited for until {what}, at most {within}"))
 }
 
 fn field(field: &FieldChange) -> String {
@@ -145,6 +186,8 @@ mod tests {
                         },
                     ],
                     touches: vec!["web".into()],
+                    awaits: "health".into(),
+                    awaits_within: std::time::Duration::from_secs(60),
                 },
                 Change {
                     process: "new".into(),
@@ -167,7 +210,8 @@ mod tests {
                 "~ api  restarts",
                 "    command: a -> b\\u{1b}[2J (restart)",
                 "    description: (none) -> x (live)",
-                "    touches: web",
+                "    restarts with it: web",
+                "    waited for until its check succeeds, at most 1m00s",
                 "+ new  is new and starts",
                 "- old  is gone and stops",
                 "1 to add, 1 to remove, 1 to modify; all else stays as it is",

@@ -4,7 +4,7 @@ use super::args::{Apply, Reload as Args, Rollback};
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, confirm, exit::Exit, human, json, names::Names, state};
-use crate::client::{Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary};
+use crate::client::{Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary, Verb};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,7 +12,19 @@ use std::time::Duration;
 pub async fn run(client: &Client, args: &Args, screen: &mut Screen) -> Outcome {
     let options = ReloadOptions { expect_generation: args.expect_generation, force: args.force };
     let work = client.reload(&options);
-    follow(client, work, File::Stays, args.timeout, screen).await
+    let exit = follow(client, work, File::Stays, args.timeout, screen).await?;
+    if !args.restart_changed_binaries || exit != Exit::Ok {
+        return Ok(exit);
+    }
+    let changed = super::plan::changed_programs(client).await?;
+    if changed.is_empty() {
+        if !screen.json() && !screen.quiet {
+            screen.line("no program that runs was replaced")?;
+        }
+        return Ok(exit);
+    }
+    let waiting = super::args::Waiting { no_wait: false, timeout: args.timeout };
+    super::verb::run(client, Verb::Restart, &changed, waiting, screen).await
 }
 
 /// Changes `enabled` in the file, and has that applied.

@@ -1,4 +1,4 @@
-//! start, stop, restart and reset-failed: asked for, waited for, and one line for each result.
+//! start, stop, restart, reload of processes, and reset-failed: asked for, waited for, and one line for each result.
 
 use super::args::Waiting;
 use super::progress::{self, View, Waited};
@@ -53,7 +53,7 @@ pub async fn run(
                 told(&along, screen)?;
                 outcomes.push(along);
             }
-            finish(client, &outcomes, &asked, &names, screen).await
+            finish(client, verb, &outcomes, &asked, &names, screen).await
         }
         Waited::OutOfTime(left) => Err(out_of_time(&left, &names, waiting)),
     }
@@ -123,6 +123,7 @@ async fn submit(
 /// The exit code, the data for programs, and what to do about failures.
 async fn finish(
     client: &Client,
+    verb: Verb,
     outcomes: &[JobOutcome],
     asked: &BTreeSet<String>,
     names: &Names,
@@ -148,6 +149,13 @@ async fn finish(
         if outcome.detail.is_empty() && !why.is_empty() {
             screen.error(format_args!("{shown}: {why}"));
         }
+        if verb == Verb::Reload {
+            // Who may not read it is not told it.
+            let printed = client.reload_output(&status.id).await.unwrap_or_default();
+            for line in printed.lines() {
+                screen.note(format_args!("  {}", visible(line)));
+            }
+        }
         for (command, what) in state::advice(status, shown) {
             screen.note(format_args!("  {command}  # {what}"));
         }
@@ -170,6 +178,7 @@ fn word(verb: Verb) -> &'static str {
         Verb::Start { .. } => "start",
         Verb::Stop => "stop",
         Verb::Restart => "restart",
+        Verb::Reload => "reload",
     }
 }
 
@@ -190,9 +199,10 @@ fn line(
         ("done", Verb::Stop) if !asked => "stopped first".to_owned(),
         ("done", Verb::Stop) => format!("stopped in {took}"),
         ("done", Verb::Restart) => format!("restarted in {took}"),
+        ("done", Verb::Reload) => "told to take its settings anew".to_owned(),
         ("skipped", Verb::Start { .. }) => detail("was up already"),
         ("skipped", Verb::Stop) => detail("was down already"),
-        ("skipped", Verb::Restart) => detail("there was nothing to do"),
+        ("skipped", Verb::Restart | Verb::Reload) => detail("there was nothing to do"),
         ("failed", _) => format!("{} failed: {}", word(verb), detail("see below")),
         ("timeout", _) => format!("{} ran out of time: {}", word(verb), detail("not ready")),
         ("dependency", _) => {
@@ -255,6 +265,10 @@ mod tests {
         assert_eq!(
             said(start, "failed", "exited with code 1", true),
             "api: start failed: exited with code 1"
+        );
+        assert_eq!(
+            said(Verb::Reload, "failed", "exited with code 1", true),
+            "api: reload failed: exited with code 1"
         );
         assert_eq!(
             said(Verb::Stop, "done", "", false),

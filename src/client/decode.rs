@@ -112,6 +112,7 @@ pub fn process(id: String, mut dict: Dict, now: Duration) -> ProcessStatus {
         control_group: text(d, "ControlGroup"),
         waiting_for: texts(d, "WaitingFor"),
         needs_restart: switch(d, "NeedsRestart"),
+        program_changed: switch(d, "ProgramChanged"),
         generation: number(d, "ConfigGeneration"),
         environment_names: texts(d, "EnvironmentNames"),
         reason: text(d, "Reason"),
@@ -170,6 +171,8 @@ pub fn change((process, mut dict): (String, Dict)) -> Change {
             .map(|(key, old, new, consequence)| FieldChange { key, old, new, consequence })
             .collect(),
         touches: texts(d, "touches"),
+        awaits: text(d, "awaits"),
+        awaits_within: Duration::from_micros(number(d, "awaits-usec")),
     }
 }
 

@@ -388,6 +388,15 @@ impl Client {
         Ok(self.0.manager.get_check_output(name).await?)
     }
 
+    /// What the last command of the `reload` of an instance that failed wrote at its end; empty where
+    /// there is none.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked, or the caller may not read the log.
+    pub async fn reload_output(&self, name: &str) -> Result<String, ClientError> {
+        Ok(self.0.manager.get_reload_output(name).await?)
+    }
+
     /// Tells when something has changed.
     ///
     /// # Errors
@@ -415,6 +424,7 @@ impl Client {
             }
             Verb::Stop => manager.stop(&names, Options::new()).await?,
             Verb::Restart => manager.restart(&names, Options::new()).await?,
+            Verb::Reload => manager.reload_process(&names, Options::new()).await?,
         };
         let mut jobs = Vec::with_capacity(paths.len());
         for path in &paths {

@@ -28,6 +28,13 @@ pub trait Manager {
     /// Wants a new run of instances.
     fn restart(&self, names: &[&str], options: Options<'_>) -> zbus::Result<Vec<OwnedObjectPath>>;
 
+    /// Has runs take their settings anew.
+    fn reload_process(
+        &self,
+        names: &[&str],
+        options: Options<'_>,
+    ) -> zbus::Result<Vec<OwnedObjectPath>>;
+
     /// Reads the files and applies what differs.
     fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
@@ -97,6 +104,9 @@ pub trait Manager {
 
     /// What the last exec check that failed wrote at its end.
     fn get_check_output(&self, name: &str) -> zbus::Result<String>;
+
+    /// What the last command of `reload` that failed wrote at its end.
+    fn get_reload_output(&self, name: &str) -> zbus::Result<String>;
 
     /// Lines of the event log after a cursor.
     #[allow(clippy::type_complexity)] // The signature of the interface.
@@ -245,6 +255,9 @@ pub trait Process {
     /// Wants a new run.
     fn restart(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Has it take its settings anew.
+    fn reload(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
     /// Sends a signal.
     fn signal(&self, whom: &str, signal: i32) -> zbus::Result<()>;
 
@@ -386,6 +399,10 @@ pub trait Process {
     /// The limits that do not hold.
     #[zbus(property(emits_changed_signal = "false"))]
     fn unenforced_limits(&self) -> zbus::Result<Vec<String>>;
+
+    /// Whether the file of its program is another than when the run began.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn program_changed(&self) -> zbus::Result<bool>;
 
     /// Its unit.
     #[zbus(property)]

@@ -66,6 +66,8 @@ pub struct ProcessStatus {
     pub waiting_for: Vec<String>,
     /// Whether a restart is due because the file differs from the run.
     pub needs_restart: bool,
+    /// The file of its program is another than when its run began.
+    pub program_changed: bool,
     /// The generation of its spec.
     pub generation: u64,
     /// The names of its environment variables.
@@ -215,6 +217,11 @@ pub struct Change {
     pub fields: Vec<FieldChange>,
     /// Other processes that are restarted or held because of this.
     pub touches: Vec<String>,
+    /// `started`, `health` or `notify`: when a run that begins because of this is ready; empty where
+    /// none does.
+    pub awaits: String,
+    /// How long that may take.
+    pub awaits_within: Duration,
 }
 
 /// One key that differs. Secrets are masked.
@@ -259,6 +266,8 @@ pub enum Verb {
     Stop,
     /// A new run.
     Restart,
+    /// The same run, with its settings taken anew.
+    Reload,
 }
 
 /// A job that has begun.

@@ -12,8 +12,9 @@ use nix::unistd::{Gid, Group, Uid, User};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Checks some processes against the machine.
 ///
@@ -36,6 +37,35 @@ pub fn check_machine(
         looker.all(default_user);
     }
     found
+}
+
+/// Whether the file of its program became another after `started`, when a run of it was: as by an
+/// upgrade. Not known of a shell line. By the time of the last change of the inode, which also a file
+/// gets that was made elsewhere and takes the place of another.
+#[must_use]
+pub fn program_changed(
+    spec: &ProcessSpec,
+    mode: Mode,
+    index: u32,
+    started: SystemTime,
+) -> Option<PathBuf> {
+    let Command::Program { program, .. } = &spec.exec.command else { return None };
+    let program = program.render(index);
+    let cwd = spec.exec.cwd.render(index);
+    let path = match program.contains('/') {
+        true => Path::new(&*cwd).join(&*program),
+        false => {
+            let (path, _) = path_of(&spec.exec, mode, index);
+            let candidates = std::env::split_paths(&path);
+            let mut candidates = candidates.map(|dir| Path::new(&*cwd).join(dir).join(&*program));
+            candidates.find(|path| executable(path, None).is_ok())?
+        }
+    };
+    let found = std::fs::metadata(&path).ok()?;
+    let seconds = u64::try_from(found.ctime()).ok()?;
+    let nanos = u32::try_from(found.ctime_nsec()).ok()?;
+    let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    (changed > started).then_some(path)
 }
 
 struct Looker<'a> {

@@ -264,6 +264,12 @@ pub static PROCESS: Section = Section {
         key("envFile", Kind::TextOrTexts, "[]", "Files with environment variables, NAME=VALUE."),
         key("instances", Kind::Integer { min: 1, max: 10_000 }, "1", "How many of it run."),
         key(
+            "maxUnavailable",
+            Kind::Integer { min: 1, max: 10_000 },
+            "1",
+            "So many of its instances at most are down for a new run at the same time.",
+        ),
+        key(
             "dependsOn",
             Kind::Dependencies,
             "[]",
@@ -284,6 +290,8 @@ pub static PROCESS: Section = Section {
         key("restartPolicy", Kind::Section(&RESTART), "", "What follows the end of a run."),
         key("healthCheck", Kind::Section(&HEALTH), "", "How its health is told."),
         key("stop", Kind::Section(&STOP), "", "How it is stopped."),
+        key("reload", Kind::Section(&RELOAD), "", "How it takes new settings without a restart."),
+        key("watch", Kind::Section(&WATCH), "", "What is done when files change."),
         key("limits", Kind::Section(&LIMITS), "", "What it may use."),
         key(
             "maxMemoryRestart",
@@ -309,8 +317,6 @@ pub static PROCESS: Section = Section {
         ),
         key("systemd", Kind::Properties, "{}", "Properties of its unit. On the systemd backend."),
         key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
-        later("reload", "How it takes new settings without a restart."),
-        later("watch", "Restarts it when files change."),
         later("overlap", "Whether old and new may run at once during a change."),
         later("schedule", "Runs it at times of the calendar."),
         later("hooks", "Commands around its start and stop."),
@@ -435,6 +441,52 @@ pub static STOP: Section = Section {
     ],
 };
 
+/// `reload`.
+pub static RELOAD: Section = Section {
+    path: "reload",
+    keys: &[
+        key("signal", Kind::Signal, "", "Tells its main process to take its settings anew."),
+        key(
+            "command",
+            Kind::Texts,
+            "",
+            "Has it take its settings anew; exit 0 is success. MAINPID is its main process.",
+        ),
+        key(
+            "timeout",
+            Kind::Duration { min: 1, max: LONGEST },
+            "30s",
+            "The command is killed after this, and has failed.",
+        ),
+    ],
+};
+
+/// `watch`.
+pub static WATCH: Section = Section {
+    path: "watch",
+    keys: &[
+        key("paths", Kind::Texts, "", "Files, and directories with all that is in them."),
+        key(
+            "action",
+            Kind::Words { words: &["restart", "reload"], later: &[] },
+            "restart",
+            "What a change causes: a new run, or that it takes its settings as its reload says.",
+        ),
+        key(
+            "ignore",
+            Kind::Texts,
+            "[node_modules, __pycache__]",
+            "Names in a directory that do not matter, with * and ?.",
+        ),
+        key(
+            "debounce",
+            Kind::Duration { min: 0, max: 60_000 },
+            "200ms",
+            "A finished write settles this long before something is done.",
+        ),
+    ],
+};
+
 /// `limits`.
 pub static LIMITS: Section = Section {
     path: "limits",
@@ -524,6 +576,8 @@ pub static SECTIONS: &[(&str, &Section)] = &[
     ("restartPolicy", &RESTART),
     ("healthCheck", &HEALTH),
     ("stop", &STOP),
+    ("reload", &RELOAD),
+    ("watch", &WATCH),
     ("limits", &LIMITS),
     ("log", &LOG),
     ("dependsOn", &DEPENDENCY),

@@ -3,10 +3,10 @@
 //! Events about a run are facts and carry the run; an event about a run that is not the current one
 //! of its instance changes nothing. Effects are whole outside operations, never a step of one.
 
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, Request, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ReloadId, Request, Run};
 use crate::job::{JobKind, JobResult};
 use crate::reload::ReloadReport;
-use crate::spec::{Config, HealthCheck, ProcessSpec, Signal, StopSpec};
+use crate::spec::{Config, HealthCheck, ProcessSpec, Signal, StopSpec, Text};
 use crate::trial::Before;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +73,24 @@ pub enum Event {
         /// The answer; an error says in words what was wrong, such as `HTTP 500`.
         outcome: Result<(), String>,
     },
+    /// A command that has a run take new settings has an answer.
+    Reloaded {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// Which command.
+        reload: ReloadId,
+        /// The answer; an error says in words what was wrong, such as `exited with code 1`.
+        outcome: Result<(), String>,
+    },
+    /// Files that an instance has watched have changed, and have settled.
+    WatchedChanged {
+        /// Which instance.
+        instance: InstanceId,
+        /// One of them, for people.
+        path: Arc<str>,
+    },
     /// A run has said something of itself (sd_notify(3)). May come before [`Event::Spawned`]: who
     /// has just become the command may be quicker than the word of it.
     Notified {
@@ -124,6 +142,13 @@ pub enum Event {
     },
     /// Somebody wants a new run of instances.
     RestartRequested {
+        /// Who waits for the answer.
+        request: Request,
+        /// Which, in the order asked.
+        instances: Vec<InstanceId>,
+    },
+    /// Somebody wants runs to take new settings.
+    ReloadRequested {
         /// Who waits for the answer.
         request: Request,
         /// Which, in the order asked.
@@ -345,6 +370,23 @@ pub enum Effect {
         /// In whose context.
         spec: Arc<ProcessSpec>,
     },
+    /// Have a run take new settings by a command. Answered by [`Event::Reloaded`].
+    Reload {
+        /// Which instance.
+        instance: InstanceId,
+        /// Which run of it.
+        run: Run,
+        /// Which command.
+        reload: ReloadId,
+        /// The main process of the run, which the command is told; 0 where it is not known.
+        main: u32,
+        /// The program and its arguments.
+        command: Arc<[Text]>,
+        /// It is killed after so long.
+        timeout: std::time::Duration,
+        /// In whose context.
+        spec: Arc<ProcessSpec>,
+    },
     /// Whoever asked gets this. Comes in the same turn as the question, before anything about the
     /// jobs it names.
     Answer {
@@ -412,6 +454,10 @@ pub enum Refusal {
     ManagementDisabled,
     /// It has no run that could be signalled.
     NotRunning(InstanceId),
+    /// It is not ready yet.
+    NotReady(InstanceId),
+    /// The file does not say how it takes new settings.
+    NoReload(InstanceId),
     /// The supervisor is ending.
     ShuttingDown,
 }
@@ -430,6 +476,15 @@ impl fmt::Display for Refusal {
                 write!(f, "processManagement.enabled is false: no process may run")
             }
             Refusal::NotRunning(instance) => write!(f, "{instance} is not running"),
+            Refusal::NotReady(instance) => {
+                write!(f, "{instance} is still starting, and takes its settings as it starts")
+            }
+            Refusal::NoReload(instance) => write!(
+                f,
+                "the file does not say how {instance} takes new settings without a restart: \
+                 write `reload: {{ signal: SIGHUP }}` or `reload: {{ command: [program, argument] }}`, \
+                 or use `provost restart {instance}`"
+            ),
             Refusal::ShuttingDown => write!(f, "the supervisor is shutting down"),
         }
     }

@@ -4,10 +4,11 @@
 use crate::graph::Dependents;
 use crate::ids::ProcessId;
 use crate::limits::Limit;
-use crate::reload::{Change, ChangeKind, FieldChange, Plan};
-use crate::spec::{Condition, Config, ProcessSpec, Settings};
+use crate::reload::{Awaits, Change, ChangeKind, FieldChange, Plan};
+use crate::spec::{Condition, Config, ProcessSpec, ReloadSpec, Settings, Signal};
 use crate::unit::UnitProperties;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a change causes, weakest first.
@@ -92,6 +93,7 @@ pub const FIELDS: &[Field] = fields! {
     "umask" Restart |s| s.exec.umask => s.exec.umask.map(|mask| format!("{mask:04o}"));
     "nice" Restart |s| s.exec.nice => s.exec.nice.map(|nice| nice.to_string());
     "instances" Count |s| s.instances => Some(s.instances.to_string());
+    "maxUnavailable" Live |s| s.max_unavailable => Some(s.max_unavailable.to_string());
     "dependsOn" Live |s| &s.depends_on => list(s.depends_on.iter().map(|edge| {
         let restart = if edge.restart { " (restart)" } else { "" };
         format!("{}: {}{restart}", edge.on, edge.condition)
@@ -124,6 +126,17 @@ pub const FIELDS: &[Field] = fields! {
         => s.health.as_ref().map(|h| word(&h.on_failure));
     "stop.signal" Live |s| s.stop.signal => Some(s.stop.signal.to_string());
     "stop.timeout" Live |s| s.stop.timeout => Some(span(s.stop.timeout));
+    "reload" Live |s| (reload_signal(s), reload_command(s).map(|(command, _)| command)) => reload(s);
+    "reload.timeout" Live |s| reload_command(s).map(|(_, timeout)| timeout)
+        => reload_command(s).map(|(_, timeout)| span(timeout));
+    "watch.paths" Live |s| s.watch.as_ref().map(|watch| &watch.paths)
+        => s.watch.as_ref().and_then(|watch| list(watch.paths.iter()));
+    "watch.action" Live |s| s.watch.as_ref().map(|watch| watch.action)
+        => s.watch.as_ref().map(|watch| word(&watch.action));
+    "watch.ignore" Live |s| s.watch.as_ref().map(|watch| &watch.ignore)
+        => s.watch.as_ref().and_then(|watch| list(watch.ignore.iter()));
+    "watch.debounce" Live |s| s.watch.as_ref().map(|watch| watch.debounce)
+        => s.watch.as_ref().map(|watch| span(watch.debounce));
     "limits.memory" Live |s| s.limits.memory => s.limits.text(Limit::Memory);
     "limits.memoryHigh" Live |s| s.limits.memory_high => s.limits.text(Limit::MemoryHigh);
     "limits.cpu" Live |s| s.limits.cpu => s.limits.text(Limit::Cpu);
@@ -174,9 +187,8 @@ fn command(spec: &ProcessSpec) -> String {
     match &spec.exec.command {
         Command::Shell(line) => format!("shell: {line}"),
         Command::Program { program, args } => {
-            let words: Vec<String> =
-                std::iter::once(program).chain(args.iter()).map(quoted).collect();
-            format!("[{}]", words.join(", "))
+            let all: Vec<_> = std::iter::once(program).chain(args.iter()).cloned().collect();
+            words(&all)
         }
     }
 }
@@ -187,11 +199,35 @@ fn check(check: &crate::spec::Check) -> String {
     match check {
         Check::Http(url) => format!("url: {url}"),
         Check::Tcp(address) => format!("tcp: {address}"),
-        Check::Exec(argv) => {
-            let words: Vec<String> = argv.iter().map(quoted).collect();
-            format!("exec: [{}]", words.join(", "))
-        }
+        Check::Exec(argv) => format!("exec: {}", words(argv)),
         Check::Notify => "notify: true".to_owned(),
+    }
+}
+
+/// `["nginx", "-s", "reload"]`.
+fn words(argv: &[crate::spec::Text]) -> String {
+    let words: Vec<String> = argv.iter().map(quoted).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn reload_signal(spec: &ProcessSpec) -> Option<Signal> {
+    match spec.reload {
+        Some(ReloadSpec::Signal(signal)) => Some(signal),
+        _ => None,
+    }
+}
+
+/// As the file has it.
+fn reload(spec: &ProcessSpec) -> Option<String> {
+    let signal = reload_signal(spec).map(|signal| format!("signal: {signal}"));
+    let command = || reload_command(spec).map(|(argv, _)| format!("command: {}", words(argv)));
+    signal.or_else(command)
+}
+
+fn reload_command(spec: &ProcessSpec) -> Option<(&[crate::spec::Text], Duration)> {
+    match &spec.reload {
+        Some(ReloadSpec::Command { command, timeout }) => Some((command, *timeout)),
+        _ => None,
     }
 }
 
@@ -256,7 +292,7 @@ pub fn differences(old: &ProcessSpec, new: &ProcessSpec) -> Vec<FieldChange> {
         })
         .collect();
     let names = old.exec.env.keys().chain(new.exec.env.keys());
-    let names: std::collections::BTreeSet<&String> = names.collect();
+    let names: BTreeSet<&String> = names.collect();
     for name in names {
         let (was, is) = (old.exec.env.get(name), new.exec.env.get(name));
         if was != is {
@@ -287,10 +323,12 @@ fn settings_differences(old: &Settings, new: &Settings) -> Vec<FieldChange> {
 /// Compares two configurations, see [`Plan::between`].
 pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
     let dependents = Dependents::of(new);
+    let held_before = held(old, &|| Dependents::of(old));
+    let held_after = held(new, &|| dependents.clone());
     let mut plan = Plan::default();
     let management = settings_differences(&old.settings, &new.settings);
     let ids = old.processes.keys().chain(new.processes.keys());
-    let ids: std::collections::BTreeSet<&ProcessId> = ids.collect();
+    let ids: BTreeSet<&ProcessId> = ids.collect();
     for id in ids {
         let (kind, fields, consequence) = match (old.processes.get(id), new.processes.get(id)) {
             (Some(was), Some(is)) => {
@@ -303,9 +341,15 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
                 }
                 let before = old.settings.enabled && was.enabled;
                 let after = new.settings.enabled && is.enabled;
-                (ChangeKind::Modified, fields.clone(), strongest(before, after, &fields))
+                let waits = (held_before.contains(id), held_after.contains(id));
+                let consequence = match (before && after, waits) {
+                    (true, (false, true)) => Consequence::Stop,
+                    (true, (true, false)) => Consequence::Start,
+                    _ => strongest(before, after, &fields),
+                };
+                (ChangeKind::Modified, fields, consequence)
             }
-            (None, Some(is)) if new.settings.enabled && is.enabled => {
+            (None, Some(is)) if new.settings.enabled && is.enabled && !held_after.contains(id) => {
                 (ChangeKind::Added, Vec::new(), Consequence::Start)
             }
             (None, _) => (ChangeKind::Added, Vec::new(), Consequence::Live),
@@ -314,10 +358,39 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
             }
             (Some(_), None) => (ChangeKind::Removed, Vec::new(), Consequence::Live),
         };
-        let touches = touched(&dependents, id, consequence, new);
-        plan.changes.push(Change { process: id.clone(), kind, consequence, fields, touches });
+        let touches = match consequence {
+            Consequence::Restart => dependents.all_on(id, |edge| edge.restart),
+            // Of what comes or goes as a whole nobody waits for another.
+            _ if kind != ChangeKind::Modified || !management.is_empty() => BTreeSet::new(),
+            Consequence::Start => waits_for(&dependents, id, &held_before, &held_after),
+            Consequence::Stop => waits_for(&dependents, id, &held_after, &held_before),
+            Consequence::Live => BTreeSet::new(),
+        };
+        let touches = touches.into_iter().collect();
+        let awaits = new.processes.get(id).and_then(|spec| awaited(spec, consequence));
+        let process = id.clone();
+        plan.changes.push(Change { process, kind, consequence, fields, touches, awaits });
     }
     plan
+}
+
+/// The processes that wait because what they need as long as they run is disabled, near or far.
+fn held(config: &Config, dependents: &dyn Fn() -> Dependents) -> BTreeSet<ProcessId> {
+    let mut held = BTreeSet::new();
+    let mut disabled = config.processes.values().filter(|spec| !spec.enabled).peekable();
+    if disabled.peek().is_none() {
+        return held;
+    }
+    let dependents = dependents();
+    for spec in disabled {
+        held.extend(dependents.all_on(&spec.id, |edge| edge.condition != Condition::Completed));
+    }
+    held
+}
+
+fn awaited(spec: &ProcessSpec, consequence: Consequence) -> Option<Awaits> {
+    let begins = matches!(consequence, Consequence::Start | Consequence::Restart);
+    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout })
 }
 
 fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {
@@ -331,20 +404,17 @@ fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {
     }
 }
 
-fn touched(
+/// Who is in the first and not in the second, of those who depend on `process` as long as they run.
+fn waits_for(
     dependents: &Dependents,
-    id: &ProcessId,
-    consequence: Consequence,
-    new: &Config,
-) -> Vec<ProcessId> {
-    let disabled = new.processes.get(id).is_some_and(|spec| !spec.enabled);
-    match consequence {
-        Consequence::Restart => dependents.all_on(id, |edge| edge.restart),
-        Consequence::Stop if disabled => {
-            dependents.all_on(id, |edge| edge.condition != Condition::Completed)
-        }
-        _ => return Vec::new(),
+    process: &ProcessId,
+    held: &BTreeSet<ProcessId>,
+    others: &BTreeSet<ProcessId>,
+) -> BTreeSet<ProcessId> {
+    if held.is_empty() {
+        return BTreeSet::new();
     }
-    .into_iter()
-    .collect()
+    let mut all = dependents.all_on(process, |edge| edge.condition != Condition::Completed);
+    all.retain(|other| held.contains(other) && !others.contains(other));
+    all
 }

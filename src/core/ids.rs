@@ -180,6 +180,10 @@ number! {
     ProbeId
 }
 number! {
+    /// One command that has a run take new settings.
+    ReloadId
+}
+number! {
     /// Whoever asked: the driver's own number for a caller that waits for an answer.
     Request
 }

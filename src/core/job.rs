@@ -1,6 +1,6 @@
 //! What was asked for and what came of it.
 //!
-//! A job is one verb on one instance (or one reload on all). There is at most one job on an
+//! A job is one verb on one instance (or one reload of all). There is at most one job on an
 //! instance: the same verb again merges with the running job and its caller gets the same number;
 //! another verb supersedes it, and it ends as [`JobResult::Canceled`]. Every job ends, and ends
 //! once: its end is reported by [`crate::event::Effect::JobRemoved`], and then nothing knows it any
@@ -21,7 +21,8 @@ pub enum JobKind {
     Stop,
     /// Ends when a new run is ready, or failed.
     Restart,
-    /// Ends when all that the plan named has settled.
+    /// Of all: ends when all that the plan named has settled. Of an instance: when its run has taken
+    /// new settings, or could not.
     Reload,
 }
 

@@ -8,6 +8,8 @@
 //! | `run` | the life of a run: spawn, ready, healthy, ending, over |
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
+//! | `roll` | whose turn it is to get a new run |
+//! | `settings` | new settings without a new run; files that are watched |
 //! | `restore` | going on where a supervisor that was killed has been |
 //!
 //! One turn takes in one event and then *settles*: first who should be up is worked out for all it
@@ -20,11 +22,13 @@ mod apply;
 mod command;
 mod gate;
 mod restore;
+mod roll;
 mod run;
+mod settings;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
 use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
@@ -53,9 +57,14 @@ pub struct Machine {
     last_run: Run,
     last_job: JobId,
     last_probe: ProbeId,
+    last_reload: ReloadId,
     /// Runs that are not over.
     live: usize,
     reload: Option<apply::Reload>,
+    /// Those that wait for their turn to get a new run.
+    queues: BTreeMap<ProcessId, roll::Queue>,
+    /// Of these processes somebody may have the turn.
+    turns: BTreeSet<ProcessId>,
     ending: bool,
     finished: bool,
     exit_code: u8,
@@ -96,8 +105,11 @@ impl Machine {
             last_run: Run(0),
             last_job: JobId(0),
             last_probe: ProbeId(0),
+            last_reload: ReloadId(0),
             live: 0,
             reload: None,
+            queues: BTreeMap::new(),
+            turns: BTreeSet::new(),
             ending: false,
             finished: false,
             exit_code: 0,
@@ -131,6 +143,12 @@ impl Machine {
             Event::Probed { instance, run, probe, outcome } => {
                 self.probed(&instance, run, probe, outcome, now, out);
             }
+            Event::Reloaded { instance, run, reload, outcome } => {
+                self.reloaded(&instance, run, reload, outcome, now, out);
+            }
+            Event::WatchedChanged { instance, path } => {
+                self.watched_changed(&instance, &path, now, out);
+            }
             Event::Notified { instance, run, told } => {
                 self.notified(&instance, run, told, now, out);
             }
@@ -149,6 +167,9 @@ impl Machine {
             }
             Event::RestartRequested { request, instances } => {
                 self.restart_requested(request, &instances, now, out);
+            }
+            Event::ReloadRequested { request, instances } => {
+                self.reload_requested(request, &instances, now, out);
             }
             Event::SignalRequested { request, instance, signal, whom } => {
                 self.signal_requested(request, &instance, signal, whom, out);
@@ -172,6 +193,7 @@ impl Machine {
                 Timer::Kill => self.kill_again(&id, now, out),
                 Timer::Probe => self.check_due(&id, now, out),
                 Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
+                Timer::ReloadDeadline => self.reload_unanswered(&id, now, out),
             }
             self.settle(now, out);
         }
@@ -327,6 +349,8 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
+            } else if let Some(process) = self.turns.pop_first() {
+                self.take_turns(&process, now, out);
             } else if let Some(id) = self.unjudged.pop_first() {
                 self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
@@ -412,6 +436,7 @@ impl Machine {
     fn reset(&mut self, id: &InstanceId, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.attempt = 0;
+        inst.taken_down = inst.taken_down.map(|_| inst.restarts);
         if matches!(inst.phase, Phase::Backoff { .. } | Phase::Completed | Phase::Failed) {
             self.set_phase(id, Phase::Down, now);
         }
@@ -424,6 +449,7 @@ impl Machine {
     fn touch(&mut self, id: &InstanceId) {
         self.moves.insert(id.clone());
         self.changed.insert(id.clone());
+        self.stir_queue(id);
         self.count_departure(id);
     }
 

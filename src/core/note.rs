@@ -3,6 +3,7 @@
 use crate::event::{ExitStatus, SpawnError};
 use crate::ids::{Generation, InstanceId, JobId, ProcessId, Run};
 use crate::reload::{Plan, ReloadReport};
+use crate::spec::Signal;
 use crate::time::Mono;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -92,6 +93,23 @@ pub enum What {
         /// So many are needed.
         threshold: u32,
     },
+    /// It is told to take new settings.
+    Reloading {
+        /// How.
+        signal: Option<Signal>,
+    },
+    /// It has taken its new settings.
+    Reloaded,
+    /// It could not take its new settings.
+    ReloadFailed {
+        /// What was wrong.
+        detail: String,
+    },
+    /// Files that it has watched have changed.
+    WatchedChanged {
+        /// One of them.
+        path: Arc<str>,
+    },
     /// It is healthy.
     Healthy,
     /// It is unhealthy.
@@ -103,6 +121,12 @@ pub enum What {
     Waiting {
         /// For what, in words.
         on: Vec<Blocker>,
+    },
+    /// It has a new run to come, and keeps the old one for as long as another of its process that had
+    /// its turn before it does not come back.
+    KeepsRun {
+        /// Which, and what became of it.
+        why: String,
     },
     /// A configuration is being applied.
     ReloadStarted {
@@ -149,9 +173,14 @@ impl What {
             What::GaveUp { .. } => "gave-up",
             What::Completed => "completed",
             What::CheckFailed { .. } => "check-failed",
+            What::Reloading { .. } => "reloading",
+            What::Reloaded => "reloaded",
+            What::ReloadFailed { .. } => "reload-failed",
+            What::WatchedChanged { .. } => "watched-changed",
             What::Healthy => "healthy",
             What::Unhealthy { .. } => "unhealthy",
             What::Waiting { .. } => "waiting",
+            What::KeepsRun { .. } => "keeps-run",
             What::ReloadStarted { .. } => "reload-started",
             What::ReloadFinished(_) => "reload-finished",
             What::TookOver { .. } => "took-over",
@@ -180,6 +209,8 @@ pub enum StopReason {
     DependencyStopped(ProcessId),
     /// A dependency of an edge with `restart: true` got a new run.
     DependencyRestarted(ProcessId),
+    /// Files that it has watched have changed; one of them.
+    WatchedChanged(Arc<str>),
     /// Its check says unhealthy.
     Unhealthy(String),
     /// It used so many bytes of memory, more than its `maxMemoryRestart`.

@@ -42,7 +42,7 @@
 
 use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
 use crate::health::Health;
-use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, Run};
+use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, ReloadId, Run};
 use crate::job::Job;
 use crate::restart::{self, Next};
 use crate::spec::{ProcessSpec, Readiness};
@@ -98,6 +98,8 @@ pub(crate) struct Live {
     pub status: Option<Arc<str>>,
     /// The check that is out.
     pub probe: Option<ProbeId>,
+    /// What it does about new settings.
+    pub taking: Taking,
     /// How its main process ended, once it has.
     pub exit: Option<ExitStatus>,
 }
@@ -118,6 +120,15 @@ impl Live {
         let stable = self.ready.is_some() && healthy;
         self.stable_since = if stable { self.stable_since.or(Some(now)) } else { None };
     }
+}
+
+/// What a run does about new settings that it is to take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taking {
+    /// It is to take them once more: as soon as it is ready, and nothing is out.
+    pub due: bool,
+    /// The command that is out.
+    pub out: Option<ReloadId>,
 }
 
 /// How and why a run is being ended.
@@ -167,6 +178,11 @@ pub(crate) struct Instance {
     pub rest: Option<(Rest, Option<RunEnd>)>,
     /// End the current run, then start another.
     pub restart_due: Option<StopReason>,
+    /// Somebody asked for a new run, which is due when it has the turn.
+    pub anew: bool,
+    /// It was ready and is getting a new run because it had the turn: restarts by policy as they were
+    /// then, or when they were last forgotten.
+    pub taken_down: Option<u64>,
     pub job: Option<Job>,
     /// Restarts by policy since the last stable run.
     pub attempt: u32,
@@ -212,6 +228,8 @@ impl Instance {
             since: now,
             rest: None,
             restart_due: None,
+            anew: false,
+            taken_down: None,
             job: None,
             attempt: 0,
             restarts: 0,
@@ -267,6 +285,7 @@ impl Instance {
         let settled = !self.up
             || matches!(end, RunEnd::Asked(_))
             || self.next.is_some()
+            || self.anew
             || self.restart_due.is_some();
         let next = || match give_up {
             Some(why) => Next::Fail(why.clone()),
@@ -317,6 +336,8 @@ pub(crate) enum Timer {
     Probe,
     /// The check that is out counts as failed.
     ProbeDeadline,
+    /// The command that is out, by which it takes new settings, counts as failed.
+    ReloadDeadline,
 }
 
 impl From<Rest> for Phase {
@@ -332,7 +353,9 @@ impl Phase {
     /// What may be armed in this phase, and in no other.
     pub fn timers(&self) -> &'static [Timer] {
         match self {
-            Phase::Up(_) => &[Timer::Start, Timer::Probe, Timer::ProbeDeadline],
+            Phase::Up(_) => {
+                &[Timer::Start, Timer::Probe, Timer::ProbeDeadline, Timer::ReloadDeadline]
+            }
             Phase::Stopping(..) => &[Timer::Stop, Timer::Kill],
             Phase::Backoff { .. } => &[Timer::Backoff],
             Phase::Down | Phase::Waiting(_) | Phase::Completed | Phase::Failed => &[],

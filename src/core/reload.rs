@@ -5,7 +5,7 @@
 
 use crate::fields::{self, Consequence};
 use crate::ids::{Generation, InstanceId, ProcessId};
-use crate::spec::Config;
+use crate::spec::{Config, Readiness};
 use crate::time::Mono;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -60,6 +60,18 @@ pub struct Change {
     pub fields: Vec<FieldChange>,
     /// Other processes that are restarted or held because of this, by edges of the graph.
     pub touches: Vec<ProcessId>,
+    /// What a run that begins because of this is waited for; None where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<Awaits>,
+}
+
+/// What is waited for when a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaits {
+    /// When it counts as ready.
+    pub readiness: Readiness,
+    /// How long that may take.
+    pub within: Duration,
 }
 
 /// The difference of two configurations.

@@ -12,7 +12,7 @@
 use crate::event::{ExitStatus, FailReason, RunEnd, StopReason};
 use crate::health::Health;
 use crate::ids::{Generation, InstanceId, Run};
-use crate::process::{Ending, Instance, Live, Phase};
+use crate::process::{Ending, Instance, Live, Phase, Taking};
 use crate::spec::{ProcessSpec, Settings};
 use crate::time::Mono;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,12 @@ pub struct InstanceSnapshot {
     pub last_end: Option<RunEnd>,
     /// A new run is due for this reason.
     pub restart_due: Option<StopReason>,
+    /// Somebody asked for a new run, and it had not had its turn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
+    /// It was ready before its turn came, restarts by policy then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_down: Option<u64>,
     /// Since when it is in its state.
     pub since: Mono,
     /// What it is doing.
@@ -153,6 +159,8 @@ impl InstanceSnapshot {
             last_exit: inst.last_exit,
             last_end: inst.last_end.clone(),
             restart_due: inst.restart_due.clone(),
+            anew: inst.anew,
+            taken_down: inst.taken_down,
             since: inst.since,
             last_run: if inst.live().is_some() { Run(0) } else { inst.last_run },
             phase: match &inst.phase {
@@ -211,6 +219,8 @@ impl InstanceSnapshot {
         inst.restarts = self.restarts;
         inst.last_exit = self.last_exit;
         inst.last_end = self.last_end;
+        inst.anew = self.anew;
+        inst.taken_down = self.taken_down;
         inst.last_run = last_run;
         // A change of the file is worked out again.
         inst.restart_due = self.restart_due.filter(|why| *why != StopReason::Changed);
@@ -248,6 +258,7 @@ impl RunSnapshot {
             told_ready: self.told_ready,
             status: self.status,
             probe: None,
+            taking: Taking::default(),
             exit: self.exit,
         }
     }

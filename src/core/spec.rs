@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,6 +199,18 @@ pub enum Readiness {
     Notify,
 }
 
+impl Readiness {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Readiness::Started => "started",
+            Readiness::Health => "health",
+            Readiness::Notify => "notify",
+        }
+    }
+}
+
 /// What a run is told of how it may speak for itself (sd_notify(3)). It takes it in when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notify {
@@ -346,6 +359,45 @@ impl Default for StopSpec {
     }
 }
 
+/// How a run takes new settings without a new run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadSpec {
+    /// A signal to its main process.
+    Signal(Signal),
+    /// A command run as the process's user, in its directory, with its environment and `MAINPID`;
+    /// exit 0 is success.
+    Command {
+        /// The program and its arguments.
+        command: Arc<[Text]>,
+        /// It is killed, and has failed, after so long.
+        timeout: Duration,
+    },
+}
+
+/// What follows a change of files that a process watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchAction {
+    /// A new run.
+    Restart,
+    /// The run takes its settings anew, as its [`ReloadSpec`] says.
+    Reload,
+}
+
+/// Files that a process has watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSpec {
+    /// Files, and directories with all that is in them; absolute.
+    pub paths: Arc<[Text]>,
+    /// Names below a directory that do not matter, with `*` and `?`.
+    pub ignore: Arc<[Arc<str>]>,
+    /// What follows a change.
+    pub action: WatchAction,
+    /// A finished write settles for so long.
+    pub debounce: Duration,
+}
+
 /// One process of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSpec {
@@ -361,6 +413,9 @@ pub struct ProcessSpec {
     pub enabled: bool,
     /// How many run, at least 1.
     pub instances: u32,
+    /// So many at most are down for a new run at the same time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub max_unavailable: NonZeroU32,
     /// What a run takes in when it starts.
     pub exec: ExecSpec,
     /// Sorted by the process depended on, one edge for each.
@@ -375,11 +430,25 @@ pub struct ProcessSpec {
     pub health: Option<HealthCheck>,
     /// How a run is ended.
     pub stop: StopSpec,
+    /// How a run takes new settings. None: only a new run does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reload: Option<ReloadSpec>,
+    /// Files whose change concerns it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub watch: Option<WatchSpec>,
     /// Its final end ends the supervisor, with its exit code.
     pub essential: bool,
     /// What all of a run may use together.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn is_one(value: &NonZeroU32) -> bool {
+    *value == NonZeroU32::MIN
 }
 
 /// What most processes do not have is not written down of each.
@@ -398,6 +467,7 @@ impl ProcessSpec {
             tags: BTreeSet::new(),
             enabled: true,
             instances: 1,
+            max_unavailable: NonZeroU32::MIN,
             exec: ExecSpec {
                 command,
                 cwd: Text::new("/"),
@@ -421,6 +491,8 @@ impl ProcessSpec {
             restart: RestartPolicy::default(),
             health: None,
             stop: StopSpec::default(),
+            reload: None,
+            watch: None,
             essential: false,
             limits: Limits::default(),
         }

@@ -63,6 +63,35 @@ pub fn about(value: Duration) -> String {
     }
 }
 
+/// Whether a text matches a pattern, in which `*` stands for any run of characters and `?` for one.
+#[must_use]
+pub fn fits(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    p = star + 1;
+                    t = from + 1;
+                    retry = Some((star, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
 impl Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -114,6 +143,7 @@ impl Display for StopReason {
             StopReason::Changed => write!(f, "changed in the file"),
             StopReason::DependencyStopped(on) => write!(f, "its dependency {on} is down"),
             StopReason::DependencyRestarted(on) => write!(f, "its dependency {on} restarts"),
+            StopReason::WatchedChanged(path) => write!(f, "{path}, which it watches, changed"),
             StopReason::Unhealthy(detail) => write!(f, "unhealthy: {detail}"),
             StopReason::Outgrown(used) => write!(f, "{}", outgrown(*used)),
             StopReason::StartTimedOut => write!(f, "not ready in time"),
@@ -226,9 +256,19 @@ impl Display for What {
             What::CheckFailed { detail, failures, threshold } => {
                 write!(f, "check failed ({failures} of {threshold}): {detail}")
             }
+            What::Reloading { signal: Some(signal) } => {
+                write!(f, "told to take its settings anew ({signal})")
+            }
+            What::Reloading { signal: None } => write!(f, "taking its settings anew"),
+            What::Reloaded => write!(f, "has taken its settings anew"),
+            What::ReloadFailed { detail } => {
+                write!(f, "could not take its settings anew: the command of `reload` {detail}")
+            }
+            What::WatchedChanged { path } => write!(f, "{path}, which it watches, changed"),
             What::Healthy => write!(f, "healthy"),
             What::Unhealthy { detail } => write!(f, "unhealthy: {detail}"),
             What::Waiting { on } => write!(f, "waiting for {}", joined(on)),
+            What::KeepsRun { why } => write!(f, "keeps its run for now: {why}"),
             What::ReloadStarted { generation, plan } => {
                 write!(f, "applying generation {generation}: {plan}")
             }
@@ -313,7 +353,10 @@ impl InstanceView {
             State::Down => match &self.last_end {
                 // For these it was to come back: that it did not is somebody's word.
                 Some(RunEnd::Asked(
-                    StopReason::Restart | StopReason::Changed | StopReason::DependencyRestarted(_),
+                    StopReason::Restart
+                    | StopReason::Changed
+                    | StopReason::DependencyRestarted(_)
+                    | StopReason::WatchedChanged(_),
                 )) if !self.wanted => StopReason::Requested.to_string(),
                 Some(RunEnd::Asked(reason)) => reason.to_string(),
                 _ if !self.wanted => StopReason::Requested.to_string(),
@@ -346,6 +389,23 @@ mod tests {
             assert_eq!(span(Duration::from_millis(millis)), text);
         }
         assert_eq!(span(Duration::from_nanos(7)), "7ns");
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, text, expected) in [
+            ("web*", "web-1", true),
+            ("*", "", true),
+            ("w?b", "web", true),
+            ("w?b", "wb", false),
+            ("*b*1", "web-11", true),
+            ("a*b*c", "abbc", true),
+            ("a*b*c", "abbd", false),
+            ("web", "web", true),
+            ("web", "webs", false),
+        ] {
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        }
     }
 
     #[test]

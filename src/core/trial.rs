@@ -55,7 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// So many ends of its runs make an instance bad, however much time there would be.
-const STRIKES: u64 = 3;
+pub(crate) const STRIKES: u64 = 3;
 
 /// An instance that did not come up, or did not come back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use crate::backend::CommandEnd;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::{DaemonSettings, Known, Loaded, Location, Sources, load_kept};
 use crate::config::render;
+use crate::config::watch::trees::Told;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
 use crate::store::Missing;
@@ -36,6 +37,8 @@ pub(super) enum Work {
     Read(Box<ReadResult>),
     /// Files may have changed.
     FilesChanged,
+    /// Files that processes have watched have changed.
+    Watched(Told),
     /// What is gone back to was read.
     Back(Box<Back>),
     /// A file was edited, or why not. What is to be confirmed is noted.
@@ -361,6 +364,7 @@ impl Driver {
                     self.notifier.ready();
                 }
             }
+            Work::Watched(told) => self.take_watched(told),
             Work::Back(back) => self.take_back(*back),
             Work::Undo(undo) => self.take_undo(*undo),
             Work::PutBack(result) => self.take_put_back(result),

@@ -8,9 +8,11 @@ pub use super::history::{
     Cause, Difference, FileDifference, Listed, Record, Shown, ShownFile, Which,
 };
 pub use super::notice::Tally;
-use crate::backend::Backend;
 pub use crate::backend::LogRequest;
+use crate::backend::{Backend, Purpose};
+use crate::config::check::program_changed;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::load::Mode;
 use crate::core::event::{ExitStatus, Refusal, Whom};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use crate::core::job::{JobKind, JobResult};
@@ -397,6 +399,7 @@ pub(super) enum Command {
     Start { names: Vec<String>, once: bool, reply: Reply<Vec<Accepted>> },
     Stop { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Restart { names: Vec<String>, reply: Reply<Vec<Accepted>> },
+    ReloadProcess { names: Vec<String>, reply: Reply<Vec<Accepted>> },
     Signal { name: String, signal: Signal, whom: Whom, reply: Reply<()> },
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
@@ -431,9 +434,11 @@ pub struct Usage {
     pub control_group: Option<String>,
     /// The limits of its spec that do not hold for it.
     pub unenforced: Vec<Limit>,
+    /// The file of its program is another than when it was started.
+    pub program_changed: bool,
 }
 
-fn used(backend: &dyn Backend, view: Option<&InstanceView>) -> Usage {
+fn used(backend: &dyn Backend, mode: Mode, view: Option<&InstanceView>) -> Usage {
     let Some((view, run)) = view.and_then(|view| Some((view, view.run?))) else {
         return Usage::default();
     };
@@ -445,6 +450,9 @@ fn used(backend: &dyn Backend, view: Option<&InstanceView>) -> Usage {
         tasks: used.tasks,
         control_group: backend.control_group(id, run),
         unenforced: backend.unenforced(id, run, &view.spec.limits),
+        program_changed: view.started.is_some_and(|started| {
+            program_changed(&view.spec, mode, id.index, wall(started)).is_some()
+        }),
     }
 }
 
@@ -458,6 +466,7 @@ pub struct Handle {
     backend: Arc<dyn Backend>,
     /// One is counted at a time: more would only wait for each other, each in a thread.
     counting: Arc<tokio::sync::Mutex<()>>,
+    mode: Mode,
 }
 
 impl Handle {
@@ -466,8 +475,9 @@ impl Handle {
         turns: broadcast::Sender<Arc<Turn>>,
         published: Arc<Published>,
         backend: Arc<dyn Backend>,
+        mode: Mode,
     ) -> Handle {
-        Handle { commands, turns, published, backend, counting: Arc::default() }
+        Handle { commands, turns, published, backend, counting: Arc::default(), mode }
     }
 
     /// What there is to read.
@@ -589,6 +599,15 @@ impl Handle {
         self.ask(|reply| Command::Restart { names, reply }).await
     }
 
+    /// Has runs take new settings, as their `reload` says, see [`Handle::start`].
+    ///
+    /// # Errors
+    /// When a name means nothing, one of them does not run or is not ready, or the file does not say
+    /// how it takes them; then nothing is done at all.
+    pub async fn reload_process(&self, names: Vec<String>) -> Result<Vec<Accepted>, DriverError> {
+        self.ask(|reply| Command::ReloadProcess { names, reply }).await
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -676,7 +695,9 @@ impl Handle {
         }
         let backend = self.backend.clone();
         let _turn = self.counting.lock().await;
-        let used = move || views.iter().map(|view| used(&*backend, view.as_deref())).collect();
+        let mode = self.mode;
+        let used = move |view: &Option<Arc<InstanceView>>| used(&*backend, mode, view.as_deref());
+        let used = move || views.iter().map(used).collect();
         // In one thread at once: going there and back for each would take more than the counting.
         tokio::task::spawn_blocking(used).await.unwrap_or_else(|_| vec![Usage::default(); count])
     }
@@ -698,7 +719,13 @@ impl Handle {
     /// What the last exec check of an instance that failed wrote at its end.
     #[must_use]
     pub fn check_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        self.backend.command_output(instance)
+        self.backend.command_output(instance, Purpose::Check)
+    }
+
+    /// What the last command of the `reload` of an instance that failed wrote at its end.
+    #[must_use]
+    pub fn reload_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
+        self.backend.command_output(instance, Purpose::Reload)
     }
 
     /// Has the driver write down all it knows and do nothing any more: another program follows in this

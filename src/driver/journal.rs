@@ -71,8 +71,10 @@ fn level(what: &What) -> Level {
         | What::Killing { .. }
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
+        | What::ReloadFailed { .. }
         | What::Unhealthy { .. } => Level::WARN,
-        What::Starting { .. } | What::Kept { .. } => Level::DEBUG,
+        // Of each that a reload leaves its report tells as well.
+        What::Starting { .. } | What::Kept { .. } | What::KeepsRun { .. } => Level::DEBUG,
         _ => Level::INFO,
     }
 }

@@ -12,7 +12,8 @@
 //! | `accept` | what becomes of a configuration that was read |
 //! | `verdict` | a configuration on trial: what is done about what the core finds |
 //! | `read` | the judgement of what was read, for a reload and for a plan |
-//! | `watch` | the task that watches files |
+//! | `watch` | the task that watches the files of the configuration |
+//! | `watched` | the task that watches what processes have watched |
 //! | `checkpoint` | what is undone unless somebody confirms it |
 //! | `notice` | how reloads ended: counted, and told to hooks |
 //! | `rollback` | going back on somebody's word; files that are handed over |
@@ -38,6 +39,7 @@ mod replace;
 mod rollback;
 mod verdict;
 mod watch;
+mod watched;
 
 use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
@@ -48,7 +50,7 @@ use crate::core::job::JobKind;
 use crate::core::time::Mono;
 use crate::core::trial::Trial;
 use crate::notify::Notifier;
-use crate::probe::Prober;
+use crate::probe::{Prober, RunCommand};
 use crate::store::generations::Generations;
 use handle::{
     Accepted, Command, DriverError, Handle, JobEnd, ManagerView, Published, Reply, Trigger, Turn,
@@ -91,6 +93,7 @@ pub struct Driver {
     commands: mpsc::Receiver<Command>,
     desk: desk::Desk,
     trying: verdict::Trying,
+    watched: watched::Watched,
     checkpoint: Option<checkpoint::Checkpoint>,
     tally: Arc<notice::Tally>,
     published: Arc<Published>,
@@ -158,7 +161,13 @@ impl Driver {
             reloads: Arc::default(),
             backend: backend.name(),
         }));
-        let handle = Handle::new(sender, turns.clone(), published.clone(), backend.clone());
+        let handle = Handle::new(
+            sender,
+            turns.clone(),
+            published.clone(),
+            backend.clone(),
+            options.location.mode,
+        );
         let driver = Driver {
             machine: Machine::new(options.seed),
             desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
@@ -171,6 +180,7 @@ impl Driver {
             prober,
             facts,
             commands,
+            watched: watched::Watched::default(),
             tally: Arc::default(),
             published,
             turns,
@@ -312,10 +322,15 @@ impl Driver {
             Effect::Probe { instance, run, probe, check, spec } => {
                 self.prober.probe(&instance, run, probe, check, &spec);
             }
+            Effect::Reload { instance, run, reload, main, command, timeout, spec } => {
+                let command = RunCommand { main, command, timeout };
+                self.prober.reload(&instance, run, reload, command, &spec);
+            }
             Effect::Answer { request, answer } => self.answer(request, answer),
             Effect::JobNew { job, .. } if self.is_hidden(job) => {}
             Effect::JobNew { job, kind, instance } => self.job_new(job, kind, instance),
-            Effect::JobRemoved { job, kind: JobKind::Reload, .. } if self.keeps_end(job) => {}
+            Effect::JobRemoved { job, kind: JobKind::Reload, instance: None, .. }
+                if self.keeps_end(job) => {}
             Effect::JobRemoved { job, kind, instance, result, detail } => {
                 self.job_removed(JobEnd { id: job, kind, instance, result, detail });
             }
@@ -382,6 +397,9 @@ impl Driver {
             }),
             Command::Restart { names, reply } => self.on_instances(names, reply, |r, i| {
                 Event::RestartRequested { request: r, instances: i }
+            }),
+            Command::ReloadProcess { names, reply } => self.on_instances(names, reply, |r, i| {
+                Event::ReloadRequested { request: r, instances: i }
             }),
             Command::Signal { name, signal, whom, reply } => match self.one(&name) {
                 Ok(instance) => {

@@ -3,6 +3,7 @@
 use super::handle::{Published, read};
 use crate::core::event::Refusal;
 use crate::core::ids::{InstanceId, ProcessId};
+use crate::core::text::fits;
 use crate::core::view::InstanceView;
 use std::collections::BTreeSet;
 
@@ -32,7 +33,7 @@ impl Published {
                 }
                 None => {
                     let all = instances.iter();
-                    all.filter(|(id, view)| fits(name, id, view)).for_each(|(id, _)| add(id));
+                    all.filter(|(id, view)| means(name, id, view)).for_each(|(id, _)| add(id));
                 }
             }
             if !any {
@@ -53,64 +54,14 @@ fn exactly(name: &str) -> Option<InstanceId> {
 }
 
 /// Whether a name that means more than one instance means this one.
-fn fits(name: &str, id: &InstanceId, view: &InstanceView) -> bool {
+fn means(name: &str, id: &InstanceId, view: &InstanceView) -> bool {
     if let Some(tag) = name.strip_prefix("tag:") {
         return view.spec.tags.iter().any(|t| &**t == tag);
     }
     match name.split_once('@') {
         Some((process, index)) => {
-            glob(process, id.process.as_str()) && glob(index, &id.index.to_string())
+            fits(process, id.process.as_str()) && fits(index, &id.index.to_string())
         }
-        None => name.contains(['*', '?']) && glob(name, id.process.as_str()),
-    }
-}
-
-/// Whether `text` matches `pattern`, where `*` stands for any run of characters and `?` for one.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match retry {
-                Some((star, from)) => {
-                    p = star + 1;
-                    t = from + 1;
-                    retry = Some((star, t));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::glob;
-
-    #[test]
-    fn globs() {
-        for (pattern, text, expected) in [
-            ("web*", "web-1", true),
-            ("*", "", true),
-            ("w?b", "web", true),
-            ("w?b", "wb", false),
-            ("*b*1", "web-11", true),
-            ("a*b*c", "abbc", true),
-            ("a*b*c", "abbd", false),
-            ("web", "web", true),
-            ("web", "webs", false),
-        ] {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
-        }
+        None => name.contains(['*', '?']) && fits(name, id.process.as_str()),
     }
 }

@@ -7,7 +7,7 @@
 use super::Driver;
 use super::desk::Work;
 use super::handle::{ReloadOutcome, Trigger};
-use crate::backend::CommandEnd;
+use crate::backend::{Beside, CommandEnd};
 use crate::config::load::Hooks;
 use crate::core::ids::{InstanceId, ProcessId};
 use crate::core::spec::{Command, ProcessSpec, Secret, Text};
@@ -78,7 +78,8 @@ impl Driver {
         let directory = self.options.location.main.parent();
         spec.exec.cwd = Text::new(&directory.unwrap_or("/".as_ref()).to_string_lossy());
         spec.exec.env = Arc::new(environment(outcome));
-        let end = self.backend.run_in_context(&instance, &Arc::new(spec), argv, DEADLINE);
+        let end =
+            self.backend.run_in_context(&instance, &Arc::new(spec), Beside::Hook, argv, DEADLINE);
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
             let _ = sender.send(Work::Told { name, end: end.await });
@@ -98,7 +99,10 @@ impl Driver {
 /// So much of a text as a program can be given for sure, and nothing that ends it.
 fn cut(text: String) -> String {
     const LONGEST: usize = 16 * 1024;
-    let end = text.floor_char_boundary(LONGEST);
+    let mut end = LONGEST.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
     text[..end].replace('\0', "")
 }
 

@@ -22,6 +22,7 @@ impl Driver {
             if view.is_none() {
                 self.backend.forget(id);
             }
+            self.watched.follow(id, view.as_ref(), &self.desk.work_sender());
             self.published.set_instance(id, view);
         }
         self.turn.instances.extend(dirty);

@@ -19,6 +19,7 @@ const IDS: &[(&str, &str)] = &[
     ("healthy", "196c6436e2f44d6bbd0d1657a904ff87"),
     ("unhealthy", "5e42a87da4e44c659dd02bea9c3a3e6b"),
     ("waiting", "1ce78056117c414b855dd2a6a34cf62c"),
+    ("keeps-run", "9771591d1bfe4188b45d8eb5fab39e67"),
     ("reload-started", "ba333da76d4e442895d89133e4f6f9d5"),
     ("reload-finished", "680ee79250d5442d8ba901ee05e45b55"),
     ("took-over", "b80ee915e6fe4ceea3290ec5af2c4d28"),

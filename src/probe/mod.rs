@@ -1,4 +1,5 @@
-//! Health checks: each is a task that asks once and reports one answer.
+//! Health checks, and commands by which runs take new settings: each is a task that asks once and
+//! reports one answer.
 //!
 //! An answer is a success, or says in a few words what was wrong: `HTTP 500`,
 //! `connection refused (127.0.0.1:3001)`, `no answer within 5s`. One deadline covers all of a
@@ -7,10 +8,11 @@
 pub mod connect;
 pub mod http;
 
-use crate::backend::{Backend, CommandEnd, Facts};
+use crate::backend::{Backend, Beside, CommandEnd, Facts};
 use crate::core::event::Event;
-use crate::core::ids::{InstanceId, ProbeId, Run};
-use crate::core::spec::{Check, HealthCheck, ProcessSpec};
+use crate::core::ids::{InstanceId, ProbeId, ReloadId, Run};
+use crate::core::spec::{Check, HealthCheck, ProcessSpec, Text};
+use crate::core::text::span;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +50,47 @@ impl Prober {
     }
 }
 
+/// A command by which a run takes new settings.
+pub struct RunCommand {
+    /// The main process of the run, which the command is told.
+    pub main: u32,
+    /// The program and its arguments.
+    pub command: Arc<[Text]>,
+    /// It is killed after so long.
+    pub timeout: Duration,
+}
+
+impl Prober {
+    /// Carries out a command by which a run takes new settings. Its answer comes as
+    /// [`Event::Reloaded`], soon after the timeout at the latest.
+    pub fn reload(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        reload: ReloadId,
+        command: RunCommand,
+        spec: &Arc<ProcessSpec>,
+    ) {
+        let (facts, backend) = (self.facts.clone(), self.backend.clone());
+        let (instance, spec) = (instance.clone(), spec.clone());
+        tokio::spawn(async move {
+            let RunCommand { main, command, timeout } = command;
+            let argv = command.iter().map(|word| word.rendered(instance.index)).collect();
+            let beside = Beside::Reload { main };
+            let end = backend.run_in_context(&instance, &spec, beside, argv, timeout).await;
+            let outcome = match end {
+                CommandEnd::Success => Ok(()),
+                CommandEnd::Failure(text) => Err(text),
+                CommandEnd::TimedOut => {
+                    Err(format!("was still there after {}, and was killed", span(timeout)))
+                }
+            };
+            // Nobody listens any more when the daemon ends.
+            let _ = facts.send(Event::Reloaded { instance, run, reload, outcome });
+        });
+    }
+}
+
 async fn ask(
     backend: &dyn Backend,
     instance: &InstanceId,
@@ -69,7 +112,7 @@ async fn ask(
         }
         Check::Exec(argv) => {
             let argv = argv.iter().map(|word| word.rendered(index)).collect();
-            match backend.run_in_context(instance, spec, argv, timeout).await {
+            match backend.run_in_context(instance, spec, Beside::Check, argv, timeout).await {
                 CommandEnd::Success => Ok(()),
                 CommandEnd::Failure(text) => Err(text),
                 CommandEnd::TimedOut => Err(no_answer(timeout)),

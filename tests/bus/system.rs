@@ -57,6 +57,8 @@ async fn root_may_act_and_others_may_look() {
         ("ResetFailed", &["['sleeper']"]),
         ("SetEnabled", &["['sleeper']", "false", "{}"]),
         ("Reload", &["{}"]),
+        ("ReloadProcess", &["['sleeper']", "{}"]),
+        ("GetReloadOutput", &["sleeper"]),
         ("PlanReload", &["{}"]),
         ("GetHistory", &["{}"]),
         ("ShowGeneration", &["1"]),

@@ -160,3 +160,26 @@ fn up_stops_everything_when_it_ends() {
     assert!(pids.iter().all(|pid| !alive(pid)));
     place.run(&["--user", "status"]).code(1);
 }
+
+#[test]
+fn reload_of_processes_tells_what_came_of_it() {
+    let place = Place::new();
+    let file = "processes:\n  bot: { command: [sleep, '1000'], reload: { command: [sh, -c, 'test -e ok || { echo no settings; exit 3; }'] }, tags: [chat] }\n  plain: { command: [sleep, '1001'] }\n  off: { command: [sleep, '1002'], enabled: false, reload: { signal: HUP } }\n";
+    let _up = place.up(file);
+    place.run(&["wait", "bot", "plain", "--timeout", "20s"]).code(0);
+    let pid = row(&place, "bot")["pid"].clone();
+    let failed = place.run(&["reload", "bot"]).code(1);
+    let failed = failed.says("bot: reload failed: exited with code 3").warns("no settings");
+    failed.warns("provost why bot");
+    place.write("ok", "");
+    place.run(&["reload", "bot"]).code(0).says("bot: told to take its settings anew");
+    place.run(&["reload", "tag:chat", "--no-wait"]).code(0).says("bot: reload asked for");
+    let rows = place.run(&["reload", "b*", "-o", "json"]).code(0).json();
+    assert_eq!((&rows[0]["id"], &rows[0]["result"]), (&"bot@0".into(), &"done".into()));
+    place.run(&["reload", "bot", "plain"]).code(1).warns("reload: { signal: SIGHUP }");
+    place.run(&["reload", "off"]).code(1).warns("off@0 is not running");
+    place.run(&["reload", "none"]).code(4).warns("none");
+    place.run(&["why", "bot"]).code(0).says("has taken its settings anew");
+    assert_eq!(row(&place, "bot")["pid"], pid);
+    place.run(&["reload"]).code(0).says("unchanged");
+}

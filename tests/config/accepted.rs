@@ -166,6 +166,7 @@ processes:
     nice: -5
     env: { NODE_ENV: production, PORT: "300${INSTANCE}", EMPTY: "" }
     instances: 2
+    maxUnavailable: 3
     dependsOn: { migrate: completed, db: { condition: healthy, restart: true } }
     readiness: started
     startTimeout: 1m
@@ -206,7 +207,7 @@ processes:
     assert_eq!((spec.exec.umask, spec.exec.nice), (Some(0o027), Some(-5)));
     assert_eq!(spec.exec.env["PORT"].0.render(1), "3001");
     assert_eq!(spec.exec.env["EMPTY"].0, Text::new(""));
-    assert_eq!(spec.instances, 2);
+    assert_eq!((spec.instances, spec.max_unavailable.get()), (2, 3));
     let edges: Vec<_> =
         spec.depends_on.iter().map(|d| (d.on.as_str(), d.condition, d.restart)).collect();
     assert_eq!(edges, [("db", Condition::Healthy, true), ("migrate", Condition::Completed, false)]);

@@ -298,6 +298,12 @@ const KEYS: &[Case] = &[
         &["between 1 and 10000"],
     ),
     case(
+        "how many may be down",
+        "processes:\n  a: {command: x, maxUnavailable: 0}\n  b: {command: x, maxUnavailable: 50%}\n",
+        &["2:35 out-of-range", "3:35 bad-number"],
+        &["between 1 and 10000"],
+    ),
+    case(
         "durations",
         "processes:\n  a:\n    command: x\n    startTimeout: 5 minutes\n    stop: {timeout: -1}\n    \
          restartPolicy: {delay: 10m, maxDelay: 5m}\n    healthCheck: {tcp: 'x:1', interval: 10ms, timeout: 5000d}\n",
@@ -499,8 +505,6 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("reload: {signal: SIGHUP}", "reload"),
-        ("watch: {paths: [dist]}", "watch"),
         ("overlap: false", "overlap"),
         ("schedule: daily", "schedule"),
         ("hooks: {preStart: [x]}", "hooks"),
@@ -582,6 +586,7 @@ fn every_code_is_reached() {
         include_str!("files.rs"),
         include_str!("machine.rs"),
         include_str!("moment.rs"),
+        include_str!("renewal.rs"),
         include_str!("resources.rs"),
         include_str!("../conformance/daemons.rs"),
         include_str!("../conformance/held.rs"),

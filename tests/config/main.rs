@@ -17,11 +17,13 @@ mod moment;
 #[path = "../daemon/namespace.rs"]
 mod namespace;
 mod render;
+mod renewal;
 mod resources;
 mod watch;
 mod watch_halves;
 mod watch_random;
 mod watch_settle;
+mod watch_trees;
 mod watch_unseen;
 
 use provost::config::diagnostic::{Diagnostic, Severity};

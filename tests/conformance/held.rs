@@ -24,7 +24,7 @@ while (1) {
 "#;
 
 /// A port that nobody has, as it seems.
-fn free() -> SocketAddr {
+pub fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -48,7 +48,7 @@ fn sockets(pid: u32, fds: &[u32]) -> Vec<String> {
 }
 
 /// systemd 252 cannot do it. That it says so is what is looked at then.
-async fn is_possible(it: &mut Supervisor) -> bool {
+pub async fn is_possible(it: &mut Supervisor) -> bool {
     if it.backend == "native" {
         return true;
     }

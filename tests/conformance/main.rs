@@ -5,7 +5,9 @@
 
 mod daemons;
 mod held;
+mod knocking;
 mod machines;
+mod renewal;
 mod resources;
 mod scenarios;
 mod speaking;
@@ -126,5 +128,10 @@ scenarios! {
     held::sockets_are_held_for_a_process,
     held::sockets_are_those_of_all_instances,
     held::a_socket_that_cannot_be_had_is_told,
+    knocking::nobody_is_refused_while_one_that_serves_is_replaced,
+    knocking::nobody_is_refused_while_several_that_serve_are_replaced,
+    renewal::settings_are_taken_on_a_signal_to_the_main_process,
+    renewal::settings_are_taken_by_a_command_in_the_context_of_the_process,
+    renewal::what_it_has_watched_renews_a_process,
     resources::a_change_of_limits_restarts_nothing,
 }

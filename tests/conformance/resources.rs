@@ -5,7 +5,7 @@
 
 use crate::supervisor::*;
 use crate::world::*;
-use provost::backend::CommandEnd;
+use provost::backend::{Beside, CommandEnd};
 use provost::client::ReloadOptions;
 use provost::core::event::{Event, ExitStatus, Whom};
 use provost::core::limits::{Limit, Limits};
@@ -220,7 +220,13 @@ pub async fn a_sandbox_is_carried_out(mut world: World) {
         assert_eq!(world.run(spec.clone()).await, ExitStatus::Code(0), "{sandbox:?}");
         assert_eq!(world.line("up").await, wanted, "{sandbox:?}");
         let argv = ["/bin/sh", "-c", &tell].map(Rendered::from).to_vec();
-        let beside = world.backend.run_in_context(&instance(), &Arc::new(spec), argv, DEADLINE);
+        let beside = world.backend.run_in_context(
+            &instance(),
+            &Arc::new(spec),
+            Beside::Check,
+            argv,
+            DEADLINE,
+        );
         assert_eq!(in_time(beside, "a check").await, CommandEnd::Success, "{sandbox:?}");
         assert_eq!(world.line("up").await, wanted, "beside {sandbox:?}");
     }

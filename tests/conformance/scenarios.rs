@@ -1,7 +1,7 @@
 //! The life of a run.
 
 use crate::world::*;
-use provost::backend::CommandEnd;
+use provost::backend::{Beside, CommandEnd, Purpose};
 use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
 use provost::core::ids::{Generation, ProcessId, Run};
 use provost::core::spec::{ProcessSpec, Rendered, Signal};
@@ -265,17 +265,21 @@ pub async fn a_command_beside_a_run_has_its_context(world: World) {
     let spec = Arc::new(spec);
     let run = async |line: &str| {
         let argv = ["/bin/sh", "-c", line].map(Rendered::from).to_vec();
-        in_time(world.backend.run_in_context(&instance(), &spec, argv, DEADLINE), line).await
+        in_time(
+            world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE),
+            line,
+        )
+        .await
     };
     assert_eq!(run("exit 0").await, CommandEnd::Success);
     let failed = run("pwd; echo \"$VALUE\"; id -un; exit 3").await;
     assert_eq!(failed, CommandEnd::Failure("exited with code 3".into()));
-    let said = world.backend.command_output(&instance()).unwrap();
+    let said = world.backend.command_output(&instance(), Purpose::Check).unwrap();
     let user = if is_root() { "nobody" } else { "alice" };
     let expected = format!("{}\na $b %c \"d\"\ne\n{user}", world.directory.path().display());
     assert!(!is_root() && world.is_native() || *said == *expected, "{said}");
     let argv = vec![Rendered::from("/no/such")];
-    let missing = world.backend.run_in_context(&instance(), &spec, argv, DEADLINE);
+    let missing = world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE);
     let CommandEnd::Failure(text) = in_time(missing, "missing").await else { panic!() };
     assert!(text.starts_with("executing /no/such"), "{text}");
 }
@@ -286,12 +290,18 @@ pub async fn a_command_beside_a_run_ends_at_its_deadline(mut world: World) {
     let line =
         format!("setsid sh -c 'trap \"\" TERM; echo $$ >{up}; while :; do sleep 0.1; done' & wait");
     let argv = ["/bin/sh", "-c", &line].map(Rendered::from).to_vec();
-    let end = world.backend.run_in_context(&instance(), &spec, argv, Duration::from_secs(1));
+    let end = world.backend.run_in_context(
+        &instance(),
+        &spec,
+        Beside::Check,
+        argv,
+        Duration::from_secs(1),
+    );
     assert_eq!(in_time(end, "the deadline").await, CommandEnd::TimedOut);
     let pid: u32 = world.line("up").await.parse().unwrap();
     // The next one waits until nothing of this one is left.
     let argv = vec![Rendered::from("true")];
-    let next = world.backend.run_in_context(&instance(), &spec, argv, DEADLINE);
+    let next = world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE);
     assert_eq!(in_time(next, "the next one").await, CommandEnd::Success);
     assert!(!is_there(pid));
 }

@@ -18,6 +18,8 @@ pub struct Supervisor {
     pub directory: tempfile::TempDir,
     /// A number that `sleep` takes, and that nobody else has: so it is counted by its arguments.
     pub mark: String,
+    /// More settings, each with a comma before it.
+    pub settings: &'static str,
     child: Option<Child>,
 }
 
@@ -27,7 +29,7 @@ impl Supervisor {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let mark = (1_000_000_000 + random() % 1_000_000_000).to_string();
-        Supervisor { backend, directory, mark, child: None }
+        Supervisor { backend, directory, mark, settings: "", child: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -39,8 +41,8 @@ impl Supervisor {
         let dir = self.directory.path().to_str().unwrap();
         let text = processes.replace("@DIR@", dir).replace("@MARK@", &self.mark);
         let text = format!(
-            "processManagement: {{ backend: {}, defaultUser: nobody }}\nprocesses:\n{text}",
-            self.backend
+            "processManagement: {{ backend: {}, defaultUser: nobody{} }}\nprocesses:\n{text}",
+            self.backend, self.settings
         );
         fs::write(self.path(".new"), text).unwrap();
         fs::rename(self.path(".new"), self.path("processes.yaml")).unwrap();

@@ -2,7 +2,8 @@
 
 use crate::load;
 use provost::config::keys::{
-    DEPENDENCY, HEALTH, Key, Kind, LIMITS, LOG, PROCESS, RESTART, SOCKET, STOP, Section,
+    DEPENDENCY, HEALTH, Key, Kind, LIMITS, LOG, PROCESS, RELOAD, RESTART, SOCKET, STOP, Section,
+    WATCH,
 };
 use provost::core::fields::Consequence;
 use provost::core::reload::{ChangeKind, Plan};
@@ -26,6 +27,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("env", "{ PORT: 8080 }"),
             ("envFile", "[.env]"),
             ("instances", "3"),
+            ("maxUnavailable", "2"),
             ("dependsOn", "{ db: healthy }"),
             ("readiness", "started"),
             ("startTimeout", "2m"),
@@ -62,6 +64,13 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("onFailure", "none"),
         ],
         "stop" => &[("signal", "SIGINT"), ("timeout", "1m")],
+        "reload" => &[("signal", "SIGHUP"), ("command", "[nginx, -s, reload]"), ("timeout", "5s")],
+        "watch" => &[
+            ("paths", "[dist, config.yaml]"),
+            ("action", "reload"),
+            ("ignore", "[\"*.log\", cache]"),
+            ("debounce", "2s"),
+        ],
         "limits" => &[
             ("memory", "512M"),
             ("memoryHigh", "400M"),
@@ -103,7 +112,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
 
 /// The sections whose keys are settings of one process.
 pub const OF_A_PROCESS: &[&Section] =
-    &[&PROCESS, &RESTART, &HEALTH, &STOP, &LIMITS, &LOG, &DEPENDENCY, &SOCKET];
+    &[&PROCESS, &RESTART, &HEALTH, &STOP, &RELOAD, &WATCH, &LIMITS, &LOG, &DEPENDENCY, &SOCKET];
 
 /// What giving the key its example causes for a process that has none.
 pub fn consequence(section: &Section, key: &Key) -> &'static str {
@@ -163,6 +172,17 @@ fn entries(section: &Section, key: &str, value: &str) -> (String, String) {
             let size = if key == "maxSize" { "" } else { "maxSize: 1M, " };
             let old = if size.is_empty() { String::new() } else { ", log: { maxSize: 1M }".into() };
             (format!("{log}{old}"), format!("{log}, log: {{ {size}{key}: {value} }}"))
+        }
+        ("reload", "timeout") => (
+            "command: x, reload: { command: [y] }".into(),
+            format!("command: x, reload: {{ command: [y], {key}: {value} }}"),
+        ),
+        ("watch", "paths") => {
+            ("command: x".into(), format!("command: x, watch: {{ {key}: {value} }}"))
+        }
+        ("watch", _) => {
+            let watch = "command: x, reload: { signal: HUP }, watch: { paths: [a]";
+            (format!("{watch} }}"), format!("{watch}, {key}: {value} }}"))
         }
         (path, _) => ("command: x".into(), format!("command: x, {path}: {{ {key}: {value} }}")),
     }

@@ -232,6 +232,11 @@ async fn a_command_runs_in_the_context_of_the_process() {
     let user = if is_root() { "nobody" } else { &user };
     assert_eq!(outcome, Err("exited with code 1".into()));
     // Made visible, so that no terminal obeys it.
-    let printed = provost::backend::Backend::command_output(&*world.backend, &instance()).unwrap();
+    let printed = provost::backend::Backend::command_output(
+        &*world.backend,
+        &instance(),
+        provost::backend::Purpose::Check,
+    )
+    .unwrap();
     assert_eq!(*printed, *format!("/usr here {user}\\x1b[2J"));
 }

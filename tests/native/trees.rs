@@ -1,7 +1,7 @@
 //! All of a tree is found and killed, with and without control groups.
 
 use crate::world::*;
-use provost::backend::{Backend, CommandEnd};
+use provost::backend::{Backend, Beside, CommandEnd};
 use provost::core::event::{ExitStatus, Whom};
 use provost::core::spec::Signal;
 use std::os::unix::fs::PermissionsExt;
@@ -187,11 +187,17 @@ async fn a_check_that_never_ends_is_killed_with_its_children(world: World) {
     let line = format!("{RUNAWAY} > $0; {wait}; echo $$ >> $0; exec sleep 1000");
     let argv = vec!["/bin/sh".into(), "-c".into(), (&*line).into(), pids.to_str().unwrap().into()];
     let spec = Arc::new(shell("true"));
-    let run = world.backend.run_in_context(&instance(), &spec, argv, Duration::from_secs(1));
+    let run = world.backend.run_in_context(
+        &instance(),
+        &spec,
+        Beside::Check,
+        argv,
+        Duration::from_secs(1),
+    );
     assert_eq!(in_time(run).await, CommandEnd::TimedOut);
     // The next one waits for the end of this one.
     let argv = vec!["true".into()];
-    let next = world.backend.run_in_context(&instance(), &spec, argv, DEADLINE);
+    let next = world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE);
     assert_eq!(in_time(next).await, CommandEnd::Success);
     let text = std::fs::read_to_string(pids).unwrap();
     let pids: Vec<u32> =
@@ -221,7 +227,7 @@ async fn a_check_is_no_part_of_the_run() {
     world.spawned().await;
     let spec = Arc::new(shell("true"));
     let argv = vec!["sh".into(), "-c".into(), (&*format!("{RUNAWAY}; exit 0")).into()];
-    let check = world.backend.run_in_context(&instance(), &spec, argv, DEADLINE);
+    let check = world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE);
     assert_eq!(in_time(check).await, CommandEnd::Success);
     assert_eq!(world.backend.usage(&instance(), run).unwrap().tasks, Some(1));
     world.end(run).await;

@@ -230,7 +230,7 @@ impl Draw {
         let label = format!("text {} ü: [", self.label);
         let rng = &mut self.rng;
         let stays = entry.stays();
-        match rng.below(18) {
+        match rng.below(19) {
             0 => entry.label = rng.maybe(70, &[label]),
             1 => entry.description = rng.maybe(70, &[label]),
             2 => {
@@ -238,6 +238,7 @@ impl Draw {
                     if entry.check().is_some() { &["health", "started"] } else { &["started"] };
                 entry.readiness = rng.maybe(70, words);
             }
+            3 if rng.percent(50) => entry.max_unavailable = rng.maybe(70, &[1, 2, 3]),
             3 => entry.start_timeout = rng.maybe(70, &[30_000, 60_000]),
             4 if rng.percent(50) => {
                 entry.limits = [
@@ -270,6 +271,10 @@ impl Draw {
             13 => {
                 let words = ["always", "on-failure", "unless-stopped", "no"];
                 entry.policy.condition = rng.maybe(80, &words);
+            }
+            17 => {
+                entry.reload = rng.maybe(70, &[None, Some(1_000), Some(20_000)]);
+                entry.watch = rng.maybe(70, &[None, Some("restart"), Some("reload")]);
             }
             14 | 15 if stays => entry.health = health(&entry.mode, rng),
             16 => {
@@ -370,6 +375,8 @@ impl Draw {
             "{ command: [sleep, '1'], startTimeout: 1.5s }",
             "{ command: [sleep, '1'], instances: 0 }",
             "{ command: [sleep, '1'], instances: two }",
+            "{ command: [sleep, '1'], maxUnavailable: 0 }",
+            "{ command: [sleep, '1'], maxUnavailable: 50% }",
             "{ command: sleep 1 }",
             "{ command: [sleep, '1'], command: [sleep, '2'] }",
             "{ command: [sleep, '1'], env: { A: @SECRET@, A: b } }",
@@ -384,6 +391,10 @@ impl Draw {
             "{ command: [sleep, '1'], restartPolicy: { condition: sometimes } }",
             "{ command: [sleep, '1'], restartPolicy: { factor: 0.5 } }",
             "{ command: [sleep, '1'], stop: { signal: SIGNOTHING } }",
+            "{ command: [sleep, '1'], reload: SIGHUP }",
+            "{ command: [sleep, '1'], reload: { signal: KILL } }",
+            "{ command: [sleep, '1'], watch: { paths: [] } }",
+            "{ command: [sleep, '1'], watch: { paths: [d], action: reload } }",
             "{ command: [sleep, '1'], umask: 99 }",
             "{ command: [sleep, '1'], nice: 20 }",
             "{ command: [sleep, '1'], limits: { files: 1 } }",
@@ -417,6 +428,9 @@ fn health(mode: &Mode, rng: &mut Rng) -> Option<Health> {
 fn repair(entry: &mut Entry) {
     if entry.check().is_none() && entry.readiness == Some("health") {
         entry.readiness = None;
+    }
+    if entry.reload.is_none() && entry.watch == Some(Some("reload")) {
+        entry.watch = None;
     }
     let endless = entry.stays()
         && !matches!(entry.policy.condition, Some("no" | "on-failure"))

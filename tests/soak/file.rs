@@ -121,6 +121,7 @@ pub struct Entry {
     pub env: BTreeMap<String, String>,
     pub env_files: Vec<u32>,
     pub instances: Option<u32>,
+    pub max_unavailable: Option<u32>,
     pub depends: BTreeMap<String, Edge>,
     pub readiness: Option<&'static str>,
     pub start_timeout: Option<u64>,
@@ -128,6 +129,10 @@ pub struct Entry {
     pub health: Option<Health>,
     pub stop_signal: Option<&'static str>,
     pub stop_timeout: Option<u64>,
+    /// How it takes new settings, which nobody asks it to: by a command with this time, or by a signal.
+    pub reload: Option<Option<u64>>,
+    /// What it has watched is never there.
+    pub watch: Option<Option<&'static str>>,
     pub files: Option<u64>,
     /// So wide that nothing here comes near: `memory`, `memoryHigh`, `cpu`, `tasks`, and
     /// `maxMemoryRestart`. They change without a new run.
@@ -319,6 +324,7 @@ impl Entry {
             env: BTreeMap::new(),
             env_files: Vec::new(),
             instances: None,
+            max_unavailable: None,
             depends: BTreeMap::new(),
             readiness: None,
             start_timeout: None,
@@ -326,6 +332,8 @@ impl Entry {
             health: None,
             stop_signal: None,
             stop_timeout: None,
+            reload: None,
+            watch: None,
             limits: [None; 5],
             files: None,
             log_file: None,

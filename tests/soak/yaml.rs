@@ -169,6 +169,7 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
         },
     );
     keys.put("instances", entry.instances.map(bare));
+    keys.put("maxUnavailable", entry.max_unavailable.map(bare));
     keys.put("dependsOn", depends(entry, rng));
     keys.put("readiness", entry.readiness.map(text));
     keys.put("startTimeout", entry.start_timeout.map(|ms| span(ms, rng)));
@@ -178,6 +179,21 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
     stop.put("signal", entry.stop_signal.map(text));
     stop.put("timeout", entry.stop_timeout.map(|ms| span(ms, rng)));
     keys.put("stop", stop.node());
+    if let Some(timeout) = entry.reload {
+        let mut reload = Keys::default();
+        reload.put("signal", timeout.is_none().then(|| text("USR1")));
+        reload.put("command", timeout.map(|_| texts(["true"])));
+        reload.put("timeout", timeout.map(|ms| span(ms, rng)));
+        keys.put("reload", reload.node());
+    }
+    if let Some(action) = entry.watch {
+        let mut watch = Keys::default();
+        watch.put("paths", Some(texts([ground.dir.join("never").to_str().unwrap()])));
+        watch.put("action", action.map(text));
+        watch.put("ignore", rng.percent(30).then(|| texts(["node_modules", "__pycache__"])));
+        watch.put("debounce", rng.percent(30).then(|| span(200, rng)));
+        keys.put("watch", watch.node());
+    }
     let mut limits = Keys::default();
     limits.put("files", entry.files.map(bare));
     let [memory, high, cpu, tasks, restart] = entry.limits;

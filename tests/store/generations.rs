@@ -44,6 +44,7 @@ pub(crate) fn accepted(number: u64, base: u64) -> Accepted {
         consequence: provost::core::fields::Consequence::Start,
         fields: Vec::new(),
         touches: Vec::new(),
+        awaits: None,
     };
     Accepted {
         number: Generation(number),

@@ -4,7 +4,7 @@ use super::launch::Waiting;
 use super::lines::shown;
 use super::tree::Tree;
 use super::{Inner, lock};
-use crate::backend::{CommandEnd, CommandFuture};
+use crate::backend::{Beside, CommandEnd, CommandFuture, Purpose};
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use crate::core::spec::{ProcessSpec, Rendered};
@@ -18,7 +18,16 @@ use tokio::time::{Instant, timeout_at};
 /// So much of the end of the output is kept.
 const KEPT: usize = 4096;
 
-/// What there is of commands beside the runs of one instance.
+/// A command.
+pub(super) struct Wanted {
+    /// In whose context.
+    pub(super) spec: Arc<ProcessSpec>,
+    pub(super) beside: Beside,
+    pub(super) argv: Vec<Rendered>,
+    pub(super) timeout: Duration,
+}
+
+/// What there is of commands of one purpose beside the runs of one instance.
 pub(super) struct Place {
     /// One at a time: one that cannot even be killed must not be followed by more and more others.
     gate: Arc<Semaphore>,
@@ -37,15 +46,9 @@ impl Place {
 }
 
 /// Runs a command. It is carried out whether or not anybody waits for the answer.
-pub(super) fn run(
-    inner: Arc<Inner>,
-    instance: InstanceId,
-    spec: Arc<ProcessSpec>,
-    argv: Vec<Rendered>,
-    timeout: Duration,
-) -> CommandFuture {
+pub(super) fn run(inner: Arc<Inner>, instance: InstanceId, wanted: Wanted) -> CommandFuture {
     let (sender, answer) = oneshot::channel();
-    tokio::spawn(async move { carry_out(&inner, &instance, &spec, argv, timeout, sender).await });
+    tokio::spawn(async move { carry_out(&inner, &instance, wanted, sender).await });
     Box::pin(async move {
         answer.await.unwrap_or_else(|_| CommandEnd::Failure("the supervisor is ending".into()))
     })
@@ -55,13 +58,14 @@ pub(super) fn run(
 async fn carry_out(
     inner: &Inner,
     instance: &InstanceId,
-    spec: &ProcessSpec,
-    argv: Vec<Rendered>,
-    timeout: Duration,
+    wanted: Wanted,
     answer: oneshot::Sender<CommandEnd>,
 ) {
+    let Wanted { spec, beside, argv, timeout } = wanted;
     let deadline = Instant::now() + timeout;
-    let place = lock(&inner.commands).entry(instance.clone()).or_insert_with(Place::new).clone();
+    let purpose = beside.purpose();
+    let key = (instance.clone(), purpose);
+    let place = lock(&inner.commands).entry(key).or_insert_with(Place::new).clone();
     let prepared = timeout_at(deadline, async {
         let permit = place.gate.clone().acquire_owned().await;
         (permit, inner.identity(&spec.exec).await)
@@ -75,7 +79,9 @@ async fn carry_out(
             permit,
             identity.and_then(|identity| {
                 let mut recipe = inner.recipe(instance, &spec.exec, argv, identity);
-                let tree = inner.plant(&format!("{instance}.check"), None, &mut recipe)?;
+                recipe.env.extend(beside.variable());
+                let label = format!("{instance}.{}", purpose.as_str());
+                let tree = inner.plant(&label, None, &mut recipe)?;
                 let instruction = inner.launcher.instruction(&recipe)?;
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                     .map_err(|errno| output_error(&errno.into()))?;
@@ -104,7 +110,7 @@ async fn carry_out(
     }
     // Whoever asked may be gone.
     let _ = answer.send(end);
-    end_tree(instance, &tree).await;
+    end_tree(instance, purpose, &tree).await;
 }
 
 fn output_error(error: &io::Error) -> SpawnError {
@@ -112,13 +118,14 @@ fn output_error(error: &io::Error) -> SpawnError {
 }
 
 /// Whatever the command left behind is killed.
-async fn end_tree(instance: &InstanceId, tree: &Tree) {
+async fn end_tree(instance: &InstanceId, purpose: Purpose, tree: &Tree) {
     let ended = async {
         tree.kill().await?;
         tree.emptied().await
     };
     if let Err(error) = ended.await {
-        tracing::error!("{instance}: ending what its check left behind: {error}");
+        let purpose = purpose.as_str();
+        tracing::error!("{instance}: ending what its {purpose} left behind: {error}");
     }
 }
 

@@ -49,7 +49,10 @@ use self::run::Handle;
 use self::tree::Tree;
 use super::held;
 use super::sockets::Sockets;
-use super::{Backend, CommandFuture, Facts, HoldFuture, Kept, LogRequest, RecoverFuture, Usage};
+use super::{
+    Backend, Beside, CommandFuture, Facts, HoldFuture, Kept, LogRequest, Purpose, RecoverFuture,
+    Usage,
+};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
@@ -121,7 +124,7 @@ struct Inner {
     /// Runs that speak for themselves, by their main processes.
     speakers: Mutex<HashMap<u32, Arc<Handle>>>,
     /// Commands beside runs, by instance.
-    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
+    commands: Mutex<HashMap<(InstanceId, Purpose), Arc<command::Place>>>,
     /// How many outputs are being read.
     pumps: watch::Sender<usize>,
     holding: hold::Holding,
@@ -426,14 +429,16 @@ impl Backend for NativeBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
+        beside: Beside,
         argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
-        command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+        let wanted = command::Wanted { spec: spec.clone(), beside, argv, timeout };
+        command::run(self.inner.clone(), instance.clone(), wanted)
     }
 
-    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        lock(&self.inner.commands).get(instance)?.printed()
+    fn command_output(&self, instance: &InstanceId, purpose: Purpose) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(&(instance.clone(), purpose))?.printed()
     }
 
     fn open_log(
@@ -473,7 +478,9 @@ impl Backend for NativeBackend {
 
     fn forget(&self, instance: &InstanceId) {
         lock(&self.inner.shown).remove(instance);
-        lock(&self.inner.commands).remove(instance);
+        for purpose in Purpose::ALL {
+            lock(&self.inner.commands).remove(&(instance.clone(), purpose));
+        }
     }
 }
 

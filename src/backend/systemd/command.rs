@@ -9,7 +9,7 @@ use super::{Inner, bad_variable, lock};
 
 use crate::backend::native::launch::failure;
 use crate::backend::native::lines::shown;
-use crate::backend::{CommandEnd, CommandFuture};
+use crate::backend::{Beside, CommandEnd, CommandFuture, Purpose};
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
 use crate::core::ids::InstanceId;
 use crate::core::spec::{ProcessSpec, Rendered};
@@ -27,7 +27,16 @@ const KEPT: usize = 4096;
 /// systemd ends it so long after its deadline, where nobody else does.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What there is of commands beside the runs of one instance.
+/// A command.
+pub(super) struct Wanted {
+    /// In whose context.
+    pub(super) spec: Arc<ProcessSpec>,
+    pub(super) beside: Beside,
+    pub(super) argv: Vec<Rendered>,
+    pub(super) timeout: Duration,
+}
+
+/// What there is of commands of one purpose beside the runs of one instance.
 pub(super) struct Place {
     /// One at a time: one that cannot even be killed must not be followed by more and more others.
     gate: Arc<Semaphore>,
@@ -46,18 +55,12 @@ impl Place {
 }
 
 /// Runs a command. It is carried out whether or not anybody waits for the answer.
-pub(super) fn run(
-    inner: Arc<Inner>,
-    instance: InstanceId,
-    spec: Arc<ProcessSpec>,
-    argv: Vec<Rendered>,
-    timeout: Duration,
-) -> CommandFuture {
+pub(super) fn run(inner: Arc<Inner>, instance: InstanceId, wanted: Wanted) -> CommandFuture {
     let (sender, answer) = oneshot::channel();
     tokio::spawn(async move {
-        let place =
-            lock(&inner.commands).entry(instance.clone()).or_insert_with(Place::new).clone();
-        carry_out(&inner, &place, &instance, &spec, &argv, timeout, sender).await;
+        let key = (instance.clone(), wanted.beside.purpose());
+        let place = lock(&inner.commands).entry(key).or_insert_with(Place::new).clone();
+        carry_out(&inner, &place, &instance, &wanted, sender).await;
     });
     Box::pin(async move {
         answer.await.unwrap_or_else(|_| CommandEnd::Failure("the supervisor is ending".into()))
@@ -69,17 +72,15 @@ async fn carry_out(
     inner: &Inner,
     place: &Place,
     instance: &InstanceId,
-    spec: &ProcessSpec,
-    argv: &[Rendered],
-    timeout: Duration,
+    wanted: &Wanted,
     answer: oneshot::Sender<CommandEnd>,
 ) {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + wanted.timeout;
     let Ok(_permit) = timeout_at(deadline, place.gate.clone().acquire_owned()).await else {
         let _ = answer.send(CommandEnd::TimedOut);
         return;
     };
-    let (mut passing, mut output) = match begin(inner, instance, spec, argv, timeout).await {
+    let (mut passing, mut output) = match begin(inner, instance, wanted).await {
         Ok(begun) => begun,
         Err(error) => {
             let _ = answer.send(CommandEnd::Failure(error.to_string()));
@@ -99,15 +100,15 @@ async fn carry_out(
 async fn begin(
     inner: &Inner,
     instance: &InstanceId,
-    spec: &ProcessSpec,
-    argv: &[Rendered],
-    timeout: Duration,
+    wanted: &Wanted,
 ) -> Result<(Passing, Collector), SpawnError> {
     const USUAL_UMASK: u32 = 0o022;
+    let Wanted { spec, beside, argv, timeout } = wanted;
     let exec = &spec.exec;
     let identity = inner.identities.find(exec).await?;
-    let variables =
+    let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
+    variables.extend(beside.variable());
     let first = argv.first().map_or("", Rendered::shown);
     if let Some(name) = bad_variable(&variables) {
         let text = format!("systemd takes no environment variable named {name:?}");
@@ -127,9 +128,13 @@ async fn begin(
         max_files: exec.max_files,
         environment: Some(&environment.0),
     };
-    let description = format!("A check of {instance}");
+    let description = match beside.purpose() {
+        Purpose::Check => format!("A check of {instance}"),
+        Purpose::Reload => format!("The reload of {instance}"),
+        Purpose::Hook => format!("A hook of {}", instance.process),
+    };
     let daemon = inner.daemon_unit.as_deref();
-    let mut properties = unit::passing(&description, daemon, Some(timeout + GRACE));
+    let mut properties = unit::passing(&description, daemon, Some(*timeout + GRACE));
     let output = Output::Held(write);
     properties.extend(program.properties(&output).map_err(|io| output_error(&io))?);
     properties.extend(resources::properties(exec, &cwd, inner.mode, true));

@@ -48,7 +48,9 @@ use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
 use super::sockets::Sockets;
-use super::{Backend, CommandFuture, Facts, Kept, LogRequest, RecoverFuture, Usage};
+use super::{
+    Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
+};
 use crate::config::load::Mode;
 use crate::core::event::Whom;
 use crate::core::ids::{Generation, InstanceId, Run};
@@ -122,7 +124,7 @@ struct Inner {
     /// One run of an instance after the other.
     gates: Mutex<HashMap<InstanceId, Gate>>,
     /// Commands beside runs, by instance.
-    commands: Mutex<HashMap<InstanceId, Arc<command::Place>>>,
+    commands: Mutex<HashMap<(InstanceId, Purpose), Arc<command::Place>>>,
     /// How many logs are being written.
     pumps: watch::Sender<usize>,
 }
@@ -388,14 +390,16 @@ impl Backend for SystemdBackend {
         &self,
         instance: &InstanceId,
         spec: &Arc<ProcessSpec>,
+        beside: Beside,
         argv: Vec<Rendered>,
         timeout: Duration,
     ) -> CommandFuture {
-        command::run(self.inner.clone(), instance.clone(), spec.clone(), argv, timeout)
+        let wanted = command::Wanted { spec: spec.clone(), beside, argv, timeout };
+        command::run(self.inner.clone(), instance.clone(), wanted)
     }
 
-    fn command_output(&self, instance: &InstanceId) -> Option<Arc<str>> {
-        lock(&self.inner.commands).get(instance)?.printed()
+    fn command_output(&self, instance: &InstanceId, purpose: Purpose) -> Option<Arc<str>> {
+        lock(&self.inner.commands).get(&(instance.clone(), purpose))?.printed()
     }
 
     fn open_log(
@@ -418,7 +422,9 @@ impl Backend for SystemdBackend {
     }
 
     fn forget(&self, instance: &InstanceId) {
-        lock(&self.inner.commands).remove(instance);
+        for purpose in Purpose::ALL {
+            lock(&self.inner.commands).remove(&(instance.clone(), purpose));
+        }
     }
 }
 

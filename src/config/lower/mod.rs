@@ -10,6 +10,7 @@ mod file;
 mod graph;
 mod parts;
 mod process;
+mod renewal;
 mod resources;
 mod sockets;
 mod values;

@@ -9,8 +9,7 @@ use crate::config::keys::{DEPENDENCY, HEALTH, RESTART, STOP};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{
-    Check, Condition, Dependency, HealthCheck, OnFailure, RestartCondition, RestartPolicy,
-    StopSpec, Text,
+    Check, Condition, Dependency, HealthCheck, OnFailure, RestartCondition, RestartPolicy, StopSpec,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,7 +155,7 @@ impl<'s> File<'_, 's> {
                 "url" => self.url(field, variables, instances),
                 "tcp" => self.tcp(field, variables, instances),
                 "notify" => Some(Check::Notify),
-                _ => self.exec(field, variables),
+                _ => self.argv(field, variables).map(Check::Exec),
             },
             [first, second, ..] => {
                 let message =
@@ -208,24 +207,6 @@ impl<'s> File<'_, 's> {
             }
         }
         Some(Check::Tcp(text))
-    }
-
-    fn exec(&mut self, field: &Field<'_, 's>, variables: &Variables) -> Option<Check> {
-        if let Kind::Scalar { .. } = field.value.value().kind {
-            let message = "`healthCheck.exec` must be a list: the program and its arguments";
-            let problem = self.problem("wrong-type", &field.value, message);
-            self.add(problem.help("for a line of the shell: `[sh, -c, \"…\"]`"));
-            return None;
-        }
-        let command = self.texts(&field.value, &field.name, variables);
-        let nothing =
-            matches!(&field.value.value().kind, Kind::Sequence(items) if items.is_empty());
-        if nothing || command.first() == Some(&Text::new("")) {
-            let message = "`healthCheck.exec` names no program";
-            self.add(self.problem("empty-value", &field.value, message));
-            return None;
-        }
-        (!command.is_empty()).then_some(Check::Exec(command))
     }
 
     pub(super) fn stop(&mut self, fields: &Fields<'_, 's>) -> StopSpec {

@@ -8,6 +8,7 @@ use crate::config::diagnostic::{Diagnostic, shown};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, Text};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 impl<'s> File<'_, 's> {
@@ -28,6 +29,10 @@ impl<'s> File<'_, 's> {
         if let Some(field) = fields.get("instances") {
             spec.instances = self.integer(field).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
         }
+        if let Some(field) = fields.get("maxUnavailable") {
+            let number = self.integer(field).and_then(|n| u32::try_from(n).ok());
+            spec.max_unavailable = number.and_then(NonZeroU32::new).unwrap_or(spec.max_unavailable);
+        }
         let (health, health_is_sure) = self.health_check(fields, &variables, spec.instances);
         spec.health = health;
         spec.readiness = self.readiness(fields, &spec, health_is_sure);
@@ -35,6 +40,9 @@ impl<'s> File<'_, 's> {
             spec.start_timeout = timeout;
         }
         spec.stop = self.stop(fields);
+        let (reload, reload_is_sure) = self.reload(fields, &variables);
+        spec.reload = reload;
+        spec.watch = self.watch(fields, &variables, &spec, reload_is_sure);
         self.shared_pid_file(fields, &spec);
         let edges = self.dependencies(id, fields);
         spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();

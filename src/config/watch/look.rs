@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
-const MOST_SYMLINKS: u32 = 40;
+pub(super) const MOST_SYMLINKS: u32 = 40;
 /// How often what this machine cannot watch is compared.
 const UNWATCHED: Duration = Duration::from_secs(2);
 /// How often what others can change is compared. Each is a question to a server; NFS asks its server
@@ -342,7 +342,7 @@ fn digest(paths: &[PathBuf]) -> [u8; 32] {
 }
 
 /// The names of a path, `..` among them.
-fn names(path: &Path) -> impl Iterator<Item = OsString> + use<'_> {
+pub(super) fn names(path: &Path) -> impl Iterator<Item = OsString> + use<'_> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
         Component::ParentDir => Some("..".into()),

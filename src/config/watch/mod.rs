@@ -17,10 +17,12 @@
 //! | [`settle`] | when what happened is over |
 //! | `look` | what to watch, and what to compare |
 //! | `remote` | which file systems others can change |
+//! | [`trees`] | what processes have watched |
 
 mod look;
 mod remote;
 pub mod settle;
+pub mod trees;
 
 use crate::sys::mounts::Mounts;
 use futures_util::StreamExt;
@@ -208,12 +210,7 @@ impl Watcher {
         let events = Inotify::init().and_then(|new| new.into_event_stream(vec![0; 16 * 1024]));
         match events {
             Ok(events) => Ok(self.inotify.insert(events).watches()),
-            Err(error) => Err(match error.raw_os_error() {
-                Some(libc::EMFILE) => "no inotify instances are left \
-                     (sysctl fs.inotify.max_user_instances)"
-                    .to_owned(),
-                _ => format!("inotify: {error}"),
-            }),
+            Err(error) => Err(no_instance(&error)),
         }
     }
 
@@ -252,6 +249,16 @@ impl Watcher {
             }
         }
         matches!(then, Then::Answer)
+    }
+}
+
+/// Why there is no inotify instance.
+fn no_instance(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "no inotify instances are left (sysctl fs.inotify.max_user_instances)".to_owned()
+        }
+        _ => format!("inotify: {error}"),
     }
 }
 

@@ -11,7 +11,8 @@
 
 use super::Machine;
 use super::gate::UP;
-use crate::event::{Blocker, Effect, Refusal, RunEnd, StopReason, What};
+use super::roll::is_lasting;
+use crate::event::{Effect, Refusal, RunEnd, StopReason, What};
 use crate::fields;
 use crate::graph::Dependents;
 use crate::ids::{Generation, InstanceId, JobId, ProcessId, Request};
@@ -58,10 +59,6 @@ pub(super) struct Reload {
     left: [usize; 3],
     /// Steps under way that wait for something that a later stage may bring.
     parked: BTreeSet<InstanceId>,
-    /// Restarts whose turn has not come, by process, next one last.
-    rolls: BTreeMap<ProcessId, Vec<InstanceId>>,
-    /// Processes whose next restart may begin.
-    free: BTreeSet<ProcessId>,
     /// Restarts under way.
     rolling: usize,
     /// Whether something ended since the stages were last looked at.
@@ -78,10 +75,26 @@ impl Reload {
         self.at.get(id).is_some_and(|at| self.steps[*at].kind == StepKind::Restart)
     }
 
+    /// Whether it will come to an instance, and has not come to any like it yet.
+    pub(super) fn is_before(&self, id: &InstanceId) -> bool {
+        self.stage == Stage::Stopping && self.restarts(id)
+    }
+
+    /// Whether the step of an instance has not ended.
+    pub(super) fn is_open(&self, id: &InstanceId) -> bool {
+        self.at.get(id).is_some_and(|at| !self.steps[*at].state.is_final())
+    }
+
+    /// The step of an instance, while it has not ended.
+    fn open_step(&mut self, id: &InstanceId) -> Option<&mut Step> {
+        let at = *self.at.get(id)?;
+        self.steps.get_mut(at).filter(|step| !step.state.is_final())
+    }
+
     /// Whether every restart under way waits for something that starting others may bring. Those
     /// that queue behind one wait with it.
     fn only_waits(&self) -> bool {
-        self.free.is_empty() && self.rolling == self.parked.len()
+        self.rolling == self.parked.len()
     }
 }
 
@@ -162,6 +175,10 @@ impl Machine {
             });
         }
         self.replace_edges(self.all_dependents());
+        self.review_queues();
+        for step in steps.iter().filter(|step| step.kind == StepKind::Restart) {
+            self.enqueue(&step.instance);
+        }
         self.reload = Some(begin(job, from, generation, plan, steps, now));
     }
 
@@ -327,7 +344,11 @@ impl Machine {
             inst.next = None;
             if !matches!(
                 inst.restart_due,
-                Some(StopReason::Restart | StopReason::DependencyRestarted(_))
+                Some(
+                    StopReason::Restart
+                        | StopReason::DependencyRestarted(_)
+                        | StopReason::WatchedChanged(_)
+                )
             ) {
                 inst.restart_due = None;
             }
@@ -398,12 +419,13 @@ impl Machine {
         };
         let took = now.since(since);
         let inst = self.instances.get(id);
+        let awaited = step.kind == StepKind::Restart && self.queues.contains_key(&id.process);
         let state = match step.kind {
             StepKind::Stop => match inst {
                 Some(inst) if inst.is_going_down() => return,
                 _ => StepState::Done { took },
             },
-            _ => match inst.map(|inst| outcome(inst, took)) {
+            _ => match inst.map(|inst| outcome(inst, awaited, took)) {
                 None => StepState::Superseded,
                 Some(Outcome::Over(state)) => state,
                 Some(Outcome::Waits) => {
@@ -420,7 +442,6 @@ impl Machine {
         reload.parked.remove(id);
         if step.kind == StepKind::Restart {
             reload.rolling -= 1;
-            reload.free.insert(id.process.clone());
         }
         if let Some(stage) = stage_of(step.kind) {
             reload.left[stage as usize] -= 1;
@@ -436,45 +457,47 @@ impl Machine {
         }
         let [stops, _, _] = reload.left;
         match reload.stage {
-            Stage::Stopping if stops == 0 => {
+            Stage::Stopping if stops > 0 => return false,
+            Stage::Stopping => {
                 reload.stage = Stage::Changing;
                 reload.stirred = true;
+                self.stir_queues();
             }
-            Stage::Stopping => return false,
-            _ => self.roll(now),
-        }
-        let Some(reload) = &mut self.reload else { return false };
-        if reload.stage == Stage::Changing && reload.only_waits() {
-            self.start_starting(now);
-        } else if reload.stage == Stage::Starting && reload.left == [0; 3] {
-            self.finish_reload(now, out);
+            Stage::Changing if reload.only_waits() => self.start_starting(now),
+            Stage::Starting if reload.left == [0; 3] => self.finish_reload(now, out),
+            Stage::Changing | Stage::Starting => {}
         }
         true
     }
 
-    /// Begins the next restart of each process that has none under way.
-    fn roll(&mut self, now: Mono) {
+    /// The step of an instance begins.
+    pub(super) fn begin_step(&mut self, id: &InstanceId, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
-        let mut due = Vec::new();
-        for process in std::mem::take(&mut reload.free) {
-            if let Some(id) = reload.rolls.get_mut(&process).and_then(Vec::pop) {
-                let step = &mut reload.steps[reload.at[&id]];
-                step.state = StepState::Running { since: now };
-                reload.rolling += 1;
-                due.push(id);
-            }
+        if let Some(step) = reload.open_step(id)
+            && (step.kind, &step.state) == (StepKind::Restart, &StepState::Pending)
+        {
+            step.state = StepState::Running { since: now };
+            reload.rolling += 1;
+            reload.stirred = true;
         }
-        for id in due {
-            if let Some(inst) = self.instances.get_mut(&id)
-                && inst.next.is_some()
-                && matches!(inst.phase, Phase::Up(_))
-            {
-                inst.restart_due.get_or_insert(StopReason::Changed);
-                self.ripple(&id);
-                self.restart_dependents(&id.process);
-            }
-            self.touch(&id);
+    }
+
+    /// The step of an instance, which has not begun, will not.
+    pub(super) fn hold_step(&mut self, id: &InstanceId, why: &str) {
+        let Some(reload) = &mut self.reload else { return };
+        if let Some(step) = reload.open_step(id) {
+            step.state = StepState::Held { took: std::time::Duration::ZERO, why: why.to_owned() };
+            reload.left[Stage::Changing as usize] -= 1;
+            reload.stirred = true;
+            self.touch(id);
         }
+    }
+
+    /// Whether an instance still has its old run, and no reload sees to it.
+    pub(crate) fn is_left_behind(&self, id: &InstanceId) -> bool {
+        let is_open = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
+        let old = |inst: &Instance| inst.next.is_some() && inst.restart_due.is_none();
+        !is_open && self.instances.get(id).is_some_and(old)
     }
 
     /// All that was to go or to change has done so, or waits for what is to start.
@@ -558,14 +581,8 @@ fn begin(
     now: Mono,
 ) -> Reload {
     let mut left = [0; 3];
-    let mut rolls: BTreeMap<ProcessId, Vec<InstanceId>> = BTreeMap::new();
-    for step in steps.iter().rev() {
-        if let Some(stage) = stage_of(step.kind) {
-            left[stage as usize] += 1;
-        }
-        if step.kind == StepKind::Restart {
-            rolls.entry(step.instance.process.clone()).or_default().push(step.instance.clone());
-        }
+    for stage in steps.iter().filter_map(|step| stage_of(step.kind)) {
+        left[stage as usize] += 1;
     }
     let at = steps.iter().enumerate().map(|(at, step)| (step.instance.clone(), at)).collect();
     Reload {
@@ -579,8 +596,6 @@ fn begin(
         at,
         left,
         parked: BTreeSet::new(),
-        free: rolls.keys().cloned().collect(),
-        rolls,
         rolling: 0,
         stirred: true,
     }
@@ -595,8 +610,8 @@ enum Outcome {
     Over(StepState),
 }
 
-/// How far the start or restart of an instance is.
-fn outcome(inst: &Instance, took: std::time::Duration) -> Outcome {
+/// How far the start or restart of an instance is. `awaited`: others wait for it to have their turn.
+fn outcome(inst: &Instance, awaited: bool, took: std::time::Duration) -> Outcome {
     let held = |why: String| Outcome::Over(StepState::Held { took, why });
     let failed = || {
         let why = inst.last_end.as_ref().map_or_else(String::new, |end| format!("it {end}"));
@@ -608,18 +623,13 @@ fn outcome(inst: &Instance, took: std::time::Duration) -> Outcome {
         }
         Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
         Phase::Completed => Outcome::Over(StepState::Done { took }),
+        Phase::Backoff { .. } if awaited && inst.may_come_back() => Outcome::Waits,
         Phase::Failed | Phase::Backoff { .. } => failed(),
         // One that should be up has started or waits by the time this is asked.
         Phase::Down => held("it is not wanted any more".to_owned()),
-        Phase::Waiting(blockers) => {
-            let lasting = blockers.iter().find(|blocker| match blocker {
-                Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
-                Blocker::Reload => false,
-            });
-            match lasting {
-                Some(blocker) => held(format!("waits for {blocker}")),
-                None => Outcome::Waits,
-            }
-        }
+        Phase::Waiting(blockers) => match blockers.iter().find(|blocker| is_lasting(blocker)) {
+            Some(blocker) => held(format!("waits for {blocker}")),
+            None => Outcome::Waits,
+        },
     }
 }

@@ -5,15 +5,16 @@
 
 use super::Machine;
 use crate::event::{Effect, Refusal, RunEnd, StopReason, What, Whom};
-use crate::ids::{InstanceId, JobId, Request};
+use crate::ids::{InstanceId, JobId, ProcessId, Request};
 use crate::job::{Job, JobKind, JobResult};
 use crate::process::{Instance, Phase};
 use crate::reload::ReloadResult;
 use crate::spec::Signal;
 use crate::time::Mono;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Machine {
-    fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
+    pub(super) fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
         self.instances
             .get(id)
             .filter(|inst| !inst.removed)
@@ -67,14 +68,34 @@ impl Machine {
             return;
         }
         self.give_jobs(request, instances, JobKind::Restart, now, out);
+        let mut named: BTreeMap<&ProcessId, BTreeSet<u32>> = BTreeMap::new();
         for id in instances {
-            let Some(inst) = self.instances.get_mut(id) else { continue };
-            if matches!(inst.phase, Phase::Up(_)) {
-                inst.restart_due = Some(StopReason::Restart);
-                self.restart_dependents(&id.process);
-            }
+            named.entry(&id.process).or_default().insert(id.index);
+        }
+        for id in instances {
+            self.want_anew(id, named[&id.process].len() > 1);
             self.want(id, false, now);
         }
+    }
+
+    /// A new run instead of the one that is there: at once, or where several of a process are to have
+    /// one, in turns.
+    fn want_anew(&mut self, id: &InstanceId, in_turns: bool) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if !matches!(inst.phase, Phase::Up(_)) {
+            return;
+        }
+        if in_turns {
+            inst.anew = true;
+            self.enqueue(id);
+            return;
+        }
+        if inst.is_ready() {
+            inst.taken_down = Some(inst.restarts);
+        }
+        inst.anew = false;
+        inst.restart_due = Some(StopReason::Restart);
+        self.restart_dependents(&id.process);
     }
 
     fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
@@ -89,7 +110,7 @@ impl Machine {
         // It was going down when its spec changed, so that no reload sees to it.
         let planned = self.reload.as_ref().is_some_and(|reload| reload.restarts(id));
         if matches!(inst.phase, Phase::Up(_)) && inst.next.is_some() && !planned {
-            inst.restart_due.get_or_insert(StopReason::Changed);
+            self.enqueue(id);
         }
         self.reset(id, now);
         self.intents.insert(id.clone());
@@ -111,16 +132,18 @@ impl Machine {
             let Some(inst) = self.instances.get_mut(id) else { continue };
             inst.wanted = false;
             inst.once = false;
-            if inst.restart_due == Some(StopReason::Restart) {
+            if matches!(inst.restart_due, Some(StopReason::Restart | StopReason::WatchedChanged(_)))
+            {
                 inst.restart_due = None;
             }
+            inst.anew = false;
             self.intents.insert(id.clone());
             self.touch(id);
         }
     }
 
     /// Gives each instance a job, tells the caller, and ends what the new jobs supersede.
-    fn give_jobs(
+    pub(super) fn give_jobs(
         &mut self,
         request: Request,
         instances: &[InstanceId],
@@ -139,7 +162,7 @@ impl Machine {
             let superseded = Some(format!("a newer {kind} took its place"));
             self.end_job(
                 id,
-                &[JobKind::Start, JobKind::Stop, JobKind::Restart],
+                &[JobKind::Start, JobKind::Stop, JobKind::Restart, JobKind::Reload],
                 JobResult::Canceled,
                 superseded,
                 out,

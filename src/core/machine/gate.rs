@@ -63,7 +63,8 @@ impl Machine {
                     self.begin_stop(id, RunEnd::Asked(why.clone()), None, why, now, out);
                 }
             }
-            Phase::Up(_) | Phase::Stopping(..) => {}
+            Phase::Up(_) => self.take_settings(id, now, out),
+            Phase::Stopping(..) => {}
             _ if inst.removed => self.forget(id, now, out),
             Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
@@ -203,9 +204,12 @@ impl Machine {
 
     /// Ends the job of an instance when what it is for is so.
     fn check_job(&mut self, id: &InstanceId, out: &mut Vec<Effect>) {
+        self.check_reload(id, out);
         let Some(inst) = self.instances.get(id) else { return };
         if inst.is_ready() && inst.up {
-            self.end_job(id, UP, JobResult::Done, None, out);
+            // One that waits for its turn has not had what it was asked for.
+            let had: &[JobKind] = if inst.anew { &[JobKind::Start] } else { UP };
+            self.end_job(id, had, JobResult::Done, None, out);
         } else if !self.is_wished(inst) {
             let down = inst.live().is_none();
             let why = self.why_down(inst).to_string();
@@ -220,7 +224,8 @@ impl Machine {
     fn forget(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         self.end_job(id, &[JobKind::Stop], JobResult::Done, None, out);
         let gone = Some(StopReason::Removed.to_string());
-        self.end_job(id, UP, JobResult::Canceled, gone, out);
+        let others = [UP, &[JobKind::Reload]].concat();
+        self.end_job(id, &others, JobResult::Canceled, gone, out);
         self.set_phase(id, Phase::Down, now);
         if let Some(inst) = self.instances.remove(id) {
             self.recount(inst.tally, crate::process::Tally::default());

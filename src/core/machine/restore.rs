@@ -58,7 +58,11 @@ impl Machine {
             let since = snapshot.since;
             let (inst, phase) = snapshot.revive(now);
             self.last_run = self.last_run.max(inst.last_run);
+            let waited = inst.anew || inst.next.is_some();
             self.instances.insert(id.clone(), inst);
+            if waited {
+                self.enqueue(&id);
+            }
             self.intents.insert(id.clone());
             if let Some((run, started)) = run {
                 self.last_run = self.last_run.max(run);

@@ -6,7 +6,7 @@ use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReaso
 use crate::health::{Health, Turned};
 use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
 use crate::job::JobResult;
-use crate::process::{Ending, Instance, Live, Phase, Timer};
+use crate::process::{Ending, Instance, Live, Phase, Taking, Timer};
 use crate::restart::{self, Next};
 use crate::spec::{Check, HealthCheck, OnFailure, ProcessSpec, Readiness, Signal};
 use crate::time::Mono;
@@ -40,6 +40,7 @@ impl Machine {
             told_ready: false,
             status: None,
             probe: None,
+            taking: Taking::default(),
             exit: None,
         };
         self.set_phase(id, Phase::Up(live), now);
@@ -195,6 +196,7 @@ impl Machine {
         let follow_up = inst.follow_up(&end, give_up.as_ref());
         inst.last_end = Some(end.clone());
         inst.restart_due = None;
+        inst.anew = false;
         if let Some((spec, generation)) = inst.next.take() {
             inst.spec = spec;
             inst.generation = generation;
@@ -354,6 +356,9 @@ impl Machine {
         live.ready = Some(now);
         live.restamp(inst.spec.health.is_some(), now);
         inst.since = now;
+        if !self.queues.contains_key(&id.process) {
+            inst.taken_down = None;
+        }
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
         self.touch(id);

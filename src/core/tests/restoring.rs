@@ -56,6 +56,8 @@ fn kept(process: &Process, phase: PhaseSnapshot) -> InstanceSnapshot {
         last_exit: None,
         last_end: None,
         restart_due: None,
+        anew: false,
+        taken_down: None,
         since: ago(60),
         phase,
         last_run: Run(0),
@@ -188,6 +190,7 @@ fn what_was_kept_is_kept_again_as_it_was() {
         last_exit: Some(ExitStatus::Code(3)),
         last_end: Some(RunEnd::Exited(ExitStatus::Code(3))),
         restart_due: Some(StopReason::Restart),
+        taken_down: Some(3),
         ..kept(&a, PhaseSnapshot::Down)
     };
     let unwanted = InstanceSnapshot { wanted: false, ..busy.clone() };
@@ -198,6 +201,7 @@ fn what_was_kept_is_kept_again_as_it_was() {
         InstanceSnapshot { restart_due: None, ..busy.clone() },
         InstanceSnapshot {
             restart_due: None,
+            anew: true,
             phase: PhaseSnapshot::Up(up.clone()),
             ..busy.clone()
         },
@@ -562,6 +566,35 @@ fn what_gives_up_still_does_after_a_kill() {
     let mut again = Next::of(&[("a@0", snapshot)], &["a@0"]);
     again.emptied("a@0", 5);
     assert_eq!(again.state("a@0"), State::Failed);
+}
+
+/// One that had its turn is waited for by the next supervisor too.
+#[test]
+fn who_waits_for_a_turn_still_does_after_a_kill() {
+    let new = process("a").instances(2).line("v2");
+    let starts = RunSnapshot { ready: None, stable_since: None, started: None, ..run(9) };
+    let out = InstanceSnapshot {
+        taken_down: Some(0),
+        generation: Generation(4),
+        ..kept(&new, PhaseSnapshot::Up(starts))
+    };
+    let waits = InstanceSnapshot {
+        next: Some((Arc::new(new.0.clone()), Generation(4))),
+        ..kept(&process("a").instances(2), PhaseSnapshot::Up(run(4)))
+    };
+    let asked = InstanceSnapshot { anew: true, ..kept(&new, PhaseSnapshot::Up(run(4))) };
+    for (waits, is_read) in [(waits.clone(), true), (waits, false), (asked, true)] {
+        let all = [("a@0", out.clone()), ("a@1", waits)];
+        let mut next = Next::of(&all, &["a@0", "a@1"]);
+        assert_eq!(next.done(), [""; 0]);
+        match is_read {
+            true => next.accept(&[&new]),
+            false => next.handle(Event::ConfigUnusable),
+        }
+        assert_eq!(next.done(), [""; 0], "the first is not ready yet");
+        next.handle(Event::Spawned { instance: id("a@0"), run: Run(9), pid: 9 });
+        assert_eq!(next.done(), ["terminate a@1 4"]);
+    }
 }
 
 /// A rollback that was cut short: what was tried is going still, and it is not what runs again.

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::backend::{Behaviour, Finding, Leftovers, Spawning, TERMINATED};
 use world::chance::{self, Dice, millis};
+use world::facts::RunFacts;
 use world::{Verdict, World};
 
 /// What one step does. Each has its own chance, so that dropping some leaves the others as they are.
@@ -52,6 +53,10 @@ enum Kind {
     Reset,
     Signal,
     Reload,
+    /// Runs are to take new settings.
+    Take,
+    /// What somebody has watched has changed.
+    Watched,
     Shutdown,
     Kill,
 }
@@ -78,6 +83,8 @@ const WEIGHTS: &[(Kind, usize)] = &[
     (Kind::Reset, 60),
     (Kind::Signal, 60),
     (Kind::Reload, 400),
+    (Kind::Take, 250),
+    (Kind::Watched, 250),
     (Kind::Shutdown, 4),
     (Kind::Kill, 2),
 ];
@@ -258,7 +265,12 @@ impl Player {
                 self.world.feed(Event::StopRequested { request, instances })
             }
             Kind::Restart => {
-                let (request, instances) = (self.request(), self.some(&mut dice));
+                let (request, mut instances) = (self.request(), self.some(&mut dice));
+                if dice.chance(500) {
+                    let process = instances[0].process.clone();
+                    let all = self.world.model.instances_of(&process).map(|(id, _)| id.clone());
+                    instances = all.chain([instances[0].clone()]).collect();
+                }
                 self.world.feed(Event::RestartRequested { request, instances })
             }
             Kind::Reset => {
@@ -289,6 +301,24 @@ impl Player {
                 };
                 self.reload(config)
             }
+            Kind::Take => {
+                let (request, mut instances) = (self.request(), self.some(&mut dice));
+                // Mostly what can be, or nearly all would be refused.
+                if dice.chance(800) {
+                    let takes = |run: &RunFacts| run.spec.reload.is_some() && run.ready;
+                    let all = self.world.model.instances.iter();
+                    let all = all.filter(|(_, facts)| facts.run.as_ref().is_some_and(takes));
+                    let all: Vec<InstanceId> = all.map(|(id, _)| id.clone()).collect();
+                    if !all.is_empty() {
+                        instances = vec![all[dice.below(all.len())].clone()];
+                    }
+                }
+                self.world.feed(Event::ReloadRequested { request, instances })
+            }
+            Kind::Watched => {
+                let instance = self.some(&mut dice)[0].clone();
+                self.world.feed(Event::WatchedChanged { instance, path: "/x/y".into() })
+            }
             Kind::Shutdown => self.world.feed(Event::ShutdownRequested),
             Kind::Kill => self.world.feed(Event::KillRequested),
         }
@@ -305,7 +335,13 @@ impl Player {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);
-        self.world.feed_one(match dice.below(6) {
+        self.world.feed_one(match dice.below(7) {
+            5 => Event::Reloaded {
+                instance: instance.clone(),
+                run,
+                reload: provost_core::ids::ReloadId(1),
+                outcome: Ok(()),
+            },
             4 => Event::Outgrown { instance: instance.clone(), run, used: 5 << 20 },
             0 => Event::Spawned { instance: instance.clone(), run, pid: 1 },
             1 => Event::Exited {
@@ -411,6 +447,13 @@ impl Player {
             if let Some(run) = &facts.run {
                 hold!(facts.up, "{id} runs and should not");
                 let spec = &model.config.processes[&id.process];
+                let mut others = model.instances_of(&id.process);
+                let behind = others
+                    .any(|(_, other)| matches!(other.view.state, State::Failed | State::Waiting));
+                if behind && view.needs_restart {
+                    // One that had its turn has not come back, and will not by itself.
+                    continue;
+                }
                 hold!(run.spec == *spec, "{id} runs something else than the file says");
                 hold!(!view.needs_restart, "{id} is to be restarted, and is not");
             }

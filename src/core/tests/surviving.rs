@@ -217,7 +217,11 @@ impl Life {
         if all.is_empty() {
             return true;
         }
-        let (request, instances) = (self.request(), vec![all[dice.below(all.len())].clone()]);
+        let (request, mut instances) = (self.request(), vec![all[dice.below(all.len())].clone()]);
+        if dice.chance(300) {
+            let process = instances[0].process.clone();
+            instances = all.into_iter().filter(|id| id.process == process).collect();
+        }
         self.turn(Some(match dice.below(4) {
             0 => Event::StartRequested { request, instances, once: dice.chance(200) },
             1 => Event::StopRequested { request, instances },
@@ -281,7 +285,13 @@ impl Life {
             assert!(id.index < file.instances && view.spec == *file, "{id}: {view:?}");
             // Its turn comes after another instance that waits for a one-shot.
             let turn_comes = self.machine.reload_steps().is_some();
-            let old = view.needs_restart && !turn_comes;
+            // Or after one that had its turn and failed for good.
+            let mut all = self.machine.instances().filter(|other| other.process == id.process);
+            let behind = all.any(|other| {
+                let state = self.machine.view(other).unwrap().state;
+                matches!(state, State::Failed | State::Waiting)
+            });
+            let old = view.needs_restart && !turn_comes && !behind;
             assert!(!old, "{id} runs what the file had before: {}", self.describe());
         }
         let wished = self.config.processes.values().filter(|spec| spec.enabled);

@@ -52,6 +52,8 @@ impl Trial {
             Phase::Waiting(blockers) if !blockers.iter().any(is_hopeless) => Standing::Waits,
             Phase::Waiting(_) => Standing::Good,
             Phase::Stopping(..) => open,
+            // Its old run, and nobody replaces it: another of its process has shown enough.
+            Phase::Up(_) if machine.is_left_behind(id) => Standing::Good,
             // Its old run, or one that is to be replaced.
             Phase::Up(_) if inst.next.is_some() || inst.restart_due.is_some() => open,
             Phase::Up(live) => {

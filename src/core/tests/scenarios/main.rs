@@ -13,6 +13,8 @@ mod plan;
 mod readiness;
 mod reload;
 mod restart;
+mod roll;
+mod settings;
 mod shutdown;
 mod size;
 mod trial;
@@ -21,6 +23,7 @@ mod words;
 pub use provost_core::event::{
     Blocker, DependencyState, Event, ExitStatus, Refusal, RunEnd, StopReason, Told, What, Whom,
 };
+pub use provost_core::ids::Run;
 pub use provost_core::job::JobResult;
 pub use provost_core::spec::{Condition, OnFailure, Readiness, RestartCondition, Settings};
 pub use provost_core::view::{HealthState, State};

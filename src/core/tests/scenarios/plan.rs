@@ -7,16 +7,25 @@ use provost_core::limits::Limits;
 use provost_core::reload::{ChangeKind, Plan};
 use provost_core::spec::{
     Check, Command, Config, Dependency, ExecSpec, HealthCheck, Listen, LogRotation, LogTarget,
-    ProcessSpec, RestartPolicy, Secret, Signal, StopSpec, Text,
+    ProcessSpec, ReloadSpec, RestartPolicy, Secret, Signal, StopSpec, Text, WatchAction, WatchSpec,
 };
 use provost_core::unit::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 fn base() -> ProcessSpec {
     let mut spec = process("api").checked().0;
     spec.exec.env = env(&[("TOKEN", "s3cret"), ("KEPT", "x")]);
     spec.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 5 });
+    let command = Arc::from([Text::new("reread")]);
+    spec.reload = Some(ReloadSpec::Command { command, timeout: secs(30) });
+    spec.watch = Some(WatchSpec {
+        paths: Arc::from([Text::new("/dist")]),
+        ignore: Arc::default(),
+        action: WatchAction::Restart,
+        debounce: millis(200),
+    });
     spec
 }
 
@@ -43,6 +52,9 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     ("umask", Consequence::Restart, "-", "0027", |s| s.exec.umask = Some(0o27)),
     ("nice", Consequence::Restart, "-", "-5", |s| s.exec.nice = Some(-5)),
     ("instances", Consequence::Start, "1", "3", |s| s.instances = 3),
+    ("maxUnavailable", Consequence::Live, "1", "2", |s| {
+        s.max_unavailable = NonZeroU32::new(2).unwrap();
+    }),
     ("dependsOn", Consequence::Live, "-", "[db: healthy (restart)]", |s| {
         let on = ProcessId::new("db").unwrap();
         s.depends_on = vec![Dependency { on, condition: Condition::Healthy, restart: true }];
@@ -86,6 +98,26 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     }),
     ("stop.signal", Consequence::Live, "SIGTERM", "SIGINT", |s| s.stop.signal = Signal(2)),
     ("stop.timeout", Consequence::Live, "30s", "1s", |s| s.stop.timeout = secs(1)),
+    ("reload", Consequence::Live, r#"command: ["reread"]"#, r#"command: ["x"]"#, |s| {
+        let command = Arc::from([Text::new("x")]);
+        s.reload = Some(ReloadSpec::Command { command, timeout: secs(30) });
+    }),
+    ("reload.timeout", Consequence::Live, "30s", "1s", |s| {
+        let command = Arc::from([Text::new("reread")]);
+        s.reload = Some(ReloadSpec::Command { command, timeout: secs(1) });
+    }),
+    ("watch.paths", Consequence::Live, "[/dist]", "[/a, /b]", |s| {
+        s.watch.as_mut().unwrap().paths = Arc::from([Text::new("/a"), Text::new("/b")]);
+    }),
+    ("watch.action", Consequence::Live, "restart", "reload", |s| {
+        s.watch.as_mut().unwrap().action = WatchAction::Reload;
+    }),
+    ("watch.ignore", Consequence::Live, "-", "[*.log]", |s| {
+        s.watch.as_mut().unwrap().ignore = Arc::from([Arc::from("*.log")]);
+    }),
+    ("watch.debounce", Consequence::Live, "200ms", "1s", |s| {
+        s.watch.as_mut().unwrap().debounce = secs(1);
+    }),
     ("limits.memory", Consequence::Live, "-", "512M", |s| s.limits.memory = Some(512 << 20)),
     ("limits.memoryHigh", Consequence::Live, "-", "400M", |s| {
         s.limits.memory_high = Some(400 << 20);
@@ -186,6 +218,7 @@ fn no_field_of_a_spec_is_forgotten() {
         tags: _,
         enabled: _,
         instances: _,
+        max_unavailable: _,
         exec:
             ExecSpec {
                 command: _,
@@ -220,6 +253,8 @@ fn no_field_of_a_spec_is_forgotten() {
             },
         health,
         stop: StopSpec { signal: _, timeout: _ },
+        reload: _,
+        watch,
         essential: _,
         limits: Limits { memory: _, memory_high: _, cpu: _, tasks: _, max_memory_restart: _ },
     } = base();
@@ -232,6 +267,7 @@ fn no_field_of_a_spec_is_forgotten() {
         success_threshold: _,
         on_failure: _,
     } = health.unwrap();
+    let WatchSpec { paths: _, ignore: _, action: _, debounce: _ } = watch.unwrap();
     let Settings { enabled: _, auto_start: _, rollback: _, settle: _, verdict_timeout: _ } =
         Settings::default();
 }
@@ -437,6 +473,19 @@ fn what_else_is_touched_is_named() {
         line(told(&with(process("db")), &with(process("db").disabled()))),
         "modified db stop [\"enabled\"] far follows plain"
     );
+    assert_eq!(
+        line(told(&with(process("db").disabled()), &with(process("db")))),
+        "modified db start [\"enabled\"] far follows plain",
+        "what waited comes with it"
+    );
+    let off = || process("off").disabled();
+    let depends = |on: &str| config([process("web").after(on).0, process("on").0, off().0]);
+    assert_eq!(
+        line(told(&depends("on"), &depends("off"))),
+        "modified web stop [\"dependsOn\"]",
+        "what it needs from now on is not wanted"
+    );
+    assert_eq!(line(told(&depends("off"), &depends("on"))), "modified web start [\"dependsOn\"]");
     assert_eq!(
         line(told(&with(process("db").instances(2)), &with(process("db")))),
         "modified db stop [\"instances\"]",

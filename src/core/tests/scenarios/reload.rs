@@ -83,22 +83,6 @@ fn several_instances_roll_one_by_one_gated_on_readiness() {
 }
 
 #[test]
-fn a_roll_goes_on_after_a_failure_and_says_so() {
-    let mut s = Scene::of([process("web").instances(2)]);
-    s.spawns("web@0", Spawning::Fails(secs(0)));
-    s.config([process("web").instances(2).line("v2")]);
-    assert_eq!(s.report().result, ReloadResult::FailedKept);
-    assert_eq!(
-        s.steps(),
-        [
-            "restart web@0 failed: it could not be started: executing x: No such file or directory",
-            "restart web@1 done"
-        ]
-    );
-    assert_eq!(s.world.machine.generation().0, 2, "the new configuration stays");
-}
-
-#[test]
 fn live_changes_need_no_run() {
     let mut s = Scene::of([process("api").checked(), process("db")]);
     let (api, db) = (s.run("api"), s.run("db"));

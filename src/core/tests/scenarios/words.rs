@@ -180,6 +180,7 @@ fn every_note_has_its_name_and_words() {
             "waiting for the reload to stop and change other processes first; db to be healthy: \
              it is not healthy",
         ),
+        (What::KeepsRun { why: "x".into() }, "keeps-run", "keeps its run for now: x"),
         (
             What::ReloadStarted { generation: Generation(2), plan: Arc::default() },
             "reload-started",

@@ -53,8 +53,9 @@ pub struct Behaviour {
     pub immune: u32,
     /// From the last end to nothing left.
     pub reap: Duration,
+    /// Also what comes of a command by which it takes new settings.
     pub finding: Finding,
-    /// How long a check takes.
+    /// How long a check takes, and a command by which it takes new settings.
     pub probe: Duration,
 }
 
@@ -251,6 +252,17 @@ impl Backend {
                 let (instance, run, probe) = (instance.clone(), *run, *probe);
                 self.post(at, Event::Probed { instance, run, probe, outcome });
             }
+            Effect::Reload { instance, run, reload, .. } => {
+                let Some(running) = self.runs.get(run) else { return };
+                let at = now.after(running.behaviour.probe);
+                let outcome = match running.behaviour.finding {
+                    Finding::Healthy => Ok(()),
+                    Finding::Ill(detail) => Err(detail.to_owned()),
+                    Finding::Lost => return,
+                };
+                let (instance, run, reload) = (instance.clone(), *run, *reload);
+                self.post(at, Event::Reloaded { instance, run, reload, outcome });
+            }
             _ => {}
         }
     }
@@ -368,7 +380,9 @@ impl Backend {
         again: Mono,
         mut lucky: impl FnMut() -> bool,
     ) -> BTreeSet<(InstanceId, Run)> {
-        let is_passing = |e: &Event| matches!(e, Event::Probed { .. } | Event::Notified { .. });
+        let is_passing = |e: &Event| {
+            matches!(e, Event::Probed { .. } | Event::Notified { .. } | Event::Reloaded { .. })
+        };
         self.pending.retain(|(_, _, event)| !is_passing(event));
         let runs: Vec<Run> = self.runs.keys().copied().collect();
         for run in runs {

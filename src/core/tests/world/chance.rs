@@ -5,9 +5,10 @@ use provost_core::event::ExitStatus;
 use provost_core::ids::ProcessId;
 use provost_core::spec::{
     Check, Command, Condition, Config, Dependency, HealthCheck, OnFailure, ProcessSpec, Readiness,
-    RestartCondition, RestartPolicy, Signal, StopSpec, Text,
+    ReloadSpec, RestartCondition, RestartPolicy, Signal, StopSpec, Text, WatchAction, WatchSpec,
 };
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,9 +74,14 @@ fn process(dice: &mut Dice, n: usize) -> ProcessSpec {
         spec.readiness = Readiness::Notify;
     }
     spec.enabled = !dice.chance(80);
-    spec.instances = dice.pick(&[1, 1, 1, 1, 2, 2, 3]);
+    spec.instances = dice.pick(&[1, 1, 1, 2, 2, 3, 4]);
+    spec.max_unavailable = at_once(dice);
     spec.essential = dice.chance(15);
     spec
+}
+
+fn at_once(dice: &mut Dice) -> NonZeroU32 {
+    NonZeroU32::new(dice.pick(&[1, 1, 1, 2, 3])).unwrap()
 }
 
 /// New settings that need no new run.
@@ -118,6 +124,23 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         max_attempts: dice.pick(&[None, None, None, Some(0), Some(1), Some(3)]),
         ..RestartPolicy::default()
     };
+    spec.reload = match dice.below(5) {
+        0 => Some(ReloadSpec::Signal(Signal(1))),
+        1 | 2 => Some(ReloadSpec::Command {
+            command: Arc::from([Text::new("reread")]),
+            timeout: millis(dice.pick(&[100, 2_000, 10_000])),
+        }),
+        _ => None,
+    };
+    spec.watch = dice.chance(400).then(|| WatchSpec {
+        paths: Arc::from([Text::new("/x")]),
+        ignore: Arc::default(),
+        action: match spec.reload {
+            Some(_) if dice.chance(600) => WatchAction::Reload,
+            _ => WatchAction::Restart,
+        },
+        debounce: millis(200),
+    });
     spec.limits.tasks = dice.pick(&[None, None, Some(10), Some(20)]);
     spec.limits.max_memory_restart = dice.pick(&[None, None, Some(4 << 20)]);
 }
@@ -211,9 +234,13 @@ pub fn edit(dice: &mut Dice, config: &mut Config) {
                 let spec = Arc::make_mut(config.processes.get_mut(&id).unwrap());
                 match kind {
                     6 | 7 => spec.enabled = dice.chance(500),
-                    8 | 9 => spec.instances = dice.pick(&[1, 2, 3]),
+                    8 | 9 => spec.instances = dice.pick(&[1, 2, 3, 4]),
                     10 => spec.description = Some(Arc::from(dice.pick(&["a", "b"]))),
-                    11 | 12 => change_live(dice, spec),
+                    11 => change_live(dice, spec),
+                    12 => {
+                        change_live(dice, spec);
+                        spec.max_unavailable = at_once(dice);
+                    }
                     13 => {
                         spec.depends_on.pop();
                     }

@@ -8,6 +8,7 @@ use crate::hold;
 use provost_core::Machine;
 use provost_core::event::{Blocker, DependencyState, RunEnd, StopReason};
 use provost_core::ids::InstanceId;
+use provost_core::job::JobKind;
 use provost_core::spec::Condition;
 use provost_core::time::Mono;
 use provost_core::view::{HealthState, State, Summary};
@@ -29,11 +30,16 @@ impl Model {
         if timeout {
             self.probe_overdue(None, now);
         }
+        for run in self.instances.values_mut().filter_map(|facts| facts.run.as_mut()) {
+            // The file does not say any more how.
+            run.takes &= run.spec.reload.is_some() || !run.ready;
+        }
         hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
         let asked = !matches!(
             self.cause,
             super::model::Cause::Timeout
                 | super::model::Cause::Fact(_)
+                | super::model::Cause::Watched(_)
                 | super::model::Cause::Shutdown
                 | super::model::Cause::Kill
         );
@@ -54,6 +60,7 @@ impl Model {
         self.check_timers(machine, now, timeout)?;
         self.check_record(machine, now)?;
         self.check_notes()?;
+        self.forget_slack();
         let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());
@@ -276,6 +283,12 @@ impl Model {
             hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
         }
         self.check_follows(id, run, view.sub_state)?;
+        let can = run.goes_on() && run.ready && facts.up && view.sub_state != "held";
+        let waits = run.takes && run.taking.is_none() && run.spec.reload.is_some();
+        hold!(!(can && waits), "{id} has settings to take, and does not");
+        let job = facts.job.as_ref().is_some_and(|job| job.kind == JobKind::Reload);
+        let under_way = run.goes_on() && (run.takes || run.taking.is_some());
+        hold!(!job || under_way, "{id} has nothing to take, and its job goes on");
         if !timeout {
             return Ok(());
         }
@@ -396,5 +409,5 @@ fn next_due(facts: &Facts, now: Mono) -> Option<Mono> {
             (None, None) => now,
         }
     });
-    [start, check].into_iter().flatten().min()
+    [start, check, run.taking_limit()].into_iter().flatten().min()
 }

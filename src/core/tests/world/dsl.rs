@@ -309,6 +309,13 @@ impl Scene {
         self.ask(Event::RestartRequested { request, instances: vec![id(name)] })
     }
 
+    /// Has several restarted with one request.
+    pub fn restart_all<const N: usize>(&mut self, names: [&str; N]) -> [JobId; N] {
+        let (request, instances) = (self.request(), names.map(id).to_vec());
+        self.tell(Event::RestartRequested { request, instances });
+        self.world.model.last_answer.clone().unwrap().unwrap().try_into().unwrap()
+    }
+
     pub fn reset(&mut self, name: &str) -> Result<JobId, Refusal> {
         let request = self.request();
         self.ask(Event::ResetFailedRequested { request, instances: vec![id(name)] })

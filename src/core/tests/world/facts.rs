@@ -1,10 +1,10 @@
 //! What the outside knows of one instance and of one run.
 
 use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
-use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Run};
+use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
 use provost_core::job::JobKind;
 use provost_core::limits::Limits;
-use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness};
+use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness, ReloadSpec};
 use provost_core::time::Mono;
 use provost_core::view::{InstanceView, State};
 use std::collections::BTreeSet;
@@ -51,8 +51,16 @@ pub struct RunFacts {
     pub followed: BTreeSet<ProcessId>,
     /// It was said to use too much memory.
     pub outgrown: bool,
+    /// It was not ready when it was settled that it is to end and to be followed by another.
+    pub idle: bool,
     /// What it was last told to be held to.
     pub limited: Limits,
+    /// It is to take new settings, and was not told yet.
+    pub takes: bool,
+    /// The command by which it takes them that is out, and since when.
+    pub taking: Option<(ReloadId, Mono)>,
+    /// What the spec said then.
+    pub taken_by: Option<ReloadSpec>,
 }
 
 /// Health, worked out again in the plainest way.
@@ -108,6 +116,28 @@ impl RunFacts {
         self.ready |= shown && self.goes_on() && self.spawned.is_some();
     }
 
+    /// It is ending, and not because somebody or the file says so.
+    pub fn ends_by_itself(&self) -> bool {
+        !self.goes_on()
+            && matches!(
+                self.why,
+                None | Some(
+                    StopReason::Unhealthy(_) | StopReason::Outgrown(_) | StopReason::StartTimedOut
+                )
+            )
+    }
+
+    /// How long after it began the command that is out counts as failed.
+    pub fn taking_limit(&self) -> Option<Mono> {
+        let (_, at) = self.taking?;
+        match &self.taken_by {
+            Some(ReloadSpec::Command { timeout, .. }) => {
+                Some(at.after(*timeout).after(Duration::from_secs(5)))
+            }
+            _ => None,
+        }
+    }
+
     pub fn goes_on(&self) -> bool {
         self.ending.is_none()
     }
@@ -158,6 +188,10 @@ pub struct Facts {
     pub attempt: Option<u32>,
     /// Somebody asked for a new run since the current one began.
     pub renew: bool,
+    /// The same, and for others of its process as well.
+    pub rolled: bool,
+    /// It was ready, got a new run in its turn, and has not been ready since.
+    pub out: bool,
     pub job: Option<OpenJob>,
     pub view: InstanceView,
     /// Its state before this turn.
@@ -223,6 +257,8 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         completed: false,
         attempt: Some(0),
         renew: false,
+        rolled: false,
+        out: false,
         job: None,
         view: InstanceView {
             id,
@@ -286,6 +322,10 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         ill: false,
         followed: BTreeSet::new(),
         outgrown: false,
+        idle: false,
         limited: spec.limits.clone(),
+        takes: false,
+        taking: None,
+        taken_by: None,
     })
 }

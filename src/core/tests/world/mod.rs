@@ -10,6 +10,7 @@
 //! | `results` | the same for what came of jobs and reloads |
 //! | `notes` | what people are told of it |
 //! | `steps` | the record of a reload, step by step |
+//! | `turns` | who of several gets a new run, and when |
 //! | `check` | what holds between turns |
 //! | `dsl` | the words scenarios are written in |
 //! | `chance` | drawn configurations, behaviours and edits |
@@ -26,6 +27,7 @@ pub mod model;
 pub mod notes;
 pub mod results;
 pub mod steps;
+pub mod turns;
 pub mod watch;
 
 use backend::Backend;
@@ -33,6 +35,7 @@ use model::Model;
 use provost_core::Machine;
 use provost_core::event::{Effect, Event};
 use provost_core::ids::{Generation, Request};
+use provost_core::reload::Plan;
 use provost_core::time::Mono;
 use provost_core::trial::{self, Ruling, Trial};
 use std::fmt::Write;
@@ -134,7 +137,9 @@ impl World {
                 let base = trial.base();
                 let right = match verdict {
                     trial::Verdict::RolledBack { .. } => {
-                        generation == base.generation && *config == base.config
+                        // A file that says the same with another `autoStart` is no other generation.
+                        let same = Plan::between(config, &base.config).is_empty();
+                        generation == base.generation && same
                     }
                     _ => generation == trial.tried(),
                 };

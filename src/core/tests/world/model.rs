@@ -6,9 +6,13 @@ use super::facts::{Facts, Over, RunFacts, new_facts};
 use provost_core::Machine;
 use provost_core::event::{Event, ExitStatus, RunEnd, StopReason, Told};
 use provost_core::fields::needs_restart;
-use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, Request, Run};
+use provost_core::ids::{
+    Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Request, Run,
+};
 use provost_core::reload::Plan;
-use provost_core::spec::{Condition, Config, Dependency, ProcessSpec, RestartCondition};
+use provost_core::spec::{
+    Condition, Config, Dependency, ProcessSpec, RestartCondition, WatchAction,
+};
 use provost_core::time::Mono;
 use provost_core::trial::{Before, Rest};
 use provost_core::view::State;
@@ -27,6 +31,8 @@ pub enum Cause {
     Restart(Request, Vec<InstanceId>),
     Reset(Request, Vec<InstanceId>),
     Signal(Request, InstanceId),
+    Reload(Request, Vec<InstanceId>),
+    Watched(InstanceId),
     Config(Request, Arc<Config>, Generation),
     Shutdown,
     Kill,
@@ -57,6 +63,8 @@ pub struct Model {
     /// Processes of which a run ends in this turn to be followed by another, and since when that is
     /// settled.
     pub renewed: Vec<(ProcessId, Mono)>,
+    /// What processes may have out, where more were allowed when those that are had their turns.
+    pub slack: BTreeMap<ProcessId, u32>,
     pub ending: bool,
     pub finished: u32,
     pub cause: Cause,
@@ -68,6 +76,7 @@ pub struct Model {
     pub last_job: JobId,
     pub last_run: Run,
     pub last_probe: ProbeId,
+    pub last_reload: ReloadId,
     pub reload: Option<OpenReload>,
     /// Instances whose view changed in this turn.
     pub dirty: BTreeSet<InstanceId>,
@@ -164,6 +173,14 @@ impl Model {
                 self.notified(instance, *run, told, now);
                 Cause::Fact(instance.clone())
             }
+            Event::Reloaded { instance, run, reload, outcome } => {
+                self.reloaded(instance, *run, *reload, outcome.is_ok());
+                Cause::Fact(instance.clone())
+            }
+            Event::WatchedChanged { instance, .. } => {
+                self.watched(instance, now);
+                Cause::Watched(instance.clone())
+            }
             // What follows of it shows in why it is stopped.
             Event::Outgrown { instance, run, .. } => {
                 if let Some(facts) = self.current(instance, *run) {
@@ -193,6 +210,9 @@ impl Model {
             }
             Event::ResetFailedRequested { request, instances } => {
                 Cause::Reset(*request, instances.clone())
+            }
+            Event::ReloadRequested { request, instances } => {
+                Cause::Reload(*request, instances.clone())
             }
             Event::SignalRequested { request, instance, .. } => {
                 Cause::Signal(*request, instance.clone())
@@ -238,6 +258,7 @@ impl Model {
             live.ending = Some(now);
             live.patience = live.spec.stop.timeout;
             live.probe = None;
+            live.taking = None;
         }
     }
 
@@ -271,7 +292,7 @@ impl Model {
         // One of these may have been told to follow another, which nobody outside can see.
         facts.over =
             if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
-        facts.renew = false;
+        (facts.renew, facts.rolled) = (false, false);
         self.over_now = Some(instance.clone());
     }
 
@@ -332,6 +353,47 @@ impl Model {
                 self.judged(instance, run, *told == Told::Alive, now);
             }
             Told::Alive | Told::Trouble | Told::Status(_) => {}
+        }
+    }
+
+    pub(super) fn reloaded(&mut self, instance: &InstanceId, run: Run, reload: ReloadId, ok: bool) {
+        let Some(live) = self.current(instance, run) else { return };
+        if live.goes_on() && live.taking.is_some_and(|(id, _)| id == reload) {
+            live.taking = None;
+            self.notes.expect(Some(instance), if ok { "reloaded" } else { "reload-failed" });
+        }
+    }
+
+    /// What somebody has watched is a reason for what is up to be renewed, and for what failed to be
+    /// tried again.
+    fn watched(&mut self, instance: &InstanceId, now: Mono) {
+        let spec = self.config.processes.get(&instance.process);
+        let Some(watch) = spec.and_then(|spec| spec.watch.clone()) else { return };
+        let Some(facts) = self.instances.get_mut(instance).filter(|facts| facts.wished) else {
+            return;
+        };
+        let renews = watch.action == WatchAction::Restart;
+        let (up, held) = (facts.up, facts.view.sub_state == "held");
+        match &mut facts.run {
+            Some(run) if run.goes_on() && (!up || held) => return,
+            Some(run) if run.goes_on() && !renews => {
+                run.takes = true;
+                return self.notes.expect(Some(instance), "watched-changed");
+            }
+            Some(run) if run.goes_on() => {
+                facts.renew = true;
+                self.disturbed.insert(instance.process.clone(), now);
+            }
+            Some(run) if run.ends_by_itself() => facts.renew = true,
+            Some(_) => return,
+            None => match facts.view.state {
+                State::Backoff | State::Failed => {}
+                State::Completed if renews => facts.completed = false,
+                _ => return,
+            },
+        }
+        if let Some(facts) = self.instances.get_mut(instance) {
+            facts.attempt = Some(0);
         }
     }
 
@@ -464,6 +526,8 @@ impl Model {
             self.instances.iter().filter(|(_, f)| f.wished).map(|(id, _)| id.clone()).collect();
         let old = std::mem::replace(&mut self.config, config.clone());
         for (id, spec) in &old.processes {
+            let slack = self.slack.entry(id.clone()).or_default();
+            *slack = (*slack).max(spec.max_unavailable.get());
             if !config.processes.contains_key(id) {
                 self.gone.insert(id.clone(), spec.clone());
             }
@@ -527,7 +591,12 @@ impl Model {
                     }
                     if let Some(run) = &mut facts.run {
                         let due = facts.up && view.sub_state == "held";
+                        run.idle = due && (run.idle || (run.due_since.is_none() && !run.ready));
                         run.due_since = due.then(|| run.due_since.unwrap_or(now));
+                        facts.out &= !(run.ready && run.goes_on());
+                        if due {
+                            self.disturbed.insert(id.process.clone(), now);
+                        }
                     }
                     facts.completed = view.state == State::Completed;
                     facts.view = view;

@@ -1,6 +1,7 @@
 //! What came of jobs and reloads, held against the model.
 
 use super::Verdict;
+use super::facts::Facts;
 use super::model::{Cause, Model};
 use crate::hold;
 use provost_core::fields::needs_restart;
@@ -9,6 +10,23 @@ use provost_core::job::{JobKind, JobResult};
 use provost_core::reload::{ReloadReport, ReloadResult, StepKind, StepState};
 use provost_core::time::Mono;
 use std::sync::Arc;
+
+impl Facts {
+    /// A job by which an instance takes new settings ended.
+    fn reload_ended(&self, id: &InstanceId, result: JobResult, newer: bool) -> Verdict {
+        let run = self.run.as_ref().filter(|run| run.goes_on());
+        let rests = run.is_some_and(|run| !run.takes && run.taking.is_none());
+        let gone = run.is_some_and(|run| run.spec.reload.is_none());
+        let right = match result {
+            JobResult::Done | JobResult::Failed if run.is_some() => rests,
+            JobResult::Failed => true,
+            JobResult::Canceled => newer || run.is_none() || gone,
+            _ => false,
+        };
+        hold!(right, "the reload of {id} is {result}: {run:?}");
+        Ok(())
+    }
+}
 
 impl Model {
     pub(super) fn watch_job_removed(
@@ -28,9 +46,10 @@ impl Model {
             return Ok(());
         };
         let newer = match &self.cause {
-            Cause::Start(_, ids, _) | Cause::Restart(_, ids) | Cause::Stop(_, ids) => {
-                ids.contains(id) && !self.answered
-            }
+            Cause::Start(_, ids, _)
+            | Cause::Restart(_, ids)
+            | Cause::Stop(_, ids)
+            | Cause::Reload(_, ids) => ids.contains(id) && !self.answered,
             _ => false,
         };
         let reload = matches!(self.cause, Cause::Config(..));
@@ -39,6 +58,9 @@ impl Model {
         };
         let Some(open) = facts.job.take() else { return Err(format!("{id} has no job")) };
         hold!(open.id == job && open.kind == kind, "{id}: another job ended");
+        if kind == JobKind::Reload {
+            return facts.reload_ended(id, result, newer);
+        }
         let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
         let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
         match (kind, result) {
@@ -58,11 +80,15 @@ impl Model {
                 hold!(newer || !facts.wished, "the {kind} of {id} was canceled for nothing");
             }
             (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
+            // Another of its process had its turn before it, and did not come back.
+            (JobKind::Restart, JobResult::Failed) if up && facts.rolled => {
+                (facts.renew, facts.rolled) = (false, false);
+            }
             (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
                 hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
                 hold!(!up, "the {kind} of {id} is {result} and it is up");
             }
-            (_, JobResult::Skipped) | (JobKind::Reload, _) => {
+            (_, JobResult::Skipped) | (JobKind::Reload, JobResult::Done) => {
                 return Err(format!("the {kind} of {id} is {result}"));
             }
         }
@@ -129,7 +155,13 @@ impl Model {
             let Some(run) = facts.run.as_ref().filter(|run| run.goes_on()) else { continue };
             let Some(spec) = self.config.processes.get(&id.process) else { continue };
             // What somebody wants a new run of may wait for its dependents to go down first.
-            if facts.up && !facts.renew {
+            // One of its process that had its turn before it may have failed.
+            let mut all = self.instances_of(&id.process);
+            let behind = all.any(|(other, facts)| {
+                let ready = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+                other != id && facts.up && !ready && !facts.completed
+            });
+            if facts.up && !facts.renew && !behind {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }
         }

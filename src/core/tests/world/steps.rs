@@ -94,7 +94,8 @@ impl Model {
                 let wished = wanted && managed && spec.enabled;
                 // What rested before a configuration that is withdrawn is not run again.
                 let asked = facts.and_then(|facts| facts.job.as_ref());
-                let asked = asked.is_some_and(|job| job.kind != JobKind::Stop);
+                let asked =
+                    asked.is_some_and(|job| matches!(job.kind, JobKind::Start | JobKind::Restart));
                 let rests = self.before.get(&id).is_some_and(|before| before.rest.is_some());
                 let rests = rests && !asked;
                 let step = match facts {
@@ -218,6 +219,9 @@ impl Model {
                 let end = view.last_end.as_ref().map(|end| format!("it {end}"));
                 matches!(view.state, State::Failed | State::Backoff) && end.as_ref() == Some(why)
             }
+            (StepKind::Restart, StepState::Held { why, .. }) if why.contains("had its turn") => {
+                old.is_none_or(|old| old.state == StepState::Pending) && view.needs_restart
+            }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.
                 Some(_) if matches!(self.cause, Cause::Timeout) => why.starts_with("waits for "),
@@ -233,37 +237,39 @@ impl Model {
                 State::Starting | State::Stopping => true,
                 State::Running => leaving || view.needs_restart,
                 State::Waiting => first_lasting(facts).is_none(),
-                State::Down | State::Backoff | State::Completed | State::Failed => false,
+                // Others wait for it.
+                State::Backoff => kind == StepKind::Restart && facts.view.spec.instances > 1,
+                State::Down | State::Completed | State::Failed => false,
             },
         };
         hold!(told, "{id} is {:?}, its {} is {state:?}", view.state, kind.as_str());
         Ok(())
     }
 
-    /// What goes, goes before what changes, and that before what starts; of each process one
-    /// instance changes at a time.
+    /// What goes, goes before what changes, and that before what starts; nobody waits for a turn for
+    /// nothing.
     fn check_order(&mut self, steps: &[Step]) -> Verdict {
         let running = |step: &&Step| matches!(step.state, StepState::Running { .. });
         let of = |kind| steps.iter().filter(move |step| step.kind == kind);
         let stopping = of(StepKind::Stop).any(|step| !is_over(step));
         let began = of(StepKind::Start).any(|step| step.state != StepState::Pending);
-        let mut rolling: BTreeSet<&ProcessId> = BTreeSet::new();
-        for step in of(StepKind::Restart).filter(running) {
-            let first = rolling.insert(&step.instance.process);
-            hold!(first, "two of {} are changed at once", step.instance.process);
-        }
         if stopping {
-            hold!(!began && rolling.is_empty(), "something is changed or started before the stops");
+            let rolling = of(StepKind::Restart).any(|step| running(&step));
+            hold!(!began && !rolling, "something is changed or started before the stops");
             return Ok(());
         }
         for step in of(StepKind::Restart).filter(|step| step.state == StepState::Pending) {
             let process = &step.instance.process;
-            hold!(rolling.contains(process), "nothing of {process} is changed, and one is to be");
+            let busy = |facts: &Facts| {
+                facts.view.state != State::Running || facts.view.sub_state == "held"
+            };
+            let waits = self.instances_of(process).any(|(_, facts)| busy(facts));
+            hold!(waits, "nothing of {process} is changed, and one is to be");
         }
         let all_wait = of(StepKind::Restart)
             .filter(running)
             .filter_map(|step| self.instances.get(&step.instance))
-            .all(|facts| facts.view.state == State::Waiting);
+            .all(|facts| matches!(facts.view.state, State::Waiting | State::Backoff));
         if began && !self.record.starting {
             hold!(all_wait, "something is started before all is changed");
         }

@@ -4,12 +4,14 @@ use super::Verdict;
 use super::facts::{OpenJob, Over, RunFacts, new_run, waited};
 use super::model::{Cause, Model, OpenReload};
 use crate::hold;
-use provost_core::event::{Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What};
+use provost_core::event::{
+    Blocker, Effect, FailReason, Note, Refusal, RunEnd, StopReason, What, Whom,
+};
 use provost_core::fields::needs_restart;
 use provost_core::ids::{InstanceId, JobId, ProcessId, Request, Run};
 use provost_core::job::JobKind;
 use provost_core::reload::Plan;
-use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, StopSpec};
+use provost_core::spec::{Condition, HealthCheck, OnFailure, ProcessSpec, ReloadSpec, StopSpec};
 use provost_core::time::Mono;
 use provost_core::view::State;
 use std::sync::Arc;
@@ -28,8 +30,14 @@ impl Model {
                 self.watch_terminate(instance, *run, stop, now)
             }
             Effect::Kill { instance, run } => self.watch_kill(instance, *run, now),
-            Effect::Signal { instance, run, .. } => {
+            Effect::Signal { instance, run, signal, whom } => {
                 let live = self.live(instance, *run)?;
+                let takes = live.spec.reload == Some(ReloadSpec::Signal(*signal));
+                if live.takes && takes && *whom == Whom::Main {
+                    hold!(live.ready && live.goes_on(), "{instance} cannot take settings now");
+                    live.takes = false;
+                    return self.is_told(instance, &["reloading"]);
+                }
                 hold!(live.spawned.is_some() && live.exit.is_none(), "a signal to nobody");
                 let asked = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
                 hold!(asked && !self.signaled, "{instance} gets a signal that nobody asked for");
@@ -58,6 +66,20 @@ impl Model {
                 hold!(*probe > self.last_probe, "check {probe} is not new");
                 self.last_probe = *probe;
                 Ok(())
+            }
+            Effect::Reload { instance, run, reload, command, timeout, spec, .. } => {
+                let last = self.last_reload;
+                let live = self.live(instance, *run)?;
+                hold!(live.takes && live.taking.is_none(), "{instance} has no settings to take");
+                hold!(live.ready && live.goes_on(), "{instance} cannot take settings now");
+                hold!(live.spec == *spec, "{instance} takes settings with another spec");
+                let (command, timeout) = (command.clone(), *timeout);
+                let by = Some(ReloadSpec::Command { command, timeout });
+                hold!(live.spec.reload == by, "{instance} takes settings in another way");
+                (live.takes, live.taking, live.taken_by) = (false, Some((*reload, now)), by);
+                hold!(*reload > last, "reload {reload} is not new");
+                self.last_reload = *reload;
+                self.is_told(instance, &["reloading"])
             }
             Effect::Answer { request, answer } => self.watch_answer(*request, answer, now),
             Effect::JobNew { job, kind, instance } => {
@@ -167,6 +189,7 @@ impl Model {
         match &self.cause {
             Cause::Start(_, ids, _) | Cause::Restart(_, ids) => ids.contains(id),
             Cause::Reset(_, ids) => reset_counts && ids.contains(id),
+            Cause::Watched(changed) => changed == id,
             _ => false,
         }
     }
@@ -192,6 +215,7 @@ impl Model {
         let stable = blame && live.was_stable(now);
         live.ending = Some(now);
         live.probe = None;
+        live.taking = None;
         live.patience = stop.timeout;
         let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
         if stable {
@@ -247,6 +271,7 @@ impl Model {
             Cause::Start(r, ids, _) => (*r, Some((ids.clone(), JobKind::Start))),
             Cause::Stop(r, ids) => (*r, Some((ids.clone(), JobKind::Stop))),
             Cause::Restart(r, ids) => (*r, Some((ids.clone(), JobKind::Restart))),
+            Cause::Reload(r, ids) => (*r, Some((ids.clone(), JobKind::Reload))),
             Cause::Reset(r, _) | Cause::Signal(r, _) | Cause::Config(r, _, _) => (*r, None),
             _ => return Err("an answer that nobody waits for".to_owned()),
         };
@@ -287,6 +312,18 @@ impl Model {
                 let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
                 !there(id) || run.is_none_or(|r| r.spawned.is_none() || r.exit.is_some())
             }
+            Cause::Reload(_, ids) => {
+                let takes = |id: &InstanceId| {
+                    let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                    let held = || self.instances[id].view.sub_state == "held";
+                    there(id)
+                        && run.is_some_and(|run| {
+                            let can = run.spec.reload.is_some() && run.ready && run.goes_on();
+                            can && self.instances[id].up && !held()
+                        })
+                };
+                self.ending || !ids.iter().all(takes)
+            }
             Cause::Config(..) => self.ending,
             _ => false,
         };
@@ -314,15 +351,27 @@ impl Model {
                 }
             }
             Cause::Restart(_, ids) => {
-                for id in ids {
+                for id in ids.clone() {
                     self.want(&id, false, true);
                     self.disturbed.insert(id.process.clone(), now);
+                    let rolled = ids.iter().any(|o| o.process == id.process && *o != id);
+                    if let Some(facts) = self.instances.get_mut(&id) {
+                        facts.rolled = rolled;
+                    }
                 }
             }
             Cause::Stop(_, ids) => {
                 for id in ids {
                     if let Some(facts) = self.instances.get_mut(&id) {
                         (facts.wanted, facts.once, facts.renew) = (false, false, false);
+                    }
+                }
+            }
+            Cause::Reload(_, ids) => {
+                for id in ids {
+                    let facts = self.instances.get_mut(&id);
+                    if let Some(run) = facts.and_then(|facts| facts.run.as_mut()) {
+                        run.takes = true;
                     }
                 }
             }
@@ -363,18 +412,7 @@ impl Model {
         facts.once |= once && !enabled;
         facts.attempt = Some(0);
         facts.completed = false;
-        let by_itself = |run: &RunFacts| {
-            !run.goes_on()
-                && matches!(
-                    run.why,
-                    None | Some(
-                        StopReason::Unhealthy(_)
-                            | StopReason::Outgrown(_)
-                            | StopReason::StartTimedOut
-                    )
-                )
-        };
-        facts.renew |= facts.run.as_ref().is_some_and(|run| anew || by_itself(run));
+        facts.renew |= facts.run.as_ref().is_some_and(|run| anew || run.ends_by_itself());
     }
 
     fn watch_note(&mut self, note: &Note, now: Mono) -> Verdict {
@@ -400,8 +438,27 @@ impl Model {
         if told && matches!(self.cause, Cause::Timeout) {
             self.probe_overdue(Some(id), now);
         }
+        if matches!(note.what, What::ReloadFailed { .. }) && matches!(self.cause, Cause::Timeout) {
+            let Some(run) = self.instances.get_mut(id).and_then(|facts| facts.run.as_mut()) else {
+                return Err(format!("{id} has no run that could take settings"));
+            };
+            hold!(run.taking_limit().is_some_and(|at| at <= now), "{id}: its reload has time left");
+            run.taking = None;
+        }
         match &note.what {
-            What::Stopping { why } => self.justified(id, why, now),
+            What::Stopping { why } => {
+                let facts = self.instances.get(id);
+                let run = facts.and_then(|facts| facts.run.as_ref());
+                let in_turn = match why {
+                    StopReason::Changed => true,
+                    StopReason::Restart => facts.is_some_and(|facts| facts.rolled),
+                    _ => false,
+                };
+                if in_turn && run.is_some_and(|run| run.ready && !run.idle) {
+                    self.take_turn(id)?;
+                }
+                self.justified(id, why, now)
+            }
             What::BackingOff { delay, attempt } => self.watch_delay(id, *delay, *attempt),
             What::Waiting { on } => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
@@ -412,6 +469,16 @@ impl Model {
                 let waited = waited(on);
                 hold!(facts.told != waited, "{id} is said to wait for the same again");
                 facts.told = waited;
+                Ok(())
+            }
+            What::KeepsRun { .. } => {
+                let keeps = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
+                    let facts = &self.instances[id];
+                    facts.rolled
+                        || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
+                });
+                hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
                 Ok(())
             }
             What::Completed => {
@@ -490,7 +557,7 @@ impl Model {
         let check = run.spec.health.as_ref();
         let ok = match why {
             StopReason::Requested => !facts.wanted,
-            StopReason::Restart => facts.renew,
+            StopReason::Restart | StopReason::WatchedChanged(_) => facts.renew,
             StopReason::Disabled => {
                 !(self.config.settings.enabled
                     && spec.is_some_and(|spec| spec.enabled || facts.once))
@@ -506,6 +573,7 @@ impl Model {
             StopReason::DependencyRestarted(on) => {
                 self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
                     || (self.reload.is_some() && self.is_outdated(on))
+                    || self.instances_of(on).any(|(_, facts)| facts.renew)
             }
             StopReason::Unhealthy(_) => {
                 run.health.ill && check.is_some_and(|check| check.on_failure != OnFailure::None)
@@ -518,7 +586,10 @@ impl Model {
         hold!(ok, "{id} is stopped for a reason that is not so: {why}");
         let again = matches!(
             why,
-            StopReason::Restart | StopReason::Changed | StopReason::DependencyRestarted(_)
+            StopReason::Restart
+                | StopReason::Changed
+                | StopReason::DependencyRestarted(_)
+                | StopReason::WatchedChanged(_)
         );
         if again {
             self.renewed.push((id.process.clone(), run.due_since.unwrap_or(now)));

@@ -1,0 +1,308 @@
+//! Instances that get new runs take turns.
+//!
+//! A new run because of a changed configuration, or because somebody asked for one, is *due* when
+//! the instance has the turn. Until then its old run goes on and is as ready as ever. Of each process
+//! at most `maxUnavailable` that were ready are down for their turn at the same time; the next one
+//! has its turn when one of those is ready again.
+//!
+//! | an instance in the queue | its turn |
+//! |---|---|
+//! | is not ready: down, starting, ending, or to end anyway | at once, nobody loses anything by it |
+//! | is ready, and nothing is to be done any more | at once |
+//! | is ready | when fewer than `maxUnavailable` are *out*: were ready, had their turn, should be up or are not down yet, and are not ready now |
+//! | is ready, and is not to be up any more | not before it is down, or is to be up again |
+//!
+//! Who fails by itself, without having had a turn, is not out and holds up nobody: it may be the very
+//! reason for the change. But one that had its turn and then falls down again is out again, for as
+//! long as the roll lasts: a version that becomes ready and then crashes does not get any further.
+//!
+//! **When there is no hope for one that is out,** the queue of its process stands still: it failed for
+//! good, it ended [`STRIKES`] times, or it waits for what will not come soon. The steps of a reload
+//! that wait in the queue are held then, and the jobs of those that somebody wanted restarted have
+//! failed; so the reload ends. Those in the queue are what they were, with a new run still to come;
+//! when the one that is out is ready after all, they go on taking turns. So whether somebody goes back
+//! to the configuration before or not, one broken version costs `maxUnavailable` instances and no more.
+//!
+//! Who follows another by an edge with `restart: true` takes no turns: it follows.
+
+use super::{Machine, instances_of};
+use crate::event::{Blocker, Effect, StopReason, What};
+use crate::ids::{InstanceId, ProcessId};
+use crate::job::{JobKind, JobResult};
+use crate::process::{Instance, Phase};
+use crate::time::Mono;
+use crate::trial::STRIKES;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What may be done about one in the queue.
+enum Turn {
+    /// It has its turn, and takes none of those that are ready away.
+    Free,
+    /// It has its turn when one that is ready may be spared.
+    Costs,
+    /// Its turn does not come before something about it changes.
+    NotNow,
+}
+
+/// Those of a process that take turns.
+///
+/// What is known of each is worked out again when something about it changes, so that thousands that
+/// go one after the other are not gone through for each of them.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// They have not had their turns.
+    waiting: BTreeSet<InstanceId>,
+    /// Those of them that are ready, and have their turns when one may be spared.
+    ready: BTreeSet<InstanceId>,
+    /// They have had their turns and are out.
+    out: BTreeSet<InstanceId>,
+    /// Those of them for which there is no hope, and why.
+    hopeless: BTreeMap<InstanceId, String>,
+    /// Something about these may have changed.
+    stirred: BTreeSet<InstanceId>,
+    /// Those that wait behind one for which there is no hope, and were told so.
+    passed: BTreeSet<InstanceId>,
+}
+
+impl Instance {
+    /// Whether it was ready, has had its turn, and is not ready since or again.
+    fn is_out(&self) -> bool {
+        self.taken_down.is_some()
+            // One that nobody wants any more may be wanted again until it is down.
+            && (self.up || self.live().is_some())
+            && !self.is_ready()
+            && !matches!(self.phase, Phase::Completed)
+    }
+
+    /// Why nobody should wait for one that is out; None: it may come back soon.
+    fn hopeless(&self) -> Option<String> {
+        let end =
+            || self.last_end.as_ref().map_or_else(|| "failed".to_owned(), ToString::to_string);
+        match &self.phase {
+            Phase::Failed => Some(end()),
+            Phase::Backoff { .. } => {
+                let ends = self.restarts.saturating_sub(self.taken_down.unwrap_or(0));
+                (ends >= STRIKES).then(end)
+            }
+            Phase::Waiting(blockers) => {
+                let lasting = blockers.iter().find(|blocker| is_lasting(blocker))?;
+                Some(format!("waits for {lasting}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is worth waiting for one that had its turn and is not ready.
+    pub(super) fn may_come_back(&self) -> bool {
+        self.is_out() && self.hopeless().is_none()
+    }
+
+    fn turn(&self) -> Turn {
+        let Phase::Up(live) = &self.phase else { return Turn::Free };
+        if live.ready.is_none() || self.restart_due.is_some() {
+            Turn::Free
+        } else if !self.up {
+            Turn::NotNow
+        } else if self.next.is_some() || self.anew {
+            Turn::Costs
+        } else {
+            Turn::Free
+        }
+    }
+}
+
+/// Whether what keeps an instance from starting will not pass by itself, or not soon.
+pub(super) fn is_lasting(blocker: &Blocker) -> bool {
+    match blocker {
+        Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
+        Blocker::Reload => false,
+    }
+}
+
+impl Machine {
+    /// An instance waits for its turn from now on.
+    pub(super) fn enqueue(&mut self, id: &InstanceId) {
+        let queue = self.queues.entry(id.process.clone()).or_default();
+        let is_new = queue.waiting.is_empty();
+        queue.waiting.insert(id.clone());
+        if is_new {
+            // Some may be out from another time.
+            let all = self.instances.range(instances_of(&id.process));
+            queue.stirred.extend(all.map(|(id, _)| id.clone()));
+        }
+        self.stir_queue(id);
+    }
+
+    /// What is known of an instance in a queue, or of one that a queue waits for, is to be worked out
+    /// again.
+    pub(super) fn stir_queue(&mut self, id: &InstanceId) {
+        if let Some(queue) = self.queues.get_mut(&id.process) {
+            queue.stirred.insert(id.clone());
+            self.turns.insert(id.process.clone());
+        }
+    }
+
+    /// The same for all that wait.
+    pub(super) fn stir_queues(&mut self) {
+        for (process, queue) in &mut self.queues {
+            queue.stirred.extend(queue.waiting.iter().cloned());
+            self.turns.insert(process.clone());
+        }
+    }
+
+    fn leave_queue(&mut self, id: &InstanceId) {
+        let Some(queue) = self.queues.get_mut(&id.process) else { return };
+        queue.ready.remove(id);
+        queue.passed.remove(id);
+        if queue.waiting.remove(id) && queue.waiting.is_empty() {
+            self.queues.remove(&id.process);
+            self.end_roll(&id.process);
+        }
+    }
+
+    /// Nobody of a process waits any more: who is ready has come through.
+    fn end_roll(&mut self, process: &ProcessId) {
+        for id in self.ids_of(process) {
+            if let Some(inst) = self.instances.get_mut(&id)
+                && inst.is_ready()
+                && inst.taken_down.take().is_some()
+            {
+                self.changed.insert(id.clone());
+            }
+            self.unjudged.insert(id);
+        }
+    }
+
+    /// Of those that wait only those stay that have something to wait for, since a configuration has
+    /// changed what that is.
+    pub(super) fn review_queues(&mut self) {
+        let all = self.queues.values().flat_map(|queue| &queue.waiting);
+        let all: Vec<InstanceId> = all.cloned().collect();
+        for id in all {
+            let inst = self.instances.get(&id);
+            if inst.is_none_or(|inst| !inst.anew && inst.next.is_none()) {
+                self.leave_queue(&id);
+            }
+        }
+        self.stir_queues();
+    }
+
+    /// Gives those of a process their turns that may have them.
+    pub(super) fn take_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
+        if self.holds_back {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(process) else { return };
+        for id in std::mem::take(&mut queue.stirred) {
+            self.look_at_turn(&id, now);
+        }
+        let spare = self.config.processes.get(process).map_or(1, |spec| spec.max_unavailable.get());
+        let spare = usize::try_from(spare).unwrap_or(usize::MAX);
+        while let Some(queue) = self.queues.get_mut(process) {
+            if !queue.hopeless.is_empty() {
+                self.give_up_turns(process, now, out);
+                return;
+            }
+            queue.ready.append(&mut queue.passed);
+            if queue.out.len() >= spare {
+                return;
+            }
+            let Some(id) = queue.ready.pop_first() else { return };
+            queue.out.insert(id.clone());
+            self.take_turn(&id, now);
+        }
+    }
+
+    /// Works out what there is to know of one that waits, or is waited for; whoever need not wait has
+    /// its turn.
+    fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
+        // What a reload stops goes before what it changes.
+        let early = self.is_before_its_step(id);
+        let is_step = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
+        let Some(queue) = self.queues.get_mut(&id.process) else { return };
+        let Some(inst) = self.instances.get(id) else {
+            queue.out.remove(id);
+            queue.hopeless.remove(id);
+            return self.leave_queue(id);
+        };
+        if inst.is_out() {
+            queue.out.insert(id.clone());
+        } else {
+            queue.out.remove(id);
+        }
+        match inst.hopeless().filter(|_| inst.is_out()) {
+            Some(why) => queue.hopeless.insert(id.clone(), why),
+            None => queue.hopeless.remove(id),
+        };
+        if !queue.waiting.contains(id) {
+            return;
+        }
+        queue.ready.remove(id);
+        let was_passed = queue.passed.remove(id);
+        match inst.turn() {
+            _ if early && !inst.anew => {}
+            Turn::Free => self.take_turn(id, now),
+            // It was told, and nobody else asks.
+            Turn::Costs if was_passed && !is_step && !inst.anew => {
+                queue.passed.insert(id.clone());
+            }
+            Turn::Costs => {
+                queue.ready.insert(id.clone());
+            }
+            Turn::NotNow => {}
+        }
+    }
+
+    /// Whether a reload will see to an instance, and has not come to that.
+    fn is_before_its_step(&self, id: &InstanceId) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.is_before(id))
+    }
+
+    /// It is the turn of an instance.
+    fn take_turn(&mut self, id: &InstanceId, now: Mono) {
+        if !self.is_before_its_step(id) {
+            self.begin_step(id, now);
+            self.leave_queue(id);
+        }
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let anew = std::mem::take(&mut inst.anew);
+        if matches!(inst.phase, Phase::Up(_)) && (anew || inst.next.is_some()) {
+            if inst.is_ready() {
+                inst.taken_down = Some(inst.restarts);
+            }
+            // Who follows another follows it, whatever else is due.
+            match &inst.restart_due {
+                Some(StopReason::DependencyRestarted(_)) => {}
+                _ if anew => inst.restart_due = Some(StopReason::Restart),
+                Some(_) => {}
+                None => inst.restart_due = Some(StopReason::Changed),
+            }
+            self.ripple(id);
+            self.restart_dependents(&id.process);
+        }
+        self.touch(id);
+    }
+
+    /// Whoever waits behind one for which there is no hope is told so.
+    fn give_up_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(queue) = self.queues.get_mut(process) else { return };
+        let Some((first, why)) = queue.hopeless.first_key_value() else { return };
+        let why = format!("{first} had its turn before it, and {why}");
+        let told = std::mem::take(&mut queue.ready);
+        queue.passed.extend(told.iter().cloned());
+        for id in told {
+            self.hold_step(&id, &why);
+            self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
+            let Some(inst) = self.instances.get_mut(&id) else { continue };
+            let is_over = inst.next.is_none();
+            if std::mem::take(&mut inst.anew) {
+                let why = Some(why.clone());
+                self.end_job(&id, &[JobKind::Restart], JobResult::Failed, why, out);
+                self.changed.insert(id.clone());
+            }
+            if is_over {
+                self.leave_queue(&id);
+            }
+        }
+    }
+}
