@@ -454,15 +454,17 @@ async fn what_is_started_afterwards_is_as_before() {
     let file = "processManagement: { rollback: off }\n\
                 processes: { a: { shell: 'ulimit -n -S >@DIR@/NAME; ulimit -n -H >>@DIR@/NAME; \
                 grep -E \"Sig(Blk|Ign|Cgt)|CapEff\" /proc/self/status >>@DIR@/NAME; ls /proc/self/fd \
-                >>@DIR@/NAME; exec sleep 88992' } }";
+                >>@DIR@/NAME; echo >@DIR@/NAME.done; exec sleep 88992' } }";
     let daemon = Daemon::start(&file.replace("NAME", "one"));
     daemon.until_running(&["a@0"]).await;
     followed(&daemon).await;
     followed(&daemon).await;
     daemon.save(&file.replace("NAME", "two"));
     daemon.until_generation(2).await;
-    let said = |name: &str| fs::read_to_string(daemon.path().join(name)).unwrap_or_default();
-    until("both have said", || !said("two").is_empty() && processes_with("sleep 88992").len() == 1);
+    let said = |name: &str| {
+        wait_for(&daemon.path().join(format!("{name}.done")));
+        fs::read_to_string(daemon.path().join(name)).unwrap()
+    };
     assert_eq!(said("one"), said("two"));
 }
 
