@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules killed machines connections test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
+.PHONY: help run build release test check schedules killed machines connections changes test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,11 @@ mutants: ## mutation testing of the core (long)
 deny: ## licences, bans and sources of dependencies
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+changes: setup-test ## random changes, of which half do not come up, with a daemon that is killed (ten minutes)
+	PROVOST_CHANGES_SECONDS=$${PROVOST_CHANGES_SECONDS:-600} \
+		$(CARGO) test --locked --test daemon -- --exact --nocapture \
+		rollback_random::whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other
 
 soak: setup-test ## random edits, commands and deaths, watched from outside (an hour)
 	PROVOST_SOAK_SECONDS=$${PROVOST_SOAK_SECONDS:-3600} \

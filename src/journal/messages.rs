@@ -32,6 +32,21 @@ const IDS: &[(&str, &str)] = &[
     ("not-watching", "84a534e23927494a95262eedb74c0176"),
     ("not-kept", "6f4c6e6cee04464b9fe00feae83db028"),
     ("kept-again", "c85de204ecb2499e830884fe9b59b288"),
+    ("reloading", "683df558c271405e8e88dabc871f6843"),
+    ("reloaded", "7961c29de0f84039bd1de7e3b24563dc"),
+    ("reload-failed", "28962171dc73442dabc9225c9363d749"),
+    ("watched-changed", "8b8efdd2d5d04d16ba055047d34b4ea6"),
+    ("not-watched", "362afc9ca21b4f188d48dd401033549d"),
+    ("verdict", "050c9ed980bb4526960db396ec146d1f"),
+    ("rolling-back", "3610da3000014d6d980533ad65751775"),
+    ("rollback", "6474e08d4d3644d691f1e3316a6d5432"),
+    ("held-off", "3cee25381fc945a8882744305fc1b89a"),
+    ("last-good", "7825ee05ef19467cbc55f11158973ded"),
+    ("to-confirm", "88c70221ef374793b955eb4abf3b35cb"),
+    ("confirmed", "6ad27cbd6fa045a5803a25fb76d6e29b"),
+    ("undone", "085350ec259e4a0d9faab6aa504779d1"),
+    ("not-put-back", "cac3f3ca240745369182cfcf5b2e7108"),
+    ("hook-failed", "6083f17da33640e1bba2215738e6cb39"),
 ];
 
 /// The number of a kind of event.
@@ -58,8 +73,8 @@ mod tests {
             assert!(id(kind).is_some(), "{kind} has no number");
         }
         // What the driver itself remarks.
-        for file in ["desk", "keep"] {
-            let source = std::fs::read_to_string(format!("{ROOT}/src/driver/{file}.rs")).unwrap();
+        for file in std::fs::read_dir(format!("{ROOT}/src/driver")).unwrap() {
+            let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
             for call in source.split("self.remark(").skip(1) {
                 let kind = call.split('"').nth(1).unwrap();
                 assert!(id(kind).is_some(), "{kind} has no number");

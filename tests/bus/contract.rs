@@ -54,7 +54,10 @@ async fn the_daemon_shows_what_the_xml_says() {
 async fn what_waits_to_be_confirmed_has_an_object() {
     let daemon = spawn_test_daemon().await;
     let connection = daemon.bus.connect().await;
-    let manager = ManagerProxy::new(&connection).await.unwrap();
+    // What is kept of properties would be brought up to date at a time of its own.
+    let uncached = zbus::proxy::CacheProperties::No;
+    let manager =
+        ManagerProxy::builder(&connection).cache_properties(uncached).build().await.unwrap();
     assert_eq!(manager.pending_checkpoint().await.unwrap().as_str(), "/");
     let mut added =
         signals(&connection, "org.freedesktop.DBus.ObjectManager", "InterfacesAdded").await;
@@ -83,7 +86,8 @@ async fn what_waits_to_be_confirmed_has_an_object() {
         let written = interface_file(name);
         assert_eq!(xml::contract(shown.interface(name)), xml::contract(written.interface(name)));
     }
-    let checkpoint = CheckpointProxy::builder(&connection).path(path).build().await.unwrap();
+    let checkpoint = CheckpointProxy::builder(&connection).path(path).cache_properties(uncached);
+    let checkpoint = checkpoint.build().await.unwrap();
     soon("it waits", async {
         // Its verdict is settle away; that it changed is announced.
         while checkpoint.state().await.unwrap() != "waiting" {

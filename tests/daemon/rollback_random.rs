@@ -1,12 +1,15 @@
 //! Random changes, of which half do not come up, with a daemon that is killed at random moments:
 //! after each, what runs is wholly of one configuration, and what was not touched was not touched.
 //!
-//! Environment: `PROVOST_EDITS` how many (default 25), `PROVOST_SEED` the seed, which is printed.
+//! Environment: `PROVOST_EDITS` how many (default 25), or `PROVOST_CHANGES_SECONDS` for how long;
+//! `PROVOST_SEED` the seed, which is printed.
 
 use crate::common::processes::processes_with;
 use crate::common::rng::Rng;
 use crate::support::{Daemon, identities};
-use std::time::Duration;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -14,7 +17,44 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wanted {
     versions: [u32; 4],
-    bad: Option<usize>,
+    bad: Option<(usize, Bad)>,
+}
+
+/// In which way one does not come up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bad {
+    /// It ends at once.
+    Exits,
+    /// It cannot be executed.
+    CannotStart,
+    /// Its check never succeeds.
+    NeverReady,
+    /// Its check succeeds, and then fails.
+    TurnsIll,
+    /// It ends after it was ready.
+    EndsLater,
+}
+
+const BAD: [Bad; 5] =
+    [Bad::Exits, Bad::CannotStart, Bad::NeverReady, Bad::TurnsIll, Bad::EndsLater];
+
+impl Bad {
+    fn keys(self, marker: &str, version: u32) -> String {
+        match self {
+            Bad::Exits => format!("shell: ': {marker}; exit 3'"),
+            Bad::CannotStart => "command: ['@DIR@/broken']".to_owned(),
+            Bad::NeverReady => format!(
+                "shell: 'exec {marker}', startTimeout: 200ms, \
+                 healthCheck: {{ exec: ['false'], interval: 1h }}"
+            ),
+            Bad::TurnsIll => format!(
+                "shell: '(sleep 0.05; : >@DIR@/ill-{version}) & exec {marker}', \
+                 startTimeout: 400ms, healthCheck: {{ exec: [test, '!', -e, '@DIR@/ill-{version}'], \
+                 interval: 100ms, startPeriod: 0, failureThreshold: 1 }}"
+            ),
+            Bad::EndsLater => format!("shell: 'sleep 0.05; : {marker}; exit 3'"),
+        }
+    }
 }
 
 fn marker(n: usize, version: u32) -> String {
@@ -24,16 +64,17 @@ fn marker(n: usize, version: u32) -> String {
 impl Wanted {
     fn yaml(&self, count: usize) -> String {
         // By the first line it is told which file was read.
-        let mut yaml = format!("# {count}\nprocessManagement: {{ settle: 50ms }}\nprocesses:\n");
+        let mut yaml = format!("# {count}\nprocessManagement: {{ settle: 250ms }}\nprocesses:\n");
         for (n, name) in NAMES.iter().enumerate() {
-            let line = match self.bad {
-                Some(bad) if bad == n => format!(": {}; exit 3", marker(n, self.versions[n])),
-                _ => format!("exec {}", marker(n, self.versions[n])),
+            let (version, marker) = (self.versions[n], marker(n, self.versions[n]));
+            let keys = match self.bad {
+                Some((which, bad)) if which == n => bad.keys(&marker, version),
+                _ => format!("shell: 'exec {marker}'"),
             };
             let after =
                 if n == 0 { String::new() } else { format!(", dependsOn: [{}]", NAMES[n - 1]) };
             yaml += &format!(
-                "  {name}: {{ shell: '{line}', restartPolicy: {{ delay: 0, jitter: 0 }}{after} }}\n"
+                "  {name}: {{ {keys}, restartPolicy: {{ delay: 0, jitter: 0 }}{after} }}\n"
             );
         }
         yaml
@@ -50,12 +91,23 @@ async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other() {
     eprintln!("seed {seed}");
     let mut rng = Rng::new(seed);
     let mut good = Wanted { versions: [1; 4], bad: None };
-    let mut daemon = Daemon::start(&good.yaml(0));
+    let prepared = Daemon::prepare(|dir| {
+        fs::write(dir.join("broken"), "#!/nowhere/at/all\n").unwrap();
+        fs::set_permissions(dir.join("broken"), fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let mut daemon = prepared.with(&good.yaml(0));
     let all = NAMES.map(|name| format!("{name}@0"));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let mut before = identities(&daemon.until_running(&all).await);
     let mut version = 1;
-    for count in 1..=usize::try_from(setting("PROVOST_EDITS", 25)).unwrap() {
+    let seconds = setting("PROVOST_CHANGES_SECONDS", 0);
+    let most = if seconds == 0 { setting("PROVOST_EDITS", 25) } else { u64::MAX };
+    let begun = Instant::now();
+    for count in 1..=usize::try_from(most).unwrap() {
+        if seconds != 0 && begun.elapsed() > Duration::from_secs(seconds) {
+            eprintln!("{} changes in {seconds} s", count - 1);
+            break;
+        }
         let mut next = good;
         version += 1;
         let touched: Vec<usize> = (0..NAMES.len()).filter(|_| rng.percent(40)).collect();
@@ -63,7 +115,7 @@ async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other() {
             next.versions[*n] = version;
         }
         if !touched.is_empty() && rng.percent(50) {
-            next.bad = Some(*rng.pick(&touched));
+            next.bad = Some((*rng.pick(&touched), *rng.pick(&BAD)));
         }
         daemon.save(&next.yaml(count));
         while rng.percent(40) {

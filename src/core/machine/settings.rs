@@ -66,11 +66,11 @@ impl Machine {
     /// Has a run that is to go on take new settings, if it is to and nothing is out.
     pub(super) fn take_settings(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let spec = inst.spec.clone();
         let Phase::Up(live) = &mut inst.phase else { return };
         if !live.taking.due || live.taking.out.is_some() || live.ready.is_none() {
             return;
         }
+        let spec = inst.spec.clone();
         live.taking.due = false;
         let run = live.run;
         match &spec.reload {
