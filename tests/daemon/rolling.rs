@@ -8,6 +8,11 @@ const ALL: [&str; 3] = ["web@0", "web@1", "web@2"];
 
 /// Each is ready when its file is there.
 fn web(line: &str, rollback: &str) -> String {
+    // What ends at once must not be found ready before that is seen.
+    let check = match line {
+        BAD => "'false'",
+        _ => "test, -e, '@DIR@/ready${INSTANCE}'",
+    };
     format!(
         "processManagement: {{ settle: 0ms, watchConfig: false, rollback: {rollback} }}
 processes:
@@ -16,12 +21,13 @@ processes:
     instances: 3
     env: {{ LINE: '{line}' }}
     restartPolicy: {{ delay: 10ms, maxDelay: 10ms }}
-    healthCheck: {{ exec: [test, -e, '@DIR@/ready${{INSTANCE}}'], interval: 100ms, onFailure: none }}
+    healthCheck: {{ exec: [{check}], interval: 100ms, onFailure: none }}
 "
     )
 }
 
 const GOOD: &str = "exec sleep 88803";
+const BAD: &str = "exit 3";
 const BETTER: &str = "exec sleep 88804";
 
 fn ready(daemon: &Daemon, index: u32) {
@@ -74,7 +80,7 @@ async fn the_next_waits_until_the_one_before_is_ready() {
 async fn a_version_that_does_not_start_touches_one() {
     let daemon = running("auto").await;
     let before = identities(&daemon.status().await);
-    daemon.save(&web("exit 3", "auto"));
+    daemon.save(&web(BAD, "auto"));
     let summary = daemon.reload().await;
     assert_eq!(summary.result, "rolled-back", "{summary:?}");
     assert_eq!(summary.why, ["web@0 exited with code 3 (3 times)"]);
@@ -87,7 +93,7 @@ async fn a_version_that_does_not_start_touches_one() {
 async fn so_it_does_where_nobody_goes_back_and_a_mended_one_reaches_all() {
     let daemon = running("off").await;
     let before = identities(&daemon.status().await);
-    daemon.save(&web("exit 3", "off"));
+    daemon.save(&web(BAD, "off"));
     let summary = daemon.reload().await;
     assert_eq!((&*summary.result, &*summary.failed), ("failed-kept", &["web@0".to_owned()][..]));
     let held: Vec<_> = summary.steps.iter().filter(|step| step.state == "held").collect();

@@ -219,7 +219,6 @@ impl Machine {
     fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
-        let is_step = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
         let Some(inst) = self.instances.get(id) else {
             queue.out.remove(id);
@@ -243,8 +242,8 @@ impl Machine {
         match inst.turn() {
             _ if early && !inst.anew => {}
             Turn::Free => self.take_turn(id, now),
-            // It was told, and nobody else asks.
-            Turn::Costs if was_passed && !is_step && !inst.anew => {
+            // It was told, and nobody asks again: of a newer reload it was early first.
+            Turn::Costs if was_passed && !inst.anew => {
                 queue.passed.insert(id.clone());
             }
             Turn::Costs => {
@@ -271,12 +270,13 @@ impl Machine {
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
             }
-            // Who follows another follows it, whatever else is due; and whose files changed goes too.
+            // What is due without a turn, to follow another for one, stays due for that.
             match &inst.restart_due {
-                Some(StopReason::DependencyRestarted(_) | StopReason::WatchedChanged(_)) => {}
-                _ if anew => inst.restart_due = Some(StopReason::Restart),
-                Some(_) => {}
+                None | Some(StopReason::Changed) if anew => {
+                    inst.restart_due = Some(StopReason::Restart);
+                }
                 None => inst.restart_due = Some(StopReason::Changed),
+                Some(_) => {}
             }
             self.ripple(id);
             self.restart_dependents(&id.process);

@@ -573,7 +573,8 @@ impl Model {
             }
             StopReason::DependencyRestarted(on) => {
                 self.disturbed.get(on).is_some_and(|at| *at >= run.asked)
-                    || (self.reload.is_some() && self.is_outdated(on))
+                    // Some of it may get their turns when no reload is under way any more.
+                    || self.is_outdated(on)
                     || self.instances_of(on).any(|(_, facts)| facts.renew)
             }
             StopReason::Unhealthy(_) => {
