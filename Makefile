@@ -41,7 +41,7 @@ schedules: ## random fault schedules and killed supervisors of the core, in rele
 	PROVOST_SCHEDULES=$${PROVOST_SCHEDULES:-20000} \
 		$(CARGO) test --locked --release -p provost-core --test schedules --test surviving
 
-killed: setup-test ## the daemon killed at every call of a change, a rollback and an apply (20 minutes)
+killed: setup-test ## the daemon killed at every call of a change, a rollback and an apply (6 minutes)
 	$(CARGO) nextest run --locked --test daemon --run-ignored only --no-capture -E 'test(killed::at_every)'
 
 machines: setup-test ## only what runs on real systems, Debian 12 and 13 (PROVOST_TEST_PACKAGE=DIR: with its provost.deb)

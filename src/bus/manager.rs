@@ -231,11 +231,12 @@ impl ManagerObject {
         let uid = self.authorise(Action::Configure, &header, connection).await?;
         let mut options = Options::new(options);
         let wait = options.switch("wait")?;
+        let expected = options.number("expect-generation")?;
         let confirm = options.number("confirm-usec")?.map(confirm_within).transpose()?;
         options.done()?;
         let content = read_config(content).await?;
         let due = self.0.replies.reload().await;
-        let ticket = self.0.handle().apply(content, confirm, uid).await?;
+        let ticket = self.0.handle().apply(content, expected, confirm, uid).await?;
         reload_reply(&self.0, due, ticket, wait, connection).await
     }
 
@@ -406,13 +407,13 @@ impl ManagerObject {
         Ok((outcome.plan.is_some(), diagnostics))
     }
 
-    #[zbus(out_args("changes", "diagnostics"))]
+    #[zbus(out_args("changes", "diagnostics", "generation"))]
     async fn plan_reload(
         &self,
         options: Given,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<(Vec<ChangeRow>, Vec<DiagnosticRow>)> {
+    ) -> Result<(Vec<ChangeRow>, Vec<DiagnosticRow>, u64)> {
         self.authorise(Action::Inspect, &header, connection).await?;
         let mut options = Options::new(options);
         let config = options.descriptor("config")?;
@@ -420,7 +421,7 @@ impl ManagerObject {
         let outcome = self.planned(config).await?;
         let diagnostics = replies::full_diagnostics(&outcome.diagnostics, &outcome.rendered);
         let changes = outcome.plan.map(|plan| replies::changes(&plan.changes));
-        Ok((changes.unwrap_or_default(), diagnostics))
+        Ok((changes.unwrap_or_default(), diagnostics, outcome.against.0))
     }
 
     #[zbus(out_args("generations"))]

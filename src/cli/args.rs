@@ -342,6 +342,9 @@ pub struct Apply {
     /// Only show what it would do
     #[arg(long, conflicts_with = "confirm")]
     pub dry_run: bool,
+    /// Only on top of this generation
+    #[arg(long, value_name = "N")]
+    pub expect_generation: Option<u64>,
     /// Undo it unless it is confirmed within this time from when it is up
     #[arg(long, value_name = "TIME", value_parser = human::parse_duration)]
     pub confirm: Option<Duration>,

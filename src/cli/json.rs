@@ -147,6 +147,7 @@ pub fn plan(plan: &PlanSummary, replaced: &[String]) -> Value {
         "valid": plan.valid(),
         "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
         "programs_replaced": replaced,
+        "generation": plan.generation,
         "diagnostics": plan.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
     })
 }

@@ -79,7 +79,7 @@ fn lines(plan: &PlanSummary, style: Style) -> Vec<String> {
         return vec!["nothing would change".to_owned()];
     }
     let mut lines = changes(&plan.changes, style);
-    lines.push(counts(&plan.changes));
+    lines.push(format!("{}, against generation {}", counts(&plan.changes), plan.generation));
     lines
 }
 
@@ -203,6 +203,7 @@ mod tests {
                 },
             ],
             diagnostics: Vec::new(),
+            generation: 4,
         };
         assert_eq!(
             lines(&plan, Style::default()),
@@ -214,7 +215,7 @@ mod tests {
                 "    waited for until its check succeeds, at most 1m00s",
                 "+ new  is new and starts",
                 "- old  is gone and stops",
-                "1 to add, 1 to remove, 1 to modify; all else stays as it is",
+                "1 to add, 1 to remove, 1 to modify; all else stays as it is, against generation 4",
             ]
         );
     }

@@ -4,7 +4,9 @@ use super::args::{Apply, Reload as Args, Rollback};
 use super::progress::{self, View, Waited};
 use super::screen::{Screen, Style, Tone, visible};
 use super::{CliError, Outcome, confirm, exit::Exit, human, json, names::Names, state};
-use crate::client::{Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary, Verb};
+use crate::client::{
+    ApplyOptions, Client, ClientError, ProcessStatus, ReloadOptions, ReloadSummary, Verb,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -50,7 +52,8 @@ pub async fn apply(client: &Client, args: &Apply, screen: &mut Screen) -> Outcom
     }
     let content = super::plan::open(&args.file)?;
     let file = if args.confirm.is_some() { File::GoesBack } else { File::Stays };
-    let work = client.apply(content.into(), args.confirm);
+    let options = ApplyOptions { expect_generation: args.expect_generation, confirm: args.confirm };
+    let work = client.apply(content.into(), &options);
     let exit = follow(client, work, file, None, screen).await?;
     // What did not come up was undone already.
     if args.confirm.is_some() && exit == Exit::Ok {

@@ -224,23 +224,22 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::ConfigInvalid`] when it is not valid; then the file is as it was.
-    ///
-    /// `confirm`: it is undone unless it is confirmed within so much time from when it is up.
     pub async fn apply(
         &self,
         content: OwnedFd,
-        confirm: Option<Duration>,
+        options: &ApplyOptions,
     ) -> Result<ReloadSummary, ClientError> {
         let content = content::regular(content).await?;
         let signals = Signals::of(&self.0.link, Select::Manager).await?;
-        let mut options = Options::new();
-        if let Some(within) = confirm {
-            options.insert(
-                "confirm-usec",
-                u64::try_from(within.as_micros()).unwrap_or(u64::MAX).into(),
-            );
+        let mut given = Options::new();
+        if let Some(within) = options.confirm {
+            let usec = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+            given.insert("confirm-usec", usec.into());
         }
-        let job = self.0.manager.apply(zbus::Fd::from(&content), options).await?;
+        if let Some(generation) = options.expect_generation {
+            given.insert("expect-generation", generation.into());
+        }
+        let job = self.0.manager.apply(zbus::Fd::from(&content), given).await?;
         self.reloaded(signals, job).await
     }
 
@@ -300,10 +299,11 @@ impl Client {
             Some(content) => Options::from([("config", zbus::Fd::from(content).into())]),
             None => Options::new(),
         };
-        let (changes, diagnostics) = self.0.manager.plan_reload(options).await?;
+        let (changes, diagnostics, generation) = self.0.manager.plan_reload(options).await?;
         Ok(PlanSummary {
             changes: changes.into_iter().map(decode::change).collect(),
             diagnostics: diagnostics.into_iter().map(decode::diagnostic).collect(),
+            generation,
         })
     }
 

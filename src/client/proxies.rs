@@ -88,7 +88,7 @@ pub trait Manager {
     fn plan_reload(
         &self,
         options: Options<'_>,
-    ) -> zbus::Result<(Vec<(String, Dict)>, Vec<DiagnosticRow>)>;
+    ) -> zbus::Result<(Vec<(String, Dict)>, Vec<DiagnosticRow>, u64)>;
 
     /// The configurations that were accepted.
     fn get_history(&self, options: Options<'_>) -> zbus::Result<Vec<Dict>>;

@@ -244,6 +244,8 @@ pub struct PlanSummary {
     pub changes: Vec<Change>,
     /// Errors and warnings, each with an excerpt.
     pub diagnostics: Vec<DiagnosticLine>,
+    /// What it was compared with.
+    pub generation: u64,
 }
 
 impl PlanSummary {
@@ -307,6 +309,15 @@ pub struct ReloadOptions {
     pub expect_generation: Option<u64>,
     /// Apply again although nothing differs.
     pub force: bool,
+}
+
+/// Options of handing a file over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Only apply on top of this generation.
+    pub expect_generation: Option<u64>,
+    /// It is undone unless it is confirmed within so much time from when it is up.
+    pub confirm: Option<Duration>,
 }
 
 /// What a reload came to.

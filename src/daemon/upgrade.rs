@@ -121,7 +121,8 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Does what is asked for. Returns when nobody can ask any more.
+    /// Does what is asked for. Never returns, also where nobody can ask: signals arrive, and the place is
+    /// taken, for as long as this is there.
     pub async fn serve(mut self, mut requests: UpgradeRequests) {
         while let Some(UpgradeRequest { reply }) = requests.recv().await {
             match self.prepare().await {
@@ -143,6 +144,7 @@ impl Upgrade {
                 }
             }
         }
+        std::future::pending().await
     }
 
     /// Everything that may be in the way. When this succeeds the driver does nothing any more.

@@ -394,6 +394,16 @@ pub struct PlanOutcome {
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DriverError>>;
 
+/// A content that somebody hands over.
+pub(super) struct Handed {
+    pub(super) content: Vec<u8>,
+    /// Only on top of this generation.
+    pub(super) expected: Option<u64>,
+    /// It is to be confirmed in so much time.
+    pub(super) confirm: Option<Duration>,
+    pub(super) uid: u32,
+}
+
 /// What the driver is asked.
 pub(super) enum Command {
     Start { names: Vec<String>, once: bool, reply: Reply<Vec<Accepted>> },
@@ -404,7 +414,7 @@ pub(super) enum Command {
     ResetFailed { names: Vec<String>, reply: Reply<()> },
     Reload { trigger: Trigger, options: ReloadOptions, reply: Reply<ReloadTicket> },
     SetEnabled { names: Vec<String>, enabled: bool, trigger: Trigger, reply: Reply<ReloadTicket> },
-    Apply { content: Vec<u8>, confirm: Option<Duration>, uid: u32, reply: Reply<ReloadTicket> },
+    Apply { handed: Handed, reply: Reply<ReloadTicket> },
     Commit { generation: Generation, uid: u32, reply: Reply<()> },
     SetConfirmTimeout { generation: Generation, within: Duration, reply: Reply<()> },
     TakeBack { generation: Generation, uid: u32, reply: Reply<ReloadTicket> },
@@ -512,17 +522,20 @@ impl Handle {
     }
 
     /// Puts a content in the place of the file with the processes, and applies it. `confirm`: it is
-    /// undone unless somebody confirms it within so much time from when it is up.
+    /// undone unless somebody confirms it within so much time from when it is up. `expected`: only on
+    /// top of this generation.
     ///
     /// # Errors
     /// When it is not valid, or the file cannot be replaced; then it is as it was.
     pub async fn apply(
         &self,
         content: Vec<u8>,
+        expected: Option<u64>,
         confirm: Option<Duration>,
         uid: u32,
     ) -> Result<ReloadTicket, DriverError> {
-        self.ask(|reply| Command::Apply { content, confirm, uid, reply }).await
+        let handed = Handed { content, expected, confirm, uid };
+        self.ask(|reply| Command::Apply { handed, reply }).await
     }
 
     /// Keeps a generation that waits to be confirmed.

@@ -421,9 +421,7 @@ impl Driver {
             Command::SetEnabled { names, enabled, trigger, reply } => {
                 self.set_enabled(&names, enabled, trigger, reply);
             }
-            Command::Apply { content, confirm, uid, reply } => {
-                self.apply(content, confirm, uid, reply);
-            }
+            Command::Apply { handed, reply } => self.apply(handed, reply),
             Command::Commit { generation, uid, reply } => {
                 let _ = reply.send(self.commit(generation, uid));
             }

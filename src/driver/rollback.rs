@@ -10,7 +10,7 @@ use super::accept::Candidate;
 use super::checkpoint::begin;
 use super::desk::{Active, Applying, Waiter, Work};
 use super::edit::refused;
-use super::handle::{DriverError, ReloadOptions, ReloadTicket, Reply, Trigger};
+use super::handle::{DriverError, Handed, ReloadOptions, ReloadTicket, Reply, Trigger};
 use super::read::{Examined, Standing};
 use super::replace::{put, remove};
 use crate::config::load::{Loaded, Location, SourceKind, Sources, load, load_kept};
@@ -21,7 +21,6 @@ use crate::store::checkpoint::Tentative;
 use crate::store::generations::{Because, HeldOff};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::Level;
 
 /// What is gone back to, read from the store.
@@ -93,15 +92,13 @@ impl Driver {
         self.take_candidate(next, None, &loaded.sources);
     }
 
-    /// Puts a content in the place of the file with the processes, and has it read. `confirm`: it is
-    /// undone unless somebody confirms it in so much time.
-    pub(super) fn apply(
-        &mut self,
-        content: Vec<u8>,
-        confirm: Option<Duration>,
-        uid: u32,
-        reply: Reply<ReloadTicket>,
-    ) {
+    /// Puts a content in the place of the file with the processes, and has it read.
+    pub(super) fn apply(&mut self, handed: Handed, reply: Reply<ReloadTicket>) {
+        let Handed { content, expected, confirm, uid } = handed;
+        let actual = self.machine.generation().0;
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return super::refuse(reply, DriverError::GenerationMismatch { expected, actual });
+        }
         let may = match (self.pending_checkpoint(), confirm) {
             (Some(pending), _) => Err(pending),
             (None, Some(_)) => self.can_be_confirmed(),

@@ -2,7 +2,9 @@
 
 use crate::common::processes::processes_with;
 use crate::support::{Daemon, identities};
-use provost::client::{Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary};
+use provost::client::{
+    ApplyOptions, Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary,
+};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -50,7 +52,8 @@ async fn apply(
     yaml: &str,
     within: Duration,
 ) -> Result<ReloadSummary, ClientError> {
-    client.apply(content(yaml), Some(within)).await
+    let options = ApplyOptions { confirm: Some(within), ..ApplyOptions::default() };
+    client.apply(content(yaml), &options).await
 }
 
 /// A daemon with the new one up, to be confirmed.
@@ -235,8 +238,8 @@ async fn nothing_else_is_written_to_the_files_meanwhile() {
     let (daemon, client) = tried(HOUR).await;
     let other = || content(&with("exec sleep 1"));
     for result in [
-        client.apply(other(), None).await,
-        client.apply(other(), Some(HOUR)).await,
+        client.apply(other(), &ApplyOptions::default()).await,
+        apply(&client, &with("exec sleep 1"), HOUR).await,
         client.roll_back(Some(1), false).await,
         client.set_enabled(&["a".to_owned()], false).await,
     ] {
@@ -335,6 +338,11 @@ async fn what_says_the_same_is_not_to_be_confirmed() {
     assert_eq!(client.checkpoint().await.unwrap(), None);
     assert_eq!(on_disk(&daemon), same);
     nothing_left(&daemon);
+    // Nor what was made for another generation.
+    let options = ApplyOptions { expect_generation: Some(7), confirm: Some(HOUR) };
+    let other = client.apply(content(&with(&new())), &options).await;
+    assert_eq!(refused(other), "GenerationMismatch");
+    assert_eq!(on_disk(&daemon), same);
     // What is not valid is not even there for a moment.
     let invalid = apply(&client, "processes: { b: { comand: x } }", HOUR).await;
     assert!(matches!(invalid, Err(ClientError::ConfigInvalid(_))), "{invalid:?}");

@@ -466,3 +466,27 @@ async fn what_is_started_afterwards_is_as_before() {
     until("both have said", || !said("one").is_empty() && !said("two").is_empty());
     assert_eq!(said("one"), said("two"));
 }
+
+/// Where nobody can ask for anything it hears signals all the same.
+#[test]
+fn a_foreground_that_nobody_can_ask_is_told_by_signals() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "processes: { a: { shell: 'echo >up; exec sleep 88993' } }";
+    fs::write(dir.path().join("processes.yaml"), file).unwrap();
+    // No directory can be made below a file.
+    fs::write(dir.path().join("runtime"), "").unwrap();
+    let mut up = Command::new(env!("CARGO_BIN_EXE_provost"))
+        .arg("up")
+        .current_dir(dir.path())
+        .env("XDG_RUNTIME_DIR", dir.path().join("runtime"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&dir.path().join("up"));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(up.id()).unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert!(ended(&mut up, "the end of `provost up`").success());
+    assert_eq!(processes_with("sleep 88993"), [0_u32; 0]);
+}

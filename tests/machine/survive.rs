@@ -173,7 +173,8 @@ pub fn another_program_goes_on_in_the_same_process(debian: Debian, backend: &str
     assert_eq!((machine.daemon(), machine.running()), (daemon, before.clone()));
     // How they end it is told, as before.
     machine.run(&format!("kill -9 {}", before["tree@0"].0));
-    machine.until("provost --system events | grep 'tree@0.*SIGKILL'");
+    machine
+        .until("journalctl --sync; journalctl -u provostd | grep 'tree@0: was ended by SIGKILL'");
     machine.up("'web@*' tree");
     let log = machine.run("journalctl --sync; journalctl -u provostd");
     assert!(!log.contains("Watchdog timeout") && log.contains("going on as"), "{log}");

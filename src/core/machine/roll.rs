@@ -23,7 +23,8 @@
 //! when the one that is out is ready after all, they go on taking turns. So whether somebody goes back
 //! to the configuration before or not, one broken version costs `maxUnavailable` instances and no more.
 //!
-//! Who follows another by an edge with `restart: true` takes no turns: it follows.
+//! Who follows another by an edge with `restart: true` takes no turns: it follows. Nor does one whose
+//! watched files have changed: it is out like one that somebody restarted alone.
 
 use super::{Machine, instances_of};
 use crate::event::{Blocker, Effect, StopReason, What};

@@ -190,6 +190,10 @@ impl Machine {
     /// A new run, whatever becomes of the one there is.
     fn renew(&mut self, id: &InstanceId, path: &Arc<str>, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
+        // Those that take turns wait for it.
+        if inst.is_ready() {
+            inst.taken_down = Some(inst.restarts);
+        }
         inst.restart_due = Some(StopReason::WatchedChanged(path.clone()));
         inst.rest = None;
         if matches!(inst.phase, Phase::Up(_)) {

@@ -31,16 +31,17 @@ impl Model {
             }
             Effect::Kill { instance, run } => self.watch_kill(instance, *run, now),
             Effect::Signal { instance, run, signal, whom } => {
+                let by_hand = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
                 let live = self.live(instance, *run)?;
                 let takes = live.spec.reload == Some(ReloadSpec::Signal(*signal));
-                if live.takes && takes && *whom == Whom::Main {
+                // Somebody may send the same by hand.
+                if live.takes && takes && *whom == Whom::Main && !by_hand {
                     hold!(live.ready && live.goes_on(), "{instance} cannot take settings now");
                     live.takes = false;
                     return self.is_told(instance, &["reloading"]);
                 }
                 hold!(live.spawned.is_some() && live.exit.is_none(), "a signal to nobody");
-                let asked = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
-                hold!(asked && !self.signaled, "{instance} gets a signal that nobody asked for");
+                hold!(by_hand && !self.signaled, "{instance} gets a signal that nobody asked for");
                 self.signaled = true;
                 Ok(())
             }
