@@ -168,6 +168,7 @@ impl Machine {
             self.retarget(process, &mut aim, now, out);
         }
         let mut steps = aim.steps;
+        self.rest_again(before, now);
         if restored {
             // That nothing has to be done about the others is no news.
             steps.retain(|step| {
@@ -180,6 +181,21 @@ impl Machine {
             self.enqueue(&step.instance);
         }
         self.reload = Some(begin(job, from, generation, plan, steps, now));
+    }
+
+    /// What is there anew since a configuration that is in force again rests as it did then, whether
+    /// anybody wants it or not: others may wait for what it had done. What the configurations say of it
+    /// may be the same.
+    fn rest_again(&mut self, before: &BTreeMap<InstanceId, Before>, now: Mono) {
+        for (id, before) in before {
+            let fresh = |inst: &Instance| {
+                matches!(inst.phase, Phase::Down) && inst.last_end.is_none() && !inst.removed
+            };
+            if let Some(rest) = before.rest().filter(|_| self.instances.get(id).is_some_and(fresh))
+            {
+                self.put_to_rest(id, rest, now);
+            }
+        }
     }
 
     /// `start --once` holds until the next reload. Returns the processes it was said of.
