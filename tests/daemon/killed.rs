@@ -53,6 +53,8 @@ enum Way {
     Back,
     /// Somebody hands a file over.
     Apply,
+    /// Somebody hands a file over that is to be confirmed, and takes it back.
+    Undo,
 }
 
 /// Whose calls: the driver, and all that is done in its turn, is in the first thread.
@@ -140,12 +142,26 @@ impl World {
                 self.cli(&["reload"])
             }
             Way::Back => self.cli(&["rollback"]),
-            Way::Apply => {
+            Way::Apply | Way::Undo => {
                 let file = self.daemon().path().join("handed.yaml");
                 let text = yaml(next, false);
                 fs::write(&file, text.replace("@DIR@", self.daemon().path().to_str().unwrap()))
                     .unwrap();
-                self.cli(&["apply", file.to_str().unwrap()])
+                let file = file.to_str().unwrap();
+                if way == Way::Apply {
+                    return self.cli(&["apply", file]);
+                }
+                let provost = format!(
+                    "{} --socket '{}'",
+                    env!("CARGO_BIN_EXE_provost"),
+                    self.daemon().path().join("private").display()
+                );
+                let line = format!(
+                    "{provost} apply '{file}' --confirm 1h && {provost} rollback || exit 1"
+                );
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &line]).stdin(Stdio::null());
+                shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
             }
         }
     }
@@ -222,10 +238,20 @@ impl World {
         let deadline = Instant::now() + DEADLINE;
         let version = loop {
             let manager = client.manager().await.unwrap();
+            if way == Way::Undo
+                && let Some(pending) = client.checkpoint().await.unwrap()
+                && pending.state == "waiting"
+            {
+                // What is there and was not taken back can still be.
+                client.take_back(pending.generation).await.unwrap();
+                continue;
+            }
             let over = match way {
                 Way::Bad => manager.config_state == "rolled-back",
                 Way::Good => manager.config_state == "applied",
                 Way::Back | Way::Apply => manager.config_state != "applying",
+                // With the file of before.
+                Way::Undo => manager.config_state == "applied" && self.is_as_before(),
             };
             let page = client.generation(manager.generation).await.unwrap();
             let mut texts = page.files.iter().filter_map(|file| file.text.as_deref());
@@ -233,7 +259,7 @@ impl World {
             let main = texts.find(|text| text.starts_with("# ")).unwrap_or_default();
             let allowed: &[u32] = match way {
                 Way::Good => &[new],
-                Way::Bad => &[old],
+                Way::Bad | Way::Undo => &[old],
                 Way::Back | Way::Apply => &[old, new],
             };
             let told = allowed.iter().find(|version| main.starts_with(&says(**version)));
@@ -254,6 +280,13 @@ impl World {
         // What there is to be, and nothing else.
         let names: Vec<&String> = status.keys().collect();
         assert_eq!(names, ["a@0", "b@0", &format!("c{version}@0")], "{what}");
+    }
+
+    /// Whether the file is that of what runs, and nothing waits to be confirmed.
+    fn is_as_before(&self) -> bool {
+        let text = fs::read_to_string(self.daemon().file()).unwrap();
+        let checkpoint = self.daemon().path().join(".local/state/provost/checkpoint");
+        text.starts_with(&format!("# {}\n", self.version)) && !checkpoint.exists()
     }
 
     /// The next change works as if nothing had been.
@@ -313,6 +346,11 @@ async fn some_on_the_way_to_what_is_handed_over() {
     some(Way::Apply).await;
 }
 
+#[tokio::test]
+async fn some_on_the_way_to_what_is_to_be_confirmed_and_back() {
+    some(Way::Undo).await;
+}
+
 async fn every(way: Way) {
     assert!(can_trace());
     let mut world = World::new().await;
@@ -358,4 +396,10 @@ async fn at_every_call_on_the_way_to_the_one_before() {
 #[ignore = "minutes: make killed"]
 async fn at_every_call_on_the_way_to_what_is_handed_over() {
     every(Way::Apply).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: make killed"]
+async fn at_every_call_on_the_way_to_what_is_to_be_confirmed_and_back() {
+    every(Way::Undo).await;
 }

@@ -598,6 +598,9 @@ impl Model {
                             self.disturbed.insert(id.process.clone(), now);
                         }
                     }
+                    // Who is wanted again after it was down is not out for a turn, but because it is
+                    // started; somebody may have been promised a turn by then.
+                    facts.out &= facts.up || facts.run.is_some();
                     facts.completed = view.state == State::Completed;
                     facts.view = view;
                 }
