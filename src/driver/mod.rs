@@ -21,7 +21,7 @@
 //! | `keep` | what is written down for the next daemon, and taken over from the last |
 //! | `history` | what others ask of generations |
 //! | `journal` | the event log: lines for people and programs |
-//! | `publish`, `names` | what others read, and what they may write for a name |
+//! | `publish`, `published`, `names` | what others read, and what they may write for a name |
 
 mod accept;
 mod checkpoint;
@@ -34,6 +34,7 @@ mod keep;
 mod names;
 mod notice;
 mod publish;
+mod published;
 mod read;
 mod replace;
 mod rollback;

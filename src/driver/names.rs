@@ -1,6 +1,6 @@
 //! What a person may write where a process is meant.
 
-use super::handle::{Published, read};
+use super::published::{Published, read};
 use crate::core::event::Refusal;
 use crate::core::ids::{InstanceId, ProcessId};
 use crate::core::text::fits;
