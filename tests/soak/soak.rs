@@ -329,7 +329,7 @@ impl Soak {
         let pid = self.daemon.child.id();
         let cost = outside::cost(pid);
         let (count, unfetched) = (self.world.len(), outside::unfetched_by(pid));
-        let too_much = cost.kib > 24 * 1024 + 64 * count as u64
+        let too_much = cost.kib > 6 * 1024 + 64 * count as u64
             || cost.files > 40 + 4 * count
             || cost.threads > 32
             || !unfetched.is_empty();
