@@ -75,9 +75,7 @@ impl CheckpointObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>> {
         let uid = self.authorise(&header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.context.replies.reload().await;
         let ticket = self.context.handle().take_back(self.generation, uid).await?;
         reload_reply(&self.context, due, ticket, wait, connection).await

@@ -158,9 +158,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Jobs> {
         self.authorise(Action::Stop, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.0.replies.verb().await;
         let accepted = self.0.handle().stop(named(names)?).await?;
         self.jobs(due, accepted, wait, connection).await
@@ -175,9 +173,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Jobs> {
         self.authorise(Action::Restart, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.0.replies.verb().await;
         let accepted = self.0.handle().restart(named(names)?).await?;
         self.jobs(due, accepted, wait, connection).await
@@ -192,9 +188,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Jobs> {
         self.authorise(Action::Reload, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.0.replies.verb().await;
         let accepted = self.0.handle().reload_process(named(names)?).await?;
         self.jobs(due, accepted, wait, connection).await
@@ -290,9 +284,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Job> {
         let uid = self.authorise(Action::Configure, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.0.replies.reload().await;
         let trigger = Trigger::Caller { uid };
         let ticket = self.0.handle().set_enabled(named(names)?, enabled, trigger).await?;

@@ -51,6 +51,17 @@ impl Options {
         }
     }
 
+    /// Where `wait` is all there may be.
+    ///
+    /// # Errors
+    /// As [`Options::switch`] and [`Options::done`].
+    pub fn only_wait(options: HashMap<String, OwnedVariant>) -> Result<bool> {
+        let mut options = Options::new(options);
+        let wait = options.switch("wait")?;
+        options.done()?;
+        Ok(wait)
+    }
+
     /// Nothing may be left.
     ///
     /// # Errors

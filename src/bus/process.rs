@@ -114,9 +114,7 @@ impl ProcessObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<JobReply> {
         self.context.access.authorise(Action::Stop, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.context.replies.verb().await;
         let accepted = self.context.handle().stop(self.name()).await?;
         self.job(due, accepted, wait, connection).await
@@ -130,9 +128,7 @@ impl ProcessObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<JobReply> {
         self.context.access.authorise(Action::Restart, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.context.replies.verb().await;
         let accepted = self.context.handle().restart(self.name()).await?;
         self.job(due, accepted, wait, connection).await
@@ -146,9 +142,7 @@ impl ProcessObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<JobReply> {
         self.context.access.authorise(Action::Reload, &header, connection).await?;
-        let mut options = Options::new(options);
-        let wait = options.switch("wait")?;
-        options.done()?;
+        let wait = Options::only_wait(options)?;
         let due = self.context.replies.verb().await;
         let accepted = self.context.handle().reload_process(self.name()).await?;
         self.job(due, accepted, wait, connection).await

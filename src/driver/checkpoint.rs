@@ -42,6 +42,14 @@ use tracing::Level;
 pub(super) struct Checkpoint {
     kept: Tentative,
     phase: Phase,
+    /// Somebody wants it undone as soon as nothing else is on its way.
+    wish: Option<Wish>,
+}
+
+/// Who takes it back, and waits for an answer.
+struct Wish {
+    uid: u32,
+    reply: Reply<ReloadTicket>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +78,13 @@ pub(super) struct PutBack {
 }
 
 impl Checkpoint {
-    /// When it is undone.
+    /// When it is undone: at once, where somebody wants that.
     fn due(&self) -> Option<Mono> {
+        self.wish.as_ref().map(|_| Mono(0)).or(self.until())
+    }
+
+    /// When it is undone if nobody says anything.
+    fn until(&self) -> Option<Mono> {
         match self.phase {
             Phase::Waiting { until } => Some(until),
             Phase::Installed | Phase::Trying | Phase::Undoing => None,
@@ -91,7 +104,8 @@ impl Checkpoint {
             Phase::Undoing => "undoing",
         };
         let (generation, base) = (self.kept.generation?, self.kept.base);
-        Some(CheckpointView { generation, base, uid: self.kept.uid, state, until: self.due() })
+        let until = self.until();
+        Some(CheckpointView { generation, base, uid: self.kept.uid, state, until })
     }
 }
 
@@ -174,7 +188,7 @@ impl Driver {
 
     /// The file was replaced: what is read next is what is tried.
     pub(super) fn checkpoint_installed(&mut self, kept: Tentative) {
-        self.checkpoint = Some(Checkpoint { kept, phase: Phase::Installed });
+        self.checkpoint = Some(Checkpoint { kept, phase: Phase::Installed, wish: None });
     }
 
     /// What was read is accepted as a generation.
@@ -254,7 +268,11 @@ impl Driver {
     /// Undoes what nobody confirmed.
     pub(super) fn look_at_checkpoint(&mut self) {
         if self.checkpoint_due().is_some_and(|due| due <= now()) {
-            self.undo(None, None);
+            let wish = self.checkpoint.as_mut().and_then(|checkpoint| checkpoint.wish.take());
+            match wish {
+                Some(Wish { uid, reply }) => self.undo(Some(uid), Some(reply)),
+                None => self.undo(None, None),
+            }
         }
     }
 
@@ -295,9 +313,15 @@ impl Driver {
         uid: u32,
         reply: Reply<ReloadTicket>,
     ) {
-        match self.checkpoint_of(generation) {
-            Ok(_) => self.undo(Some(uid), Some(reply)),
-            Err(error) => super::refuse(reply, error),
+        if let Err(error) = self.checkpoint_of(generation) {
+            return super::refuse(reply, error);
+        }
+        let on_trial = self.trying.trial.as_ref().filter(|trial| trial.tried() == generation);
+        if on_trial.is_some_and(|trial| !trial.is_going_back()) {
+            return self.withdraw_at_once(generation, uid, reply);
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.wish = Some(Wish { uid, reply });
         }
     }
 
@@ -307,7 +331,7 @@ impl Driver {
             DriverError::NoSuchCheckpoint(format!("generation {generation} is not to be confirmed"))
         };
         let found = found.ok_or_else(missing)?;
-        if found.phase == Phase::Undoing {
+        if found.phase == Phase::Undoing || found.wish.is_some() {
             let text = format!("generation {generation} is being undone");
             return Err(DriverError::NoSuchCheckpoint(text));
         }
@@ -319,22 +343,17 @@ impl Driver {
         let kept = &checkpoint.kept;
         let (Some(generation), base) = (kept.generation, kept.base) else { return };
         let why = match uid {
-            Some(uid) => format!("uid {uid} took it back"),
+            Some(uid) => taken_back(uid),
             None => {
                 let within = crate::core::text::span(kept.within);
                 format!("nobody confirmed it in {within}")
             }
         };
         let trigger = Trigger::Rollback { to: base.unwrap_or_default(), uid };
-        let was_trying = checkpoint.phase == Phase::Trying;
         checkpoint.phase = Phase::Undoing;
-        let on_trial = self.trying.trial.as_ref().filter(|trial| trial.tried() == generation);
-        if was_trying && on_trial.is_some_and(|trial| !trial.is_going_back()) {
-            return self.withdraw_at_once(why, trigger, reply);
-        }
         let is_running = self.machine.generation() == generation;
-        let Some(base) = base.filter(|_| is_running && self.can_undo()) else {
-            // Something newer runs, or is on its way: of it, only the file is changed.
+        let Some(base) = base.filter(|_| is_running) else {
+            // Something newer runs: of it, only the file is changed.
             return self.put_file_back(trigger, reply);
         };
         self.desk.editing = true;
@@ -349,19 +368,19 @@ impl Driver {
     }
 
     /// What is on trial goes now.
-    fn withdraw_at_once(
-        &mut self,
-        why: String,
-        trigger: Trigger,
-        reply: Option<Reply<ReloadTicket>>,
-    ) {
+    fn withdraw_at_once(&mut self, generation: Generation, uid: u32, reply: Reply<ReloadTicket>) {
         let Some(trial) = &self.trying.trial else { return };
         let (base, before) = (trial.base().clone(), trial.snapshot().before.clone());
-        self.trying.withdrawn = Some(why);
+        let trigger = Trigger::Rollback { to: base.generation, uid: Some(uid) };
+        if let Some(checkpoint) = self.checkpoint.as_mut().filter(|one| one.is_of(generation)) {
+            checkpoint.phase = Phase::Undoing;
+        }
+        self.trying.withdrawn = Some(taken_back(uid));
         self.go_back(base, before);
         self.hand_on();
         let job = self.desk.job();
-        self.give_ticket(job, Waiter { trigger, options: ReloadOptions::default(), reply });
+        let (options, reply) = (ReloadOptions::default(), Some(reply));
+        self.give_ticket(job, Waiter { trigger, options, reply });
     }
 
     /// What comes back was read.
@@ -393,9 +412,12 @@ impl Driver {
             format!("generation {generation}: {why}; going back to generation {base}"),
         );
         // As after a bad verdict: first what keeps it from being applied again, then what it is.
-        let digest = self.desk.digest().to_owned();
-        let because = Because::Unconfirmed { generation, why: why.clone() };
-        self.note_generation(|all| all.hold_off(Some(HeldOff { digest, because })));
+        // What is held off already is on disk instead of it.
+        if self.history.held_off().is_none() {
+            let digest = self.desk.digest().to_owned();
+            let because = Because::Unconfirmed { generation, why: why.clone() };
+            self.note_generation(|all| all.hold_off(Some(HeldOff { digest, because })));
+        }
         let noted = vec![why.clone()];
         self.note_generation(|all| {
             all.change(generation, |record| {
@@ -419,6 +441,8 @@ impl Driver {
     fn put_file_back(&mut self, trigger: Trigger, reply: Option<Reply<ReloadTicket>>) {
         let Some(checkpoint) = &mut self.checkpoint else { return };
         checkpoint.phase = Phase::Undoing;
+        // Whoever wanted that is answered, whatever it came by.
+        let reply = reply.or_else(|| checkpoint.wish.take().map(|wish| wish.reply));
         let kept = checkpoint.kept.clone();
         let (checkpoints, sender) = (self.keeping.checkpoints.clone(), self.desk.work_sender());
         self.desk.editing = true;
@@ -489,7 +513,7 @@ impl Driver {
             }
         };
         let is_back = phase == Phase::Undoing && self.history.pending().is_none();
-        self.checkpoint = Some(Checkpoint { kept, phase });
+        self.checkpoint = Some(Checkpoint { kept, phase, wish: None });
         if is_back {
             self.put_file_back(Trigger::Start, None);
         }
@@ -513,7 +537,7 @@ impl Driver {
             self.remark(Level::WARN, "undone", format!("generation {generation}: {WHY}"));
         }
         let done = put_back(&self.keeping.checkpoints, &kept);
-        self.checkpoint = Some(Checkpoint { kept, phase: Phase::Undoing });
+        self.checkpoint = Some(Checkpoint { kept, phase: Phase::Undoing, wish: None });
         self.was_put_back(done);
         self.end_checkpoint();
     }
@@ -521,7 +545,7 @@ impl Driver {
     /// What there is to be said of one that waits.
     pub(super) fn confirm_detail(&self) -> Option<String> {
         let checkpoint = self.checkpoint.as_ref()?;
-        let (generation, until) = (checkpoint.kept.generation?, checkpoint.due()?);
+        let (generation, until) = (checkpoint.kept.generation?, checkpoint.until()?);
         let until = jiff::Timestamp::try_from(wall(until)).ok()?;
         let until = until.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
         Some(format!("generation {generation} is undone at {until} unless it is confirmed"))
@@ -539,6 +563,10 @@ impl super::history::History {
             None => Err("its files cannot be used".to_owned()),
         }
     }
+}
+
+fn taken_back(uid: u32) -> String {
+    format!("uid {uid} took it back")
 }
 
 fn unkept(error: &io::Error) -> DriverError {

@@ -1,14 +1,14 @@
 //! What is applied to be confirmed is undone unless somebody does, whatever dies on the way.
 
 use crate::common::processes::processes_with;
-use crate::support::{Daemon, identities};
+use crate::common::waiting::until;
+use crate::support::{Daemon, content, identities};
 use provost::client::{
     ApplyOptions, Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary,
 };
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The shortest there is.
@@ -39,12 +39,6 @@ fn new() -> String {
 fn running() -> (usize, usize) {
     let count = |shell: String| processes_with(shell.strip_prefix("exec ").unwrap()).len();
     (count(old()), count(new()))
-}
-
-fn content(yaml: &str) -> OwnedFd {
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, yaml.as_bytes()).unwrap();
-    file.into()
 }
 
 async fn apply(
@@ -181,9 +175,10 @@ async fn a_daemon_that_follows_undoes_it_in_time() {
     assert!(pending.deadline.is_some());
     assert_eq!(running(), (0, 1));
     set_timeout(&daemon, 2, SOON).await;
+    let deadline = client.checkpoint().await.unwrap().unwrap().deadline.unwrap();
     let daemon = daemon.killed();
     // Nobody is there when it is over.
-    std::thread::sleep(SOON);
+    until("its time is over", || SystemTime::now() > deadline);
     let daemon = daemon.again();
     undone(&daemon).await;
 }
@@ -206,7 +201,7 @@ async fn more_time_can_be_given_and_less() {
     let (daemon, client) = tried(SOON * 3).await;
     set_timeout(&daemon, 2, HOUR).await;
     let deadline = client.checkpoint().await.unwrap().unwrap().deadline.unwrap();
-    let left = deadline.duration_since(std::time::SystemTime::now()).unwrap();
+    let left = deadline.duration_since(SystemTime::now()).unwrap();
     assert!(left > HOUR / 2 && left <= HOUR, "{left:?}");
     set_timeout(&daemon, 2, SOON).await;
     undone(&daemon).await;
@@ -266,6 +261,28 @@ async fn a_file_that_somebody_else_wrote_stays() {
     assert_eq!(client.checkpoint().await.unwrap(), None);
     nothing_left(&daemon);
     daemon.logged("the file was changed meanwhile and stays as it is");
+}
+
+/// Who takes it back while something newer is being tried has to wait for the end of that, and gets what
+/// he asked for.
+#[tokio::test]
+async fn it_is_taken_back_after_what_is_on_its_way() {
+    let (daemon, client) = tried(HOUR).await;
+    // It stays up for less than it has to.
+    let bad = with("sleep 0.3; exit 3").replace("settle: 100ms", "settle: 5s");
+    daemon.save(&bad);
+    daemon.until_manager("newer", |manager| manager.generation == 3).await;
+    let summary = client.take_back(2).await.unwrap();
+    assert_eq!((&*summary.result, summary.generation, summary.tried), ("rolled-back", 1, Some(2)));
+    // What somebody else wrote stays, and is not tried again.
+    let manager = daemon
+        .until_manager("held off", |manager| manager.config_detail.contains("tried as 3"))
+        .await;
+    assert_eq!((&*manager.config_state, manager.generation), ("rolled-back", 1));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!((running(), on_disk(&daemon)), ((1, 0), bad));
+    assert_eq!(client.checkpoint().await.unwrap(), None);
+    nothing_left(&daemon);
 }
 
 #[tokio::test]
@@ -355,13 +372,7 @@ async fn the_command_line_says_how_and_does_it() {
     daemon.until_running(&["a@0", "b@0"]).await;
     let file = daemon.path().join("tried.yaml");
     fs::write(&file, with(&new())).unwrap();
-    let run = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_provost"));
-        command.arg("--socket").arg(daemon.path().join("private")).args(words);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
+    let run = |words: &[&str]| daemon.provost(words);
     let (code, _, err) = run(&["confirm"]);
     assert_eq!((code, err.trim()), (1, "error: nothing waits to be confirmed"));
     let apply = ["apply", file.to_str().unwrap(), "--confirm", "1h"];

@@ -1,18 +1,10 @@
 //! What a plan says is what then happens; and what no file spells out is told as well.
 
 use crate::common::rng::Rng;
-use crate::support::{Daemon, Status, identities};
-use provost::client::{Change, Client};
+use crate::support::{Daemon, Status, content, identities};
+use provost::client::Change;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
-
-fn content(yaml: &str) -> OwnedFd {
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, yaml.as_bytes()).unwrap();
-    file.into()
-}
 
 /// One process of a file that changes.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +145,7 @@ async fn what_happens_is_what_the_plan_said() {
     let mut all: [One; 5] = std::array::from_fn(|_| draw(&mut rng));
     let daemon = Daemon::start(&yaml(&all));
     let client = daemon.client().await;
-    let mut before = at_rest(&daemon, &client).await;
+    let mut before = at_rest(&daemon).await;
     for count in 0..setting("PROVOST_EDITS", 30) {
         for _ in 0..rng.between(1, 3) {
             let which = usize::try_from(rng.between(0, 4)).unwrap();
@@ -169,7 +161,7 @@ async fn what_happens_is_what_the_plan_said() {
         assert!(matches!(&*summary.result, "applied" | "unchanged"), "{summary:?}");
         let what = format!("edit {count} of seed {seed}\n{plan:#?}\n{text}\n{}", daemon.log());
         assert_eq!(summary.result == "unchanged", plan.is_empty(), "{what}");
-        let after = at_rest(&daemon, &client).await;
+        let after = at_rest(&daemon).await;
         compare(&plan, &before, &after, &what);
         assert!(client.plan(None).await.unwrap().changes.is_empty(), "{what}");
         before = after;
@@ -177,11 +169,10 @@ async fn what_happens_is_what_the_plan_said() {
 }
 
 /// What runs when nothing moves any more.
-async fn at_rest(daemon: &Daemon, client: &Client) -> BTreeMap<String, (u32, u64)> {
+async fn at_rest(daemon: &Daemon) -> BTreeMap<String, (u32, u64)> {
     daemon
         .until_manager("applied", |manager| manager.config_state == "applied" && manager.jobs == 0)
         .await;
-    let _ = client;
     let status = daemon
         .until("at rest", |status| {
             status.values().all(|one| !matches!(&*one.state, "starting" | "stopping" | "backoff"))
@@ -249,13 +240,7 @@ async fn a_program_that_was_replaced_is_told_and_restarted_on_demand() {
     let yaml = "processes:\n  a: { command: ./server, args: ['88851'] }\n  b: { command: ./other, args: ['88852'] }\n";
     let daemon = Daemon::prepare(fill).with(yaml);
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
-    let run = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_provost"));
-        command.arg("--socket").arg(daemon.path().join("private")).args(words);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
+    let run = |words: &[&str]| daemon.provost(words);
     let restart = ["reload", "--restart-changed-binaries"];
     let (code, out, _) = run(&restart);
     assert!(code == 0 && out.contains("no program that runs was replaced"), "{out}");

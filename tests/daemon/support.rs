@@ -50,6 +50,15 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Runs the command line for this daemon: exit code, standard output, standard error.
+    pub fn provost(&self, words: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provost"));
+        command.arg("--socket").arg(self.path().join("private")).args(words);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
     /// Saves the file as editors do: written beside, renamed over.
     pub fn save(&self, yaml: &str) {
         save(self.path(), yaml);
@@ -524,4 +533,11 @@ pub fn pids(status: &Status) -> BTreeMap<String, u32> {
 /// Which processes they are, by instance: a pid alone comes again.
 pub fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
     pids(status).into_iter().map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
+}
+
+/// A file that is handed over.
+pub fn content(yaml: &str) -> OwnedFd {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, yaml.as_bytes()).unwrap();
+    file.into()
 }

@@ -288,13 +288,10 @@ impl Machine {
         let usual = || self.config.settings.auto_start && !self.was_stopped(id, spec);
         let wanted = before.map_or_else(usual, |before| before.wanted);
         let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
-        let rest = before.and_then(Before::rest);
-        let start = wanted && self.config.settings.enabled && spec.enabled && rest.is_none();
+        let rests = before.is_some_and(|before| before.rest.is_some());
+        let start = wanted && self.config.settings.enabled && spec.enabled && !rests;
         inst.gated = start;
         self.instances.insert(id.clone(), inst);
-        if let Some(rest) = rest {
-            self.put_to_rest(id, rest, now);
-        }
         self.intents.insert(id.clone());
         self.touch(id);
         if start {
