@@ -455,7 +455,7 @@ impl Model {
                     StopReason::Restart => facts.is_some_and(|facts| facts.rolled),
                     _ => false,
                 };
-                if in_turn && run.is_some_and(|run| run.ready && !run.idle) {
+                if in_turn && run.is_some_and(|run| run.ready) {
                     self.take_turn(id)?;
                 }
                 self.justified(id, why, now)
