@@ -9,6 +9,7 @@
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
 //! | `roll` | whose turn it is to get a new run |
+//! | `overlap` | the run that goes on until its successor is ready |
 //! | `settings` | new settings without a new run; files that are watched |
 //! | `restore` | going on where a supervisor that was killed has been |
 //!
@@ -21,6 +22,7 @@
 mod apply;
 mod command;
 mod gate;
+pub(crate) mod overlap;
 mod restore;
 mod roll;
 mod run;
@@ -191,6 +193,8 @@ impl Machine {
                 Timer::Start => self.start_timed_out(&id, now, out),
                 Timer::Stop => self.stop_timed_out(&id, now, out),
                 Timer::Kill => self.kill_again(&id, now, out),
+                Timer::FormerStop => self.former_timed_out(&id, now, out),
+                Timer::FormerKill => self.former_still_there(&id, now, out),
                 Timer::Probe => self.check_due(&id, now, out),
                 Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
                 Timer::ReloadDeadline => self.reload_unanswered(&id, now, out),
@@ -248,7 +252,7 @@ impl Machine {
     /// The current run of an instance.
     #[must_use]
     pub fn run_of(&self, id: &InstanceId) -> Option<Run> {
-        Some(self.instances.get(id)?.live()?.run)
+        Some(self.instances.get(id)?.serving()?.run)
     }
 
     /// Counts over all.
@@ -297,9 +301,10 @@ impl Machine {
     #[must_use]
     pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
         let inst = self.instances.get(id)?;
-        let live = inst.live();
+        let live = inst.serving();
         let state = inst.state();
-        let checked = live.is_some_and(|_| inst.spec.health.is_some());
+        let spec = inst.stand_in().map_or(&inst.spec, |former| &former.spec);
+        let checked = live.is_some_and(|_| spec.health.is_some());
         Some(InstanceView {
             id: id.clone(),
             spec: inst.file_spec().clone(),
@@ -331,8 +336,8 @@ impl Machine {
                 Phase::Waiting(blockers) => blockers.clone(),
                 _ => Vec::new(),
             },
-            needs_restart: inst.next.is_some(),
-            generation: inst.generation,
+            needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
+            generation: inst.stand_in().map_or(inst.generation, |former| former.generation),
             job: inst.job.as_ref().map(|job| (job.id, job.kind)),
             history: inst.history.iter().cloned().collect(),
         })
@@ -375,7 +380,8 @@ impl Machine {
             Some(inst) => {
                 let state = inst.state();
                 let enabled = self.config.settings.enabled && inst.file_spec().enabled;
-                let checked = inst.spec.health.is_some();
+                let spec = inst.stand_in().map_or(&inst.spec, |former| &former.spec);
+                let checked = spec.health.is_some();
                 // What waits for somebody to do something is not on its way.
                 let stuck = matches!(&inst.phase, Phase::Waiting(blockers)
                     if blockers.iter().any(Blocker::is_final));
@@ -385,7 +391,7 @@ impl Machine {
                     running: state == State::Running,
                     failed: matches!(state, State::Failed | State::Backoff),
                     unhealthy: checked
-                        && inst.live().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                        && inst.serving().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed
@@ -509,11 +515,24 @@ impl Machine {
     }
 
     fn note(&mut self, id: &InstanceId, what: What, now: Mono, out: &mut Vec<Effect>) {
+        let run = self.instances.get(id).and_then(|inst| Some(inst.live()?.run));
+        self.note_of(id, run, what, now, out);
+    }
+
+    /// The same about one of several runs.
+    fn note_of(
+        &mut self,
+        id: &InstanceId,
+        run: Option<Run>,
+        what: What,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let note = Note {
             at: now,
             instance: Some(id.clone()),
-            run: inst.live().map(|live| live.run),
+            run,
             job: inst.job.as_ref().map(|job| job.id),
             what,
         };

@@ -42,8 +42,9 @@
 
 use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
 use crate::health::Health;
-use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, ReloadId, Run};
+use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, ReloadId, Run, Slot};
 use crate::job::Job;
+use crate::machine::overlap::Former;
 use crate::restart::{self, Next};
 use crate::spec::{ProcessSpec, Readiness};
 use crate::time::Mono;
@@ -170,6 +171,13 @@ pub(crate) struct Instance {
     /// What it was last said to wait for; empty when it does not wait.
     pub told: Vec<Blocker>,
     pub phase: Phase,
+    /// Where its run is, or the next when there is none.
+    pub slot: Slot,
+    /// The run that goes on beside its successor.
+    pub former: Option<Former>,
+    /// How the run ended that was to be the successor and did not come up: `next`, where there is one,
+    /// is not tried again by itself, and those that take turns stand still.
+    pub refused: Option<String>,
     /// The number of its last run; 0 before the first.
     pub last_run: Run,
     /// Since when it is in the state others see.
@@ -224,6 +232,9 @@ impl Instance {
             held: None,
             told: Vec::new(),
             phase: Phase::Down,
+            slot: Slot::A,
+            former: None,
+            refused: None,
             last_run: Run(0),
             since: now,
             rest: None,
@@ -275,7 +286,7 @@ impl Instance {
         match &self.phase {
             Phase::Up(_) => !self.up || self.restart_due.is_some(),
             Phase::Stopping(..) => true,
-            _ => false,
+            _ => self.former.is_some() && (!self.up || self.former_leaves()),
         }
     }
 
@@ -295,6 +306,9 @@ impl Instance {
     }
 
     pub fn state(&self) -> State {
+        if self.stand_in().is_some() {
+            return State::Running;
+        }
         match &self.phase {
             Phase::Down => State::Down,
             Phase::Waiting(_) => State::Waiting,
@@ -311,6 +325,7 @@ impl Instance {
     pub fn sub_state(&self) -> &'static str {
         match &self.phase {
             Phase::Up(_) if self.is_going_down() => "held",
+            _ if self.stand_in().is_some() => "overlapping",
             Phase::Up(live) if live.started.is_none() => "spawning",
             Phase::Up(live) if live.ready.is_none() => "checking",
             Phase::Stopping(_, Ending { killed: true, .. }) => "killing",
@@ -336,6 +351,10 @@ pub(crate) enum Timer {
     Probe,
     /// The check that is out counts as failed.
     ProbeDeadline,
+    /// The former run is killed.
+    FormerStop,
+    /// The kill of the former run is repeated.
+    FormerKill,
     /// The command that is out, by which it takes new settings, counts as failed.
     ReloadDeadline,
 }

@@ -269,6 +269,10 @@ impl Display for What {
             What::Unhealthy { detail } => write!(f, "unhealthy: {detail}"),
             What::Waiting { on } => write!(f, "waiting for {}", joined(on)),
             What::KeepsRun { why } => write!(f, "keeps its run for now: {why}"),
+            What::FellBack { end } => {
+                write!(f, "the run before goes on: the new one {end}")
+            }
+            What::TakenBack => write!(f, "the run before goes on: no new one is wanted any more"),
             What::ReloadStarted { generation, plan } => {
                 write!(f, "applying generation {generation}: {plan}")
             }

@@ -351,6 +351,8 @@ impl Machine {
         let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
         let rest = before.and_then(Before::rest).filter(|_| !asked);
         inst.rest = rest.clone().filter(|_| changed);
+        let tried = inst.next.as_ref().filter(|(tried, _)| !fields::needs_restart(tried, spec));
+        inst.refused = inst.refused.take().filter(|_| tried.is_some());
         if changed && live {
             inst.next = Some((spec.clone(), generation));
         } else {
@@ -646,6 +648,7 @@ fn outcome(inst: &Instance, awaited: bool, took: std::time::Duration) -> Outcome
         Phase::Up(_) if inst.is_ready() && inst.next.is_none() => {
             Outcome::Over(StepState::Done { took })
         }
+        Phase::Up(_) if inst.refused.is_some() && inst.next.is_some() => failed(),
         Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
         Phase::Completed => Outcome::Over(StepState::Done { took }),
         Phase::Backoff { .. } if awaited && inst.may_come_back() => Outcome::Waits,

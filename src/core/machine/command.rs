@@ -73,19 +73,21 @@ impl Machine {
             named.entry(&id.process).or_default().insert(id.index);
         }
         for id in instances {
-            self.want_anew(id, named[&id.process].len() > 1);
+            self.want_anew(id, named[&id.process].len() > 1, now);
             self.want(id, false, now);
         }
     }
 
     /// A new run instead of the one that is there: at once, or where several of a process are to have
     /// one, in turns.
-    fn want_anew(&mut self, id: &InstanceId, in_turns: bool) {
+    fn want_anew(&mut self, id: &InstanceId, in_turns: bool, now: Mono) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         if !matches!(inst.phase, Phase::Up(_)) {
             return;
         }
-        if in_turns {
+        // While a former run ends there is no room for another.
+        if in_turns || (inst.is_ready() && inst.former.is_some() && inst.file_spec().overlap) {
+            inst.refused = None;
             if inst.restart_due == Some(StopReason::Restart) && !inst.anew {
                 // It has its turn, or needs none.
                 return;
@@ -94,11 +96,17 @@ impl Machine {
             self.enqueue(id);
             return;
         }
-        if inst.is_ready() {
+        inst.refused = None;
+        if inst.is_ready() && !inst.file_spec().overlap {
             inst.taken_down = Some(inst.restarts);
         }
         inst.anew = false;
-        inst.restart_due = Some(StopReason::Restart);
+        if self.begin_overlap(id, &StopReason::Restart, now) {
+            return;
+        }
+        if let Some(inst) = self.instances.get_mut(id) {
+            inst.restart_due = Some(StopReason::Restart);
+        }
         self.restart_dependents(&id.process);
     }
 

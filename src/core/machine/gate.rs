@@ -4,7 +4,7 @@ use super::Machine;
 use crate::event::{Blocker, DependencyState, Effect, RunEnd, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
-use crate::process::{Instance, Phase};
+use crate::process::{Instance, Live, Phase};
 use crate::restart::Next;
 use crate::spec::{Condition, Dependency};
 use crate::time::Mono;
@@ -55,6 +55,10 @@ impl Machine {
 
     /// Takes the step that the state of an instance calls for.
     pub(super) fn advance(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        if self.advance_former(id, now, out) {
+            self.unjudged.insert(id.clone());
+            return;
+        }
         let Some(inst) = self.instances.get(id) else { return };
         match &inst.phase {
             Phase::Up(_) if inst.is_going_down() => {
@@ -65,6 +69,7 @@ impl Machine {
             }
             Phase::Up(_) => self.take_settings(id, now, out),
             Phase::Stopping(..) => {}
+            _ if inst.removed && inst.former.is_some() => {}
             _ if inst.removed => self.forget(id, now, out),
             Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
@@ -181,12 +186,12 @@ impl Machine {
     ///
     /// Only those count that are going down themselves: a database that is restarted by hand does
     /// not stop what uses it, unless the edge says so.
-    fn may_stop(&self, id: &InstanceId) -> bool {
+    pub(super) fn may_stop(&self, id: &InstanceId) -> bool {
         self.leaving.get(&id.process).is_none_or(|count| *count == 0)
     }
 
     /// Why an instance goes down, when several reasons may hold: the most lasting first.
-    fn why_down(&self, inst: &Instance) -> StopReason {
+    pub(super) fn why_down(&self, inst: &Instance) -> StopReason {
         if self.ending {
             StopReason::Shutdown
         } else if inst.removed {
@@ -211,7 +216,7 @@ impl Machine {
             let had: &[JobKind] = if inst.anew { &[JobKind::Start] } else { UP };
             self.end_job(id, had, JobResult::Done, None, out);
         } else if !self.is_wished(inst) {
-            let down = inst.live().is_none();
+            let down = inst.live().is_none() && inst.former.is_none();
             let why = self.why_down(inst).to_string();
             self.end_job(id, UP, JobResult::Canceled, Some(why), out);
             if down {
@@ -235,6 +240,9 @@ impl Machine {
 
 /// Why an instance that should be up does not meet a condition.
 fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
+    if let Some(former) = inst.stand_in() {
+        return unmet_by_run(&former.live, condition);
+    }
     match &inst.phase {
         Phase::Failed => Some(DependencyState::Failed),
         Phase::Backoff { .. } => Some(DependencyState::Restarting),
@@ -256,16 +264,20 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
             Condition::Healthy => Some(DependencyState::Over),
             Condition::Started | Condition::Ready | Condition::Completed => None,
         },
-        Phase::Up(live) => match condition {
-            Condition::Started => live.started.is_none().then_some(DependencyState::Starting),
-            Condition::Ready => live.ready.is_none().then_some(DependencyState::Starting),
-            Condition::Healthy => match live.health.state() {
-                HealthState::Healthy => None,
-                HealthState::Unhealthy if live.ready.is_some() => Some(DependencyState::NotHealthy),
-                _ => Some(DependencyState::Starting),
-            },
-            Condition::Completed => Some(DependencyState::NotCompleted),
+        Phase::Up(live) => unmet_by_run(live, condition),
+    }
+}
+
+fn unmet_by_run(live: &Live, condition: Condition) -> Option<DependencyState> {
+    match condition {
+        Condition::Started => live.started.is_none().then_some(DependencyState::Starting),
+        Condition::Ready => live.ready.is_none().then_some(DependencyState::Starting),
+        Condition::Healthy => match live.health.state() {
+            HealthState::Healthy => None,
+            HealthState::Unhealthy if live.ready.is_some() => Some(DependencyState::NotHealthy),
+            _ => Some(DependencyState::Starting),
         },
+        Condition::Completed => Some(DependencyState::NotCompleted),
     }
 }
 

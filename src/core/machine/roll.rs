@@ -73,12 +73,15 @@ impl Queue {
 }
 
 impl Instance {
-    /// Whether it was ready, has had its turn, and is not ready since or again.
+    /// Whether it was ready, has had its turn, and is not ready since or again; or its former run
+    /// serves until it is: nobody misses it, but the next does not follow before this one is seen to
+    /// work.
     fn is_out(&self) -> bool {
-        self.taken_down.is_some()
+        self.stand_in().is_some()
+            || self.taken_down.is_some()
             // One that nobody wants any more may be wanted again until it is down.
             && (self.up || self.live().is_some())
-            && !self.is_ready()
+            && !self.serves()
             && !matches!(self.phase, Phase::Completed)
     }
 
@@ -116,6 +119,9 @@ impl Instance {
         if live.ready.is_none() || self.restart_due.is_some() {
             Turn::Free
         } else if !self.up {
+            Turn::NotNow
+        } else if self.file_spec().overlap && self.former.is_some() {
+            // There is no room for a third.
             Turn::NotNow
         } else if self.next.is_some() || self.anew {
             Turn::Costs
@@ -177,6 +183,12 @@ impl Machine {
     /// Nobody of a process waits any more: who is ready has come through.
     fn end_roll(&mut self, process: &ProcessId) {
         for id in self.ids_of(process) {
+            if let Some(inst) = self.instances.get_mut(&id)
+                && inst.next.is_none()
+                && inst.refused.take().is_some()
+            {
+                self.changed.insert(id.clone());
+            }
             if let Some(inst) = self.instances.get_mut(&id)
                 && inst.is_ready()
                 && inst.taken_down.take().is_some()
@@ -243,10 +255,15 @@ impl Machine {
         } else {
             queue.out.remove(id);
         }
-        match inst.hopeless().filter(|_| inst.is_out()) {
+        let refused = inst.refused.clone().filter(|_| !inst.anew);
+        match refused.clone().or_else(|| inst.hopeless().filter(|_| inst.is_out())) {
             Some(why) => queue.hopeless.insert(id.clone(), why),
             None => queue.hopeless.remove(id),
         };
+        if let Some(why) = refused.filter(|_| queue.waiting.contains(id)) {
+            self.hold_step(id, &format!("it was tried, and {why}"), now);
+            return self.leave_queue(id);
+        }
         if !queue.waiting.contains(id) {
             return;
         }
@@ -282,6 +299,11 @@ impl Machine {
         let lent = matches!(&inst.phase, Phase::Up(live) if live.ready.is_none());
         inst.anew &= lent;
         if matches!(inst.phase, Phase::Up(_)) && (anew || inst.next.is_some()) {
+            let why = if anew { StopReason::Restart } else { StopReason::Changed };
+            if self.begin_overlap(id, &why, now) {
+                return;
+            }
+            let Some(inst) = self.instances.get_mut(id) else { return };
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
             }
