@@ -333,15 +333,11 @@ impl Machine {
             Some(StopReason::WatchedChanged(_)) => false,
             _ => return,
         };
-        if inst.taken_down.is_some() {
-            // It is out since another time, and counted.
-            return;
-        }
         if in_turn {
             inst.restart_due = None;
             self.enqueue(id);
         } else {
-            inst.taken_down = Some(inst.restarts);
+            inst.taken_down.get_or_insert(inst.restarts);
         }
         self.touch(id);
     }
