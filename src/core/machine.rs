@@ -391,7 +391,9 @@ impl Machine {
                     running: state == State::Running,
                     failed: matches!(state, State::Failed | State::Backoff),
                     unhealthy: checked
-                        && inst.serving().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                        && inst
+                            .serving()
+                            .is_some_and(|l| l.health.state() == HealthState::Unhealthy),
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed

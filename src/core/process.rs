@@ -309,6 +309,10 @@ impl Instance {
         if self.stand_in().is_some() {
             return State::Running;
         }
+        // Nothing but the end of the run before is left.
+        if matches!(self.phase, Phase::Down) && self.former.is_some() {
+            return State::Stopping;
+        }
         match &self.phase {
             Phase::Down => State::Down,
             Phase::Waiting(_) => State::Waiting,
@@ -325,7 +329,12 @@ impl Instance {
     pub fn sub_state(&self) -> &'static str {
         match &self.phase {
             Phase::Up(_) if self.is_going_down() => "held",
-            _ if self.stand_in().is_some() => "overlapping",
+            Phase::Down | Phase::Waiting(_)
+                if self.is_going_down() && self.stand_in().is_some() =>
+            {
+                "held"
+            }
+            _ if self.former.is_some() => "overlapping",
             Phase::Up(live) if live.started.is_none() => "spawning",
             Phase::Up(live) if live.ready.is_none() => "checking",
             Phase::Stopping(_, Ending { killed: true, .. }) => "killing",

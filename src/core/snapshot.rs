@@ -244,6 +244,11 @@ impl InstanceSnapshot {
         }
     }
 
+    /// All its runs: that one, and the one beside it.
+    pub fn runs(&self) -> impl Iterator<Item = &RunSnapshot> {
+        self.run().into_iter().chain(self.former.as_ref().map(|former| &former.run))
+    }
+
     /// The instance, with no run, and what it was doing.
     pub(crate) fn revive(mut self, now: Mono) -> (Instance, PhaseSnapshot) {
         self.former = None;

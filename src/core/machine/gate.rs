@@ -100,6 +100,14 @@ impl Machine {
     }
 
     fn start_or_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let inst = self.instances.get(id);
+        if inst.is_some_and(|inst| inst.former.is_some() && !inst.file_spec().overlap) {
+            // It is ending, and what is said of it now is that there is never more than one.
+            if !inst.is_some_and(|inst| matches!(inst.phase, Phase::Down)) {
+                self.set_phase(id, Phase::Down, now);
+            }
+            return;
+        }
         let blockers = self.blockers(id);
         if blockers.is_empty() {
             return self.spawn(id, now, out);

@@ -160,22 +160,37 @@ impl Machine {
             }
             return false;
         }
-        if inst.live().is_none() && inst.is_as_before() {
+        if inst.live().is_none()
+            && inst.stand_in().is_some()
+            && (inst.is_as_before() || !inst.file_spec().overlap)
+        {
             self.take_back(id, now, out);
             return true;
         }
         false
     }
 
-    /// The former run is what the file says, and nothing else is there.
+    /// The former run is what the file says, or may have none beside it any more; and nothing else is
+    /// there.
     fn take_back(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
         let wanted = inst.file_spec().clone();
         let generation = inst.next.as_ref().map_or(inst.generation, |(_, generation)| *generation);
+        let is_as_before = inst.is_as_before();
         let Some(old) = self.reinstate(id, now) else { return };
         let Some(inst) = self.instances.get_mut(id) else { return };
-        inst.next = None;
-        (inst.spec, inst.generation) = (wanted, generation);
+        if fields::needs_restart(&old, &wanted) {
+            inst.next = Some((wanted, generation));
+            self.enqueue(id);
+        } else {
+            inst.next = None;
+            (inst.spec, inst.generation) = (wanted, generation);
+            if !is_as_before {
+                inst.taken_down = Some(inst.restarts);
+                inst.restart_due = Some(StopReason::Restart);
+            }
+        }
+        self.touch(id);
         self.note(id, What::TakenBack, now, out);
         self.adopt_live(id, &old, now, out);
         self.begin_checks(id, now, out);
@@ -240,7 +255,8 @@ impl Machine {
         former.live.exit = Some(status);
         let expected = former.until != Until::Replaced;
         let (generation, pid) = (former.live.generation, former.live.pid.unwrap_or(0));
-        let (stop, killed) = (former.spec.stop.clone(), former.until == Until::Over { killed: true });
+        let (stop, killed) =
+            (former.spec.stop.clone(), former.until == Until::Over { killed: true });
         if !expected {
             // Nobody can go back to it.
             former.until = Until::Over { killed: false };
