@@ -22,7 +22,7 @@ pub fn the_sandbox_is_the_daemons_alone(debian: Debian, backend: &str) {
     assert_eq!(is_tied, backend == "systemd", "{daemon}");
     if is_tied {
         // In tenths.
-        machine.run("systemd-analyze security --no-pager --threshold=27 provostd");
+        machine.run("systemd-analyze security --no-pager --threshold=20 provostd");
     }
 }
 
