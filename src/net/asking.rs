@@ -16,9 +16,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// It ends so long after the last answer.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// An answer comes at the end of the time for it at the latest. One that is not there so long after
 /// that never comes.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,11 +56,12 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts nothing yet. Needs a tokio runtime.
+    /// Starts nothing yet. The program ends when there was no question for as long as `idle`. Needs a
+    /// tokio runtime.
     #[must_use]
-    pub fn new(launcher: impl Launcher + 'static) -> Helper {
+    pub fn new(launcher: impl Launcher + 'static, idle: Duration) -> Helper {
         let (sender, calls) = mpsc::unbounded_channel();
-        tokio::spawn(keep(launcher, calls));
+        tokio::spawn(keep(launcher, idle, calls));
         Helper { calls: sender }
     }
 
@@ -113,11 +111,16 @@ fn bound(answer: Result<Answered, String>) -> io::Result<OwnedFd> {
 }
 
 /// Has the program there while anybody asks.
-async fn keep(launcher: impl Launcher, mut calls: mpsc::UnboundedReceiver<Call>) {
+async fn keep(
+    launcher: impl Launcher,
+    idle: Duration,
+    mut calls: mpsc::UnboundedReceiver<Call>,
+) {
     while let Some(first) = calls.recv().await {
         match start(&launcher).await {
             Ok((channel, program)) => {
-                let mut session = Session { channel, number: 0, waiting: HashMap::new() };
+                let waiting = HashMap::new();
+                let mut session = Session { channel, idle, number: 0, waiting };
                 session.run(program, first, &mut calls).await;
             }
             Err(error) => {
@@ -143,6 +146,7 @@ async fn start(launcher: &impl Launcher) -> Result<(Channel, Box<dyn Program>), 
 /// One program that runs.
 struct Session {
     channel: Channel,
+    idle: Duration,
     number: u64,
     waiting: HashMap<u64, Waiting>,
 }
@@ -209,7 +213,7 @@ impl Session {
     /// When to give up waiting.
     fn until(&self) -> Instant {
         let first = self.waiting.values().map(|waiting| waiting.until).min();
-        first.unwrap_or_else(|| Instant::now() + IDLE)
+        first.unwrap_or_else(|| Instant::now() + self.idle)
     }
 
     async fn ask(&mut self, Call { question, answer }: Call) -> Option<Over> {

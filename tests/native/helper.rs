@@ -54,9 +54,14 @@ impl Program for Running {
     }
 }
 
+/// One that is always there once it was asked.
+pub fn network(launcher: impl Launcher + 'static) -> Network {
+    Network::Helper(Helper::new(launcher, DEADLINE))
+}
+
 fn helper() -> (Arc<Network>, Children) {
     let children = Children::default();
-    (Arc::new(Network::Helper(Helper::new(children.clone()))), children)
+    (Arc::new(network(children.clone())), children)
 }
 
 /// One that takes connections and never answers, and its address.
@@ -131,6 +136,21 @@ async fn one_that_hangs_is_killed_and_followed_by_another() {
     wait_readable(&ended, "the end of the one that hangs");
 }
 
+#[tokio::test]
+async fn one_that_nobody_asks_ends_and_the_next_question_starts_another() {
+    let children = Children::default();
+    let helper = Helper::new(children.clone(), Duration::from_millis(1));
+    let network = Network::Helper(helper);
+    let (_listener, address) = silent();
+    for count in 1..=5 {
+        assert_eq!(network.check(tcp(address), DEADLINE).await, Ok(()));
+        assert_eq!(children.pids().len(), count);
+        let ended = pidfd(children.pids()[count - 1]);
+        let wait = move || wait_readable(&ended, "the end of it");
+        tokio::task::spawn_blocking(wait).await.unwrap();
+    }
+}
+
 /// As when the daemon is killed.
 #[tokio::test]
 async fn it_ends_with_whoever_asks() {
@@ -153,7 +173,7 @@ impl Launcher for Nothing {
 
 #[tokio::test]
 async fn one_that_cannot_be_started_is_told() {
-    let network = Network::Helper(Helper::new(Nothing));
+    let network = network(Nothing);
     let (_listener, address) = silent();
     let why = "provost-net, which does it, could not be started: there is none";
     for _ in 0..2 {

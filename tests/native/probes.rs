@@ -1,12 +1,11 @@
 //! Health checks against servers that behave in every way but the right one.
 
-use crate::helper::Children;
+use crate::helper::{Children, network};
 use crate::world::*;
 use provost::core::event::Event;
 use provost::core::ids::{ProbeId, Run};
 use provost::core::spec::{Check, HealthCheck, Text};
-use provost::net::asking::Helper;
-use provost::net::{self, Network};
+use provost::net;
 use provost::probe::Prober;
 use std::future::Future;
 use std::sync::Arc;
@@ -25,8 +24,7 @@ async fn ask(check: Check, timeout: Duration) -> Result<(), String> {
         Check::Tcp(address) => net::check::Check::Tcp(address.rendered(0)),
         _ => return outcome,
     };
-    let helper = Network::Helper(Helper::new(Children::default()));
-    assert_eq!(helper.check(asked, timeout).await, outcome);
+    assert_eq!(network(Children::default()).check(asked, timeout).await, outcome);
     outcome
 }
 

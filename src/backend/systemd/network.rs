@@ -12,6 +12,7 @@ use crate::sys::random;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use zbus::{Fd, Variant};
 
 /// What it may do, beside what `DynamicUser` takes from it (systemd.exec(5)). Names are looked up in
@@ -41,6 +42,9 @@ const SANDBOX: &[(&str, &str)] = &[
     ("SystemCallFilter", "@system-service"),
 ];
 
+/// It costs some milliseconds to start it, and some megabytes to keep it.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// A descriptor for each check that is under way, and for each socket.
 const FILES: u64 = 65_536;
 
@@ -52,7 +56,7 @@ pub(super) fn helper(
     program: PathBuf,
 ) -> Network {
     let (manager, names) = (manager.clone(), names.clone());
-    Network::Helper(Helper::new(Units { manager, names, daemon, program }))
+    Network::Helper(Helper::new(Units { manager, names, daemon, program }, IDLE))
 }
 
 struct Units {
