@@ -7,6 +7,7 @@
 use super::bind::Use;
 use super::check::Check;
 use super::message::{Answer, Channel, Numbered, Question, pair};
+use rustix::net::{SocketType, getsockname, sockopt};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// An answer comes at the end of the time for it at the latest. One that is not there so long after
 /// that never comes.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// One that takes longer to start will not come.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// A future of [`Program`] or [`Launcher`].
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -78,13 +82,13 @@ impl Helper {
     /// See [`super::Network::bind`].
     pub(super) async fn bind(&self, address: SocketAddr, used: Use) -> io::Result<OwnedFd> {
         let answer = self.ask(Question::Bind(address, used)).await;
-        bound(answer.unwrap_or_else(|_| ending()))
+        bound(address, answer.unwrap_or_else(|_| ending()))
     }
 
     /// See [`super::Network::bind_blocking`].
     pub(super) fn bind_blocking(&self, address: SocketAddr, used: Use) -> io::Result<OwnedFd> {
         let answer = self.ask(Question::Bind(address, used)).blocking_recv();
-        bound(answer.unwrap_or_else(|_| ending()))
+        bound(address, answer.unwrap_or_else(|_| ending()))
     }
 
     fn ask(&self, question: Question) -> oneshot::Receiver<Result<Answered, String>> {
@@ -101,31 +105,43 @@ fn ending<T>() -> Result<T, String> {
     Err("the supervisor is ending".to_owned())
 }
 
-fn bound(answer: Result<Answered, String>) -> io::Result<OwnedFd> {
+fn bound(address: SocketAddr, answer: Result<Answered, String>) -> io::Result<OwnedFd> {
     match answer {
-        Ok((Answer::Bound(Ok(())), Some(socket))) => Ok(socket),
+        Ok((Answer::Bound(Ok(())), Some(socket))) if is_at(&socket, address) => Ok(socket),
         Ok((Answer::Bound(Err(number)), _)) => Err(io::Error::from_raw_os_error(number)),
         Ok(_) => Err(io::Error::other(UNFIT)),
         Err(text) => Err(io::Error::other(text)),
     }
 }
 
+/// Whoever speaks to others is not believed blindly: the process that gets a socket relies on where it
+/// is.
+fn is_at(socket: &OwnedFd, wanted: SocketAddr) -> bool {
+    let address = getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok());
+    let is_same = |is: SocketAddr| {
+        is.ip() == wanted.ip() && (is.port() == wanted.port() || wanted.port() == 0)
+    };
+    sockopt::socket_type(socket) == Ok(SocketType::STREAM) && address.is_some_and(is_same)
+}
+
 /// Has the program there while anybody asks.
-async fn keep(
-    launcher: impl Launcher,
-    idle: Duration,
-    mut calls: mpsc::UnboundedReceiver<Call>,
-) {
+async fn keep(launcher: impl Launcher, idle: Duration, mut calls: mpsc::UnboundedReceiver<Call>) {
+    let mut told = String::new();
     while let Some(first) = calls.recv().await {
         match start(&launcher).await {
             Ok((channel, program)) => {
+                told.clear();
                 let waiting = HashMap::new();
                 let mut session = Session { channel, idle, number: 0, waiting };
                 session.run(program, first, &mut calls).await;
             }
             Err(error) => {
+                // Every question tries again.
+                if error != told {
+                    tracing::warn!("provost-net could not be started: {error}");
+                }
                 let text = format!("provost-net, which does it, could not be started: {error}");
-                tracing::warn!("{text}");
+                told = error;
                 // Those who came meanwhile wanted the same one.
                 let mut call = Some(first);
                 while let Some(one) = call {
@@ -140,7 +156,10 @@ async fn keep(
 async fn start(launcher: &impl Launcher) -> Result<(Channel, Box<dyn Program>), String> {
     let (own, end) = pair().map_err(|error| error.to_string())?;
     let channel = Channel::new(own).map_err(|error| error.to_string())?;
-    Ok((channel, launcher.launch(end).await?))
+    let started = timeout(STARTING, launcher.launch(end)).await;
+    // One that comes all the same finds its end closed.
+    let program = started.unwrap_or_else(|_| Err(format!("not within {STARTING:?}")))?;
+    Ok((channel, program))
 }
 
 /// One program that runs.
@@ -259,14 +278,18 @@ impl Session {
                 });
                 return;
             }
-            Over::Ended(how) => format!("provost-net, which does it, ended: {how}"),
+            Over::Ended(how) => {
+                tracing::warn!(
+                    "provost-net ended: {how}; another one is started when it is needed"
+                );
+                format!("provost-net, which does it, ended: {how}")
+            }
             Over::Stuck(what) => {
-                tracing::warn!("provost-net: {what}: it is killed, and started again");
+                tracing::warn!("provost-net: {what}: it is killed");
                 tokio::spawn(program.stop());
                 STUCK.to_owned()
             }
         };
-        tracing::warn!("{text}");
         for (_, waiting) in self.waiting.drain() {
             let _ = waiting.answer.send(Err(text.clone()));
         }

@@ -112,7 +112,9 @@ impl Channel {
         if bytes.is_empty() {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&bytes)?, descriptor)))
+        // What is wrong with it could quote it.
+        let message = serde_json::from_slice(&bytes).map_err(|_| unfit("cannot be read"))?;
+        Ok(Some((message, descriptor)))
     }
 }
 
@@ -129,10 +131,14 @@ fn receive(socket: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
         }
     }
     if read.flags.contains(ReturnFlags::TRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is too long"));
+        return Err(unfit("is too long"));
     }
     bytes.truncate(read.bytes);
     Ok((bytes, descriptor))
+}
+
+fn unfit(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a message that {what}"))
 }
 
 #[cfg(test)]

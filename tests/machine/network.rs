@@ -65,7 +65,7 @@ pub fn is_not_the_daemons(debian: Debian, backend: &str) {
     }
     machine.until(
         "journalctl --sync; journalctl -u provostd | \
-         grep 'provost-net, which does it, ended: was ended by SIGKILL'",
+         grep 'provost-net ended: was ended by SIGKILL'",
     );
 
     // It goes with the daemon, however that goes, and the next one has its own.

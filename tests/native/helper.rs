@@ -8,10 +8,11 @@ use provost::net::Network;
 use provost::net::asking::{Doing, Helper, Launcher, Program};
 use provost::net::bind::Use;
 use provost::net::check::Check;
+use provost::net::message::{Answer, Channel, Numbered, Question};
 use rustix::process::{Signal, kill_process};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -180,6 +181,47 @@ async fn one_that_cannot_be_started_is_told() {
         assert_eq!(network.check(tcp(address), DEADLINE).await, Err(why.to_owned()));
         assert_eq!(network.bind(address, Use::Try).await.unwrap_err().to_string(), why);
     }
+}
+
+/// Answers everything with a socket at some address.
+struct Lying;
+
+struct Unending;
+
+impl Program for Unending {
+    fn ended(&mut self) -> Doing<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop(self: Box<Self>) -> Doing<'static, ()> {
+        Box::pin(async {})
+    }
+}
+
+impl Launcher for Lying {
+    fn launch(&self, end: OwnedFd) -> Doing<'_, Result<Box<dyn Program>, String>> {
+        let channel = Channel::new(end).unwrap();
+        tokio::spawn(async move {
+            while let Ok(Some((asked, _))) = channel.receive::<Numbered<Question>>().await {
+                let answer = Numbered { number: asked.number, what: Answer::Bound(Ok(())) };
+                let some = TcpListener::bind("127.0.0.1:0").unwrap();
+                channel.send(&answer, Some(some.as_fd())).await.unwrap();
+            }
+        });
+        Box::pin(async { Ok(Box::new(Unending) as Box<dyn Program>) })
+    }
+}
+
+#[tokio::test]
+async fn what_it_answers_is_not_believed_blindly() {
+    let network = network(Lying);
+    let (_listener, address) = silent();
+    let why = "what provost-net answered is no answer to it";
+    let there = network.bind(address, Use::Listen).await.unwrap_err();
+    assert_eq!(there.to_string(), why);
+    assert_eq!(network.check(tcp(address), DEADLINE).await, Err(why.to_owned()));
+    assert!(network.bind("127.0.0.1:0".parse().unwrap(), Use::Listen).await.is_ok());
+    assert!(network.bind("127.0.0.2:0".parse().unwrap(), Use::Listen).await.is_err());
 }
 
 #[test]

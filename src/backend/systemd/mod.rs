@@ -179,12 +179,9 @@ impl SystemdBackend {
         let root = manager.control_group().await.map_err(io::Error::other)?;
         let daemon_unit = own_unit();
         let network = match options.mode {
-            Mode::System => network::helper(
-                &manager,
-                &options.names,
-                daemon_unit.clone(),
-                options.net_program,
-            ),
+            Mode::System => {
+                network::helper(&manager, &options.names, daemon_unit.clone(), options.net_program)
+            }
             // A user's manager can take nothing of the kind from its services.
             Mode::User => Network::Own,
         };
