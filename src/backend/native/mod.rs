@@ -86,7 +86,7 @@ pub struct NativeOptions {
     pub journal: Option<PathBuf>,
     /// Where lines are shown that have nowhere else to go.
     pub console: ConsoleOptions,
-    /// The program that writes log files, [`sink::program`].
+    /// The program that writes log files, [`sink`].
     pub log_program: PathBuf,
     /// Where it is kept by what runs are found again.
     pub runs: Runs,
