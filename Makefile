@@ -53,7 +53,7 @@ connections: setup-test ## 100,000 connections to a held socket while those that
 	PROVOST_CONNECTIONS=$${PROVOST_CONNECTIONS:-100000} \
 		$(CARGO) nextest run --locked --test conformance --no-capture native::nobody_is_refused
 
-test-vm: setup-vm ## limits and lack of memory on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
+test-vm: setup-vm ## limits, lack of memory and a clock that is set, on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
 	$(CARGO) nextest run --locked --test conformance --run-ignored only --no-capture -E 'test(vm::)'
 
 package: setup ## the Debian package, beside this directory

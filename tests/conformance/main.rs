@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod changes;
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod daemons;
@@ -132,6 +133,7 @@ scenarios! {
     daemons::a_manager_that_executes_itself_again_changes_nothing,
     daemons::a_bus_that_goes_away_changes_nothing,
     changes::whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other,
+    clock::a_clock_that_is_set_changes_nothing,
     held::sockets_are_held_for_a_process,
     held::sockets_are_those_of_all_instances,
     held::a_socket_that_cannot_be_had_is_told,
