@@ -26,6 +26,16 @@ const MANY: usize = 500;
 /// So many bare calls are under way at once, each until its job is over.
 const IN_FLIGHT: usize = 64;
 
+/// Processor time of the whole machine but for this program, in nanoseconds: of systemd, of what it
+/// executes on the way to a command, and of a daemon. It tells the same however busy the host is.
+fn effort() -> u64 {
+    let stat = fs::read_to_string("/sys/fs/cgroup/cpu.stat").unwrap();
+    let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+    let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let own = own.tv_sec.unsigned_abs() * 1_000_000_000 + own.tv_nsec.unsigned_abs();
+    micros.parse::<u64>().unwrap() * 1_000 - own
+}
+
 /// systemd without anybody in between.
 struct Bare {
     manager: Arc<Manager>,
@@ -143,26 +153,32 @@ async fn many(ground: &Ground, table: &Table, bare: &Bare, ear: &Ear) {
     daemon.settled().await;
     let (own, of_manager) = (daemon.memory(), memory(1));
     let (mut raw, mut ours) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut raw_effort, mut effort_of_ours) = (Vec::new(), Vec::new());
+    let count = MANY as u64;
     let all = vec!["p*".to_owned()];
     for _ in 0..5 {
         let begin = now();
         daemon.client.stop(&all, |_| {}).await.unwrap();
         ours[1].push(now() - begin);
-        let begin = now();
+        let (begin, before) = (now(), effort());
         bare.start_all().await;
         raw[0].push(ear.last(MANY) - begin);
+        raw_effort.push((effort() - before) / count);
         let begin = now();
         bare.stop_all().await;
         raw[1].push(now() - begin);
-        let begin = now();
+        let (begin, before) = (now(), effort());
         daemon.client.submit(Verb::Start { once: false }, &all).await.unwrap();
         ours[0].push(ear.last(MANY) - begin);
         daemon.settled().await;
+        effort_of_ours.push((effort() - before) / count);
     }
     let [[up, down], [bare_up, bare_down]] = [ours, raw].map(|both| both.map(Spread::of));
     let limit = |name, spread: Spread| Some((name, spread.median));
     let what = format!("{MANY} up");
     table.time(&what, up, limit("bare calls, 64 in flight", bare_up), "1.3");
+    let beside = limit("bare calls", Spread::of(raw_effort));
+    table.time("processor time for one of them", Spread::of(effort_of_ours), beside, "");
     let what = format!("{MANY} down");
     table.time(&what, down, limit("bare calls, 64 in flight", bare_down), "");
     let each = |with: u64, without: u64| {
