@@ -61,12 +61,14 @@ use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
 use crate::sys::random;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -191,7 +193,13 @@ async fn start_in_turn(
 ) {
     while let Some((handle, spec)) = asked.recv().await {
         let starting = inner.holding.may_start().await;
-        tokio::spawn(run::live(inner.clone(), handle, spec, starting));
+        let mut run = Box::pin(run::live(inner.clone(), handle, spec, starting));
+        // As far as it gets at once, which is to a process that becomes the command: a task of its
+        // own would begin after all that is to be told of the turn before.
+        let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
+        if first.is_pending() {
+            tokio::spawn(run);
+        }
         tokio::task::yield_now().await;
     }
 }
