@@ -174,11 +174,7 @@ impl Machine {
                 step.kind != StepKind::Live || changed.contains(&step.instance.process)
             });
         }
-        let edges = self.all_dependents();
-        // Where they are the same, nobody waits for anything else.
-        if restored || edges != self.dependents {
-            self.replace_edges(edges);
-        }
+        self.turn_edges(&concerned);
         self.review_queues();
         for step in steps.iter().filter(|step| step.kind == StepKind::Restart) {
             self.enqueue(&step.instance);
@@ -260,6 +256,18 @@ impl Machine {
         let mut all = Config::clone(&self.config);
         all.processes.extend(self.gone.clone());
         Dependents::of(&all)
+    }
+
+    /// Takes over the edges of the configuration, of which some processes are others now.
+    fn turn_edges(&mut self, concerned: &BTreeSet<ProcessId>) {
+        let edges = self.all_dependents();
+        if edges != self.dependents {
+            return self.replace_edges(edges);
+        }
+        // Where the edges are the same, only what there is to be said of their ends may be different.
+        for process in concerned {
+            self.ripple_from(process);
+        }
     }
 
     /// Takes over a configuration, and remembers what it has no more for as long as that is there.
