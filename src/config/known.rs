@@ -75,6 +75,8 @@ impl Known {
         let mut files = FileSet::default();
         for (path, kind) in &self.files {
             match files.read(path, *kind).1 {
+                // Sooner told than by the digest of all.
+                Ok(content) if self.is_another(path, &content) => return None,
                 Ok(_) | Err(ReadError::Missing) => {}
                 Err(_) => return None,
             }
@@ -101,6 +103,12 @@ impl Known {
             taken_over: config.processes.len(),
             basis: self.basis.clone(),
         })
+    }
+
+    /// Whether a content is known to be another one than that of a file.
+    fn is_another(&self, path: &Path, content: &[u8]) -> bool {
+        let mut parts = self.basis.iter().flat_map(|basis| &basis.parts);
+        parts.any(|part| **part.path == *path && *part.content != *content)
     }
 
     /// What another configuration can be read upon.
