@@ -342,6 +342,11 @@ fn what_they_have_from_elsewhere() {
         ),
         2,
     );
+    // One that is read for the one that differs, and changed for others.
+    files.write("d.env", "Z=2\n");
+    let shared = processes("e").replace("{ shell: e }", "{ shell: e, envFile: d.env }");
+    step("an environment file with one of its processes", "processes.yaml", Some(&shared), 0);
+    step("neither of them", "processes.yaml", Some(&processes("e")), 2);
     step("an environment file that is gone", "d.env", None, 0);
     step("a cycle", "processes.yaml", Some("processes:\n  a: { shell: a, dependsOn: [a] }\n"), 0);
 }

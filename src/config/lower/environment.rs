@@ -1,8 +1,8 @@
 //! Environment files, variables, and texts with `${NAME}`.
 
-use super::{File, Whole};
 use super::at::At;
 use super::fields::{Field, Fields};
+use super::{EnvFile, File, Whole};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::env_file;
 use crate::config::interpolate::{self, Fault, Filled, LONGEST, is_name};
@@ -29,8 +29,8 @@ impl Whole {
     /// Reads an environment file that was read before and in which nothing was wrong. None where it has
     /// another content by now.
     pub(crate) fn read_env_file_again(&mut self, path: &Path, known: &[u8]) -> Option<()> {
-        if self.env_files.contains_key(path) {
-            return Some(());
+        if let Some(read) = self.env_files.get(path) {
+            return (read.content.as_deref() == Some(known)).then_some(());
         }
         let (_, outcome) = self.files.read(path, SourceKind::Env);
         let content = outcome.ok().filter(|content| **content == *known)?;
@@ -38,7 +38,8 @@ impl Whole {
         if !faults.is_empty() {
             return None;
         }
-        self.env_files.insert(path.to_owned(), Some(Rc::new(values)));
+        let (content, values) = (Some(content), Some(Rc::new(values)));
+        self.env_files.insert(path.to_owned(), EnvFile { content, values });
         Some(())
     }
 }
@@ -71,7 +72,7 @@ impl<'s> File<'_, 's> {
         let shown = path.shown();
         let path = Path::new(&path.value);
         if let Some(known) = self.whole.env_files.get(path) {
-            let known = known.clone();
+            let known = known.values.clone();
             if known.is_none() {
                 // The reason was given where it was named first; it is as true here.
                 let message = format!("{shown} cannot be used");
@@ -80,6 +81,7 @@ impl<'s> File<'_, 's> {
             return known;
         }
         let (file, outcome) = self.whole.files.read(path, SourceKind::Env);
+        let content = outcome.as_ref().ok().map(Arc::clone);
         let values = match outcome {
             Ok(content) => self.env_content(file, &content, at),
             Err(error) => {
@@ -93,7 +95,8 @@ impl<'s> File<'_, 's> {
             }
         };
         let values = values.map(Rc::new);
-        self.whole.env_files.insert(path.to_owned(), values.clone());
+        let read = EnvFile { content, values: values.clone() };
+        self.whole.env_files.insert(path.to_owned(), read);
         values
     }
 

@@ -52,11 +52,20 @@ pub(crate) struct Whole {
     pub(crate) processes: BTreeMap<ProcessId, Lowered>,
     /// Whether any of it depends on what the directories on the way to a file are.
     pub(crate) depends_on_links: bool,
-    env_files: HashMap<PathBuf, Option<Rc<BTreeMap<String, String>>>>,
+    env_files: HashMap<PathBuf, EnvFile>,
     /// How many of them were taken over from what was known.
     pub(crate) taken_over: usize,
     /// How much text came out of all files, see [`MOST_TEXT`].
     pub(crate) text: u64,
+}
+
+/// An environment file that was read.
+#[derive(Clone)]
+struct EnvFile {
+    /// None where it could not be read.
+    content: Option<Arc<[u8]>>,
+    /// None where something is wrong with it.
+    values: Option<Rc<BTreeMap<String, String>>>,
 }
 
 /// A process and what the others must know of it.
