@@ -596,9 +596,8 @@ impl Config {
     pub(crate) fn beside<'a>(
         &'a self,
         other: &'a Config,
-    ) -> impl Iterator<
-        Item = (&'a ProcessId, Option<&'a Arc<ProcessSpec>>, Option<&'a Arc<ProcessSpec>>),
-    > {
+    ) -> impl Iterator<Item = (&'a ProcessId, Option<&'a Arc<ProcessSpec>>, Option<&'a Arc<ProcessSpec>>)>
+    {
         let mut own = self.processes.iter().peekable();
         let mut others = other.processes.iter().peekable();
         std::iter::from_fn(move || {

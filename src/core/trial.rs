@@ -473,7 +473,8 @@ pub fn is_worth_going_back_to(config: &Config) -> bool {
 /// The processes of which two configurations say different things.
 fn touched(base: &Config, config: &Config) -> BTreeSet<ProcessId> {
     let managed = base.settings.enabled == config.settings.enabled;
-    let differs = |one: Option<&Arc<ProcessSpec>>, two: Option<&Arc<ProcessSpec>>| match (one, two) {
+    let differs = |one: Option<&Arc<ProcessSpec>>, two: Option<&Arc<ProcessSpec>>| match (one, two)
+    {
         (Some(one), Some(two)) => !Arc::ptr_eq(one, two) && one != two,
         (one, two) => one.is_some() || two.is_some(),
     };
