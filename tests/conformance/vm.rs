@@ -113,7 +113,7 @@ fn programs(scenarios: &[&str]) -> tempfile::TempDir {
     let package = made.path().join("package");
     fs::create_dir(&package).unwrap();
     let built = package::package().unwrap();
-    for name in ["provost", "provostd", "provost-log"] {
+    for name in ["provost", "provostd", "provost-log", "provost-net"] {
         fs::copy(built.join(name), package.join(name)).unwrap();
     }
     fs::copy(std::env::current_exe().unwrap(), package.join("conformance")).unwrap();

@@ -119,6 +119,7 @@ impl World {
             name: "conformance".into(),
             names: Names::new(false, random() as u32),
             log_program: "/package/provost-log".into(),
+            net_program: "/package/provost-net".into(),
             runtime,
             token: std::process::id(),
             notices: Some(common.notices.path().into()),
