@@ -474,8 +474,7 @@ fn who_becomes_ready_before_it_is_taken_down_gives_its_turn_back() {
 #[test]
 fn a_restart_in_turns_gives_its_turn_back_too() {
     let mut jobs = None;
-    let mut s =
-        ready_before_it_is_taken_down(|s| jobs = Some(s.restart_all(["web@0", "web@1"])));
+    let mut s = ready_before_it_is_taken_down(|s| jobs = Some(s.restart_all(["web@0", "web@1"])));
     s.advance(secs(10));
     assert_eq!(s.done(), "-web@1 +web@1");
     s.finds("web@1", Finding::Healthy);
