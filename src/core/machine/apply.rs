@@ -459,7 +459,10 @@ impl Machine {
         };
         let took = now.since(since);
         let inst = self.instances.get(id);
-        let awaited = step.kind == StepKind::Restart && self.queues.contains_key(&id.process);
+        let queue = self.queues.get(&id.process).filter(|_| step.kind == StepKind::Restart);
+        let awaited = queue.is_some();
+        let queues = queue.is_some_and(|queue| queue.has(id))
+            && inst.is_some_and(|inst| !inst.is_going_down());
         let state = match step.kind {
             StepKind::Stop => match inst {
                 Some(inst) if inst.is_going_down() => return,
@@ -468,12 +471,13 @@ impl Machine {
             _ => match inst.map(|inst| outcome(inst, awaited, took)) {
                 None => StepState::Superseded,
                 Some(Outcome::Over(state)) => state,
-                Some(Outcome::Waits) => {
-                    reload.stirred |= reload.parked.insert(id.clone());
+                Some(Outcome::Busy) if !queues => {
+                    reload.parked.remove(id);
                     return;
                 }
-                Some(Outcome::Busy) => {
-                    reload.parked.remove(id);
+                // It waits with those that queue, whose steps have not begun.
+                Some(Outcome::Waits | Outcome::Busy) => {
+                    reload.stirred |= reload.parked.insert(id.clone());
                     return;
                 }
             },
@@ -522,11 +526,19 @@ impl Machine {
         }
     }
 
-    /// The step of an instance, which has not begun, will not.
-    pub(super) fn hold_step(&mut self, id: &InstanceId, why: &str) {
+    /// The step of an instance, which waits for its turn, ends without one.
+    pub(super) fn hold_step(&mut self, id: &InstanceId, why: &str, now: Mono) {
         let Some(reload) = &mut self.reload else { return };
         if let Some(step) = reload.open_step(id) {
-            step.state = StepState::Held { took: std::time::Duration::ZERO, why: why.to_owned() };
+            let took = match step.state {
+                // It had a turn, and gave it back.
+                StepState::Running { since } => Some(now.since(since)),
+                _ => None,
+            };
+            let why = why.to_owned();
+            step.state = StepState::Held { took: took.unwrap_or_default(), why };
+            reload.rolling -= usize::from(took.is_some());
+            reload.parked.remove(id);
             reload.left[Stage::Changing as usize] -= 1;
             reload.stirred = true;
             self.touch(id);

@@ -86,6 +86,10 @@ impl Machine {
             return;
         }
         if in_turns {
+            if inst.restart_due == Some(StopReason::Restart) && !inst.anew {
+                // It has its turn, or needs none.
+                return;
+            }
             inst.anew = true;
             self.enqueue(id);
             return;

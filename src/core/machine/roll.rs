@@ -7,7 +7,7 @@
 //!
 //! | an instance in the queue | its turn |
 //! |---|---|
-//! | is not ready: down, starting, ending, or to end anyway | at once, nobody loses anything by it |
+//! | is not ready: down, starting, ending, or to end anyway | at once, nobody loses anything by it; it has to ask again if it becomes ready before it is taken down |
 //! | is ready, and nothing is to be done any more | at once |
 //! | is ready | when fewer than `maxUnavailable` are *out*: were ready, had their turn, should be up or are not down yet, and are not ready now |
 //! | is ready, and is not to be up any more | not before it is down, or is to be up again |
@@ -65,6 +65,13 @@ pub(super) struct Queue {
     passed: BTreeSet<InstanceId>,
 }
 
+impl Queue {
+    /// Whether an instance has not had its turn.
+    pub(super) fn has(&self, id: &InstanceId) -> bool {
+        self.waiting.contains(id)
+    }
+}
+
 impl Instance {
     /// Whether it was ready, has had its turn, and is not ready since or again.
     fn is_out(&self) -> bool {
@@ -96,6 +103,12 @@ impl Instance {
     /// Whether it is worth waiting for one that had its turn and is not ready.
     pub(super) fn may_come_back(&self) -> bool {
         self.is_out() && self.hopeless().is_none()
+    }
+
+    /// Whether it was asked for in turns, and has its turn since it was not ready: it is remembered
+    /// that it was asked for until it is taken down.
+    fn has_turn_on_loan(&self) -> bool {
+        self.anew && self.restart_due == Some(StopReason::Restart)
     }
 
     fn turn(&self) -> Turn {
@@ -240,7 +253,7 @@ impl Machine {
         queue.ready.remove(id);
         let was_passed = queue.passed.remove(id);
         match inst.turn() {
-            _ if early && !inst.anew => {}
+            _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
             Turn::Free => self.take_turn(id, now),
             // It was told, and nobody asks again: of a newer reload it was early first.
             Turn::Costs if was_passed && !inst.anew => {
@@ -265,7 +278,9 @@ impl Machine {
             self.leave_queue(id);
         }
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let anew = std::mem::take(&mut inst.anew);
+        let anew = inst.anew;
+        let lent = matches!(&inst.phase, Phase::Up(live) if live.ready.is_none());
+        inst.anew &= lent;
         if matches!(inst.phase, Phase::Up(_)) && (anew || inst.next.is_some()) {
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
@@ -284,6 +299,27 @@ impl Machine {
         self.touch(id);
     }
 
+    /// It became ready before it was taken down for what is due.
+    ///
+    /// A turn that it has since it was not ready goes back, for now somebody loses something by it.
+    /// What somebody asked for alone does not wait, but others wait for it.
+    pub(super) fn ready_when_due(&mut self, id: &InstanceId) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let in_turn = match &inst.restart_due {
+            Some(StopReason::Changed) => true,
+            Some(StopReason::Restart) => inst.has_turn_on_loan(),
+            Some(StopReason::WatchedChanged(_)) => false,
+            _ => return,
+        };
+        if in_turn {
+            inst.restart_due = None;
+            self.enqueue(id);
+        } else {
+            inst.taken_down.get_or_insert(inst.restarts);
+        }
+        self.touch(id);
+    }
+
     /// Whoever waits behind one for which there is no hope is told so.
     fn give_up_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
         let Some(queue) = self.queues.get_mut(process) else { return };
@@ -292,7 +328,7 @@ impl Machine {
         let told = std::mem::take(&mut queue.ready);
         queue.passed.extend(told.iter().cloned());
         for id in told {
-            self.hold_step(&id, &why);
+            self.hold_step(&id, &why, now);
             self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
             let Some(inst) = self.instances.get_mut(&id) else { continue };
             let is_over = inst.next.is_none();

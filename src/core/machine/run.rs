@@ -356,11 +356,12 @@ impl Machine {
         live.ready = Some(now);
         live.restamp(inst.spec.health.is_some(), now);
         inst.since = now;
-        if !self.queues.contains_key(&id.process) {
+        if inst.is_ready() && !self.queues.contains_key(&id.process) {
             inst.taken_down = None;
         }
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
+        self.ready_when_due(id);
         self.touch(id);
     }
 

@@ -437,3 +437,76 @@ fn one_that_is_starting_need_not_wait_for_another() {
     s.config([web(3).line("v2")]);
     assert_eq!(s.done(), "-web@0 -web@1 +web@0 +web@1");
 }
+
+/// One of two that is not ready has its turn, which nobody loses anything by, and so has the other;
+/// both wait until what depends on them is down, and the first becomes ready meanwhile.
+fn ready_before_it_is_taken_down(change: impl FnOnce(&mut Scene)) -> Scene {
+    let mut s = Scene::of([web(2), process("user").after("web")]);
+    s.ends_slowly("user", secs(5));
+    s.finds("web@0", STARTING);
+    s.exit("web@0", 1);
+    s.advance(secs(2));
+    assert_eq!(s.state("web@0"), State::Starting);
+    s.stop("user").unwrap();
+    s.forget();
+    change(&mut s);
+    assert_eq!(s.done(), "", "what depends on them is not down yet");
+    s.finds("web@0", Finding::Healthy);
+    s.advance(secs(2));
+    assert_eq!(s.state("web@0"), State::Running);
+    s.finds("web@1", STARTING);
+    s
+}
+
+#[test]
+fn who_becomes_ready_before_it_is_taken_down_gives_its_turn_back() {
+    let mut s = ready_before_it_is_taken_down(|s| {
+        s.config([web(2).line("v2"), process("user").after("web")]);
+    });
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@1 +web@1", "one is to stay");
+    s.finds("web@1", Finding::Healthy);
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@0 +web@0");
+    assert_eq!(s.steps(), ["restart web@0 done", "restart web@1 done"]);
+}
+
+#[test]
+fn a_restart_in_turns_gives_its_turn_back_too() {
+    let mut jobs = None;
+    let mut s = ready_before_it_is_taken_down(|s| jobs = Some(s.restart_all(["web@0", "web@1"])));
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@1 +web@1");
+    s.finds("web@1", Finding::Healthy);
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@0 +web@0");
+    assert_eq!(jobs.unwrap().map(|job| s.result(job)), [Some(JobResult::Done); 2]);
+}
+
+#[test]
+fn a_turn_given_back_does_not_come_when_the_other_fails() {
+    let mut s = ready_before_it_is_taken_down(|s| {
+        s.config([web(2).line("v2"), process("user").after("web")]);
+    });
+    let run = s.run("web@0");
+    s.spawns("web@1", dead());
+    s.advance(secs(60));
+    assert_eq!(s.run("web@0"), run);
+    assert!(s.steps()[0].starts_with("restart web@0 held: web@1 had its turn before it"));
+    assert!(!s.world.machine.is_reloading());
+}
+
+#[test]
+fn what_is_restarted_alone_does_not_wait_and_is_waited_for() {
+    let mut s = ready_before_it_is_taken_down(|s| {
+        s.restart("web@0").unwrap();
+    });
+    s.finds("web@0", STARTING);
+    s.config([web(2).line("v2"), process("user").after("web")]);
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@0 +web@0");
+    s.finds("web@0", Finding::Healthy);
+    s.finds("web@1", Finding::Healthy);
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-web@1 +web@1");
+}

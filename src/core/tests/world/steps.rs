@@ -220,7 +220,7 @@ impl Model {
                 matches!(view.state, State::Failed | State::Backoff) && end.as_ref() == Some(why)
             }
             (StepKind::Restart, StepState::Held { why, .. }) if why.contains("had its turn") => {
-                old.is_none_or(|old| old.state == StepState::Pending) && view.needs_restart
+                view.state == State::Running && view.needs_restart
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.
@@ -269,7 +269,12 @@ impl Model {
         let all_wait = of(StepKind::Restart)
             .filter(running)
             .filter_map(|step| self.instances.get(&step.instance))
-            .all(|facts| matches!(facts.view.state, State::Waiting | State::Backoff));
+            .all(|facts| match facts.view.state {
+                State::Waiting | State::Backoff => true,
+                // It became ready before it was taken down, and waits for its turn once more.
+                State::Running => facts.view.sub_state != "held",
+                _ => false,
+            });
         if began && !self.record.starting {
             hold!(all_wait, "something is started before all is changed");
         }

@@ -353,11 +353,16 @@ impl Model {
             }
             Cause::Restart(_, ids) => {
                 for id in ids.clone() {
+                    // It was restarted alone before, and is still to be taken down for that.
+                    let alone = self.instances.get(&id).is_some_and(|facts| {
+                        let due = facts.run.as_ref().is_some_and(|run| run.due_since.is_some());
+                        due && facts.renew && !facts.rolled
+                    });
                     self.want(&id, false, true);
                     self.disturbed.insert(id.process.clone(), now);
                     let rolled = ids.iter().any(|o| o.process == id.process && *o != id);
                     if let Some(facts) = self.instances.get_mut(&id) {
-                        facts.rolled = rolled;
+                        facts.rolled = rolled && !alone;
                     }
                 }
             }
@@ -455,7 +460,7 @@ impl Model {
                     StopReason::Restart => facts.is_some_and(|facts| facts.rolled),
                     _ => false,
                 };
-                if in_turn && run.is_some_and(|run| run.ready && !run.idle) {
+                if in_turn && run.is_some_and(|run| run.ready) {
                     self.take_turn(id)?;
                 }
                 self.justified(id, why, now)
