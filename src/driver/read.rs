@@ -8,9 +8,7 @@ use crate::config::able::Able;
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::known::Known;
-use crate::config::load::{
-    DaemonSettings, Loaded, Location, SourceKind, Sources, load_over,
-};
+use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources, load_over};
 use crate::core::ids::ProcessId;
 use crate::core::limits::Limit;
 use crate::core::reload::{ChangeKind, Plan};
