@@ -13,7 +13,7 @@ mod ground;
 mod peers;
 mod table;
 
-use ground::{Daemon, Ear, Ground, memory, now};
+use ground::{Daemon, Ear, Ground, memory, now, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use provost::client::{ReloadOptions, Verb};
@@ -25,10 +25,6 @@ use table::{Spread, Table, span};
 
 /// As the file has it.
 const DEBOUNCE: u64 = 100_000_000;
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 fn all() -> Vec<String> {
     vec!["p*".to_owned()]

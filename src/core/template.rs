@@ -129,7 +129,7 @@ impl From<&str> for Text {
 }
 
 /// A text for one instance. Its `Display` and `Debug` are the form that may be shown.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     value: String,
     shown: Option<String>,

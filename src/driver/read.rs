@@ -200,7 +200,7 @@ impl Standing {
                 if self.backend.sockets().holds(listen) {
                     continue;
                 }
-                if let Some(reason) = is_taken(listen) {
+                if let Some(reason) = is_taken(listen, self.backend.network()) {
                     let code = match reason.kind() {
                         io::ErrorKind::AddrInUse => "address-in-use",
                         _ => "cannot-hold-socket",

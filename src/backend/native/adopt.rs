@@ -21,6 +21,7 @@ use crate::core::spec::{ProcessSpec, Signal};
 use crate::store::runs::RunRecord;
 use crate::sys::random;
 use crate::sys::signal::open;
+use crate::sys::stat::Stat;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -185,8 +186,13 @@ async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
     }
 }
 
-/// Whether a process has not become its command yet.
+/// Whether a process has not become its command yet. Before it runs the shim it is of the session of
+/// whoever made it, and the shim gives it one of its own.
 pub(super) fn is_waiting(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.session != pid && !stat.has_ended()) || is_shim(pid)
+}
+
+fn is_shim(pid: u32) -> bool {
     std::fs::read_link(format!("/proc/{pid}/exe"))
         .is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:provost-shim"))
 }

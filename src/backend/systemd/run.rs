@@ -295,7 +295,7 @@ async fn sockets(
     if !exec.sockets.is_empty() && !inner.passes {
         return Err(error(CANNOT_PASS.to_owned()));
     }
-    let held = inner.sockets.of_run(instance, exec, identity).await?;
+    let held = inner.sockets.of_run(instance, exec, identity, &inner.network).await?;
     let properties = passing_sockets(&held).map_err(|io| error(reason(&io)))?;
     Ok((held, properties))
 }
