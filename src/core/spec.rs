@@ -567,6 +567,10 @@ impl Default for Settings {
     }
 }
 
+/// What two configurations say of one process.
+pub(crate) type Beside<'a> =
+    (&'a ProcessId, Option<&'a Arc<ProcessSpec>>, Option<&'a Arc<ProcessSpec>>);
+
 /// A whole validated configuration: every dependency exists and there is no cycle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -593,11 +597,7 @@ impl Config {
 
     /// The processes of two configurations side by side, in their order: what this one says of each,
     /// and what the other one does.
-    pub(crate) fn beside<'a>(
-        &'a self,
-        other: &'a Config,
-    ) -> impl Iterator<Item = (&'a ProcessId, Option<&'a Arc<ProcessSpec>>, Option<&'a Arc<ProcessSpec>>)>
-    {
+    pub(crate) fn beside<'a>(&'a self, other: &'a Config) -> impl Iterator<Item = Beside<'a>> {
         let mut own = self.processes.iter().peekable();
         let mut others = other.processes.iter().peekable();
         std::iter::from_fn(move || {

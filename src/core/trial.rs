@@ -47,7 +47,7 @@ use self::standing::{Standing, last_end, waited};
 use crate::ids::{Generation, InstanceId, ProcessId};
 use crate::machine::Machine;
 use crate::process::Phase;
-use crate::spec::{Condition, Config, Numbered, ProcessSpec, Rollback};
+use crate::spec::{Beside, Condition, Config, Numbered, Rollback};
 use crate::time::{Mono, Timers};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -473,12 +473,11 @@ pub fn is_worth_going_back_to(config: &Config) -> bool {
 /// The processes of which two configurations say different things.
 fn touched(base: &Config, config: &Config) -> BTreeSet<ProcessId> {
     let managed = base.settings.enabled == config.settings.enabled;
-    let differs = |one: Option<&Arc<ProcessSpec>>, two: Option<&Arc<ProcessSpec>>| match (one, two)
-    {
+    let differs = |(_, one, two): &Beside<'_>| match (one, two) {
         (Some(one), Some(two)) => !Arc::ptr_eq(one, two) && one != two,
-        (one, two) => one.is_some() || two.is_some(),
+        _ => true,
     };
-    let all = base.beside(config).filter(|(_, one, two)| !managed || differs(*one, *two));
+    let all = base.beside(config).filter(|both| !managed || differs(both));
     all.map(|(id, ..)| id.clone()).collect()
 }
 
