@@ -229,10 +229,12 @@ impl Daemon {
             .arg(ground.file())
             .arg("--socket")
             .arg(&socket)
+            // Else what has to outlive a reboot is not written, and costs nothing.
+            .arg("--state")
+            .arg(own("state"))
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)
             .env("XDG_RUNTIME_DIR", ground.runtime.path())
-            .env("XDG_STATE_HOME", own("state"))
             .env("NOTIFY_SOCKET", &notify)
             .stdin(Stdio::null())
             .stdout(stdout)

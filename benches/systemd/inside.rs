@@ -105,8 +105,7 @@ impl Bare {
 
 pub async fn measure() {
     let mut ground = Ground::at(CHILD.into());
-    let state = ground.dir.path().join("state").to_str().unwrap().to_owned();
-    ground.words = vec!["--system".to_owned(), "--state".to_owned(), state];
+    ground.words = vec!["--system".to_owned()];
     let table = Table::begin();
     let (bare, ear) = (Bare::new(&ground).await, ground.listen());
     one(&ground, &table, &bare, &ear).await;

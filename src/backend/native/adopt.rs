@@ -186,15 +186,24 @@ async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
     }
 }
 
-/// Whether a process has not become its command yet. Before it runs the shim it is of the session of
-/// whoever made it, and the shim gives it one of its own.
+/// Whether a process has not become its command yet.
 pub(super) fn is_waiting(pid: u32) -> bool {
-    Stat::of(pid).is_some_and(|stat| stat.session != pid && !stat.has_ended()) || is_shim(pid)
+    let Some(program) = program_of(&pid.to_string()) else { return false };
+    program.starts_with("/memfd:provost-shim") || has_not_begun(pid, &program)
 }
 
-fn is_shim(pid: u32) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:provost-shim"))
+/// Whether it is still to execute the shim. Until then it is what made it, in the session of that; the
+/// shim gives it a session of its own.
+fn has_not_begun(pid: u32, program: &str) -> bool {
+    program_of("self").is_some_and(|own| own == program)
+        && Stat::of(pid).is_some_and(|stat| stat.session != pid)
+}
+
+/// What a process executes, also where another file has taken the place of that.
+fn program_of(pid: &str) -> Option<String> {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let exe = exe.to_string_lossy();
+    Some(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned())
 }
 
 /// Ends what is ours by mark or control group and is of none of these trees.

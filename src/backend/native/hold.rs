@@ -135,11 +135,6 @@ impl Holding {
         }
     }
 
-    /// A run that may be started at once; None: when everything stands still.
-    pub(super) fn starts_now(&self) -> Option<Busy> {
-        (!*self.hold.borrow()).then(|| Busy::new(&self.starting))
-    }
-
     /// When a run may be started.
     pub(super) async fn may_start(&self) -> Busy {
         // An error means that the sender is gone, and it is this.

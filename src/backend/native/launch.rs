@@ -192,6 +192,10 @@ impl Launcher {
         let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
         let candidates: Vec<&CStr> = candidates.iter().map(CString::as_c_str).collect();
         let credentials = recipe.identity.credentials.as_ref();
+        let groups = credentials.map(|user| user.groups.ids()).transpose();
+        let groups = groups.map_err(|error| {
+            failure(SpawnStage::Identity, &recipe.identity.record.name, reason(&error))
+        })?;
 
         let mut bytes = vec![0; 4];
         Draft {
@@ -199,7 +203,7 @@ impl Launcher {
             oom_adjusted: self.oom_adjusted,
             umask: recipe.umask,
             nice: recipe.nice.map(i32::from),
-            credentials: credentials.map(|user| (user.uid, user.gid, user.groups.as_slice())),
+            credentials: credentials.zip(groups).map(|(user, groups)| (user.uid, user.gid, groups)),
             limits: &self.limits(recipe),
             cwd: &cwd,
             log_file: log_file.as_deref(),

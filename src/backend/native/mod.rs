@@ -39,7 +39,7 @@ pub use self::adopt::end_all;
 use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
 use self::console::{Console, ConsoleOptions, Prefix};
-use self::identity::{Identities, Identity};
+use self::identity::{Identities, Identity, Need};
 use self::launch::{Launcher, Recipe, Waiting, failure, reason};
 use self::mark::Marks;
 use self::output::Route;
@@ -65,7 +65,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -101,7 +101,7 @@ pub struct NativeOptions {
 /// It takes the statuses of all children of this process: nothing else may wait for a child.
 pub struct NativeBackend {
     inner: Arc<Inner>,
-    starts: Starts,
+    starts: mpsc::UnboundedSender<(Arc<Handle>, Arc<ProcessSpec>)>,
 }
 
 struct Inner {
@@ -174,7 +174,8 @@ impl NativeBackend {
             reaper: Reaper::new()?,
         };
         let inner = Arc::new(inner);
-        let starts = Starts::new(inner.clone());
+        let (starts, asked) = mpsc::unbounded_channel();
+        tokio::spawn(start_in_turn(inner.clone(), asked));
         Ok(Arc::new(NativeBackend { inner, starts }))
     }
 
@@ -183,71 +184,28 @@ impl NativeBackend {
     }
 }
 
-/// Runs that are to be started. The first begins at once, before anybody is told of what it was
-/// asked for; the others one after the other, with everything else in between: to start a process
-/// takes longer than to answer somebody, and where ten thousand begin at once nobody shall wait for
-/// them all.
-struct Starts {
-    queue: mpsc::UnboundedSender<Option<Start>>,
-    /// How many of them are in the queue.
-    queued: Arc<AtomicUsize>,
-}
-
-type Start = (Arc<Handle>, Arc<ProcessSpec>);
-
-impl Starts {
-    /// Needs a tokio runtime.
-    fn new(inner: Arc<Inner>) -> Starts {
-        let (queue, asked) = mpsc::unbounded_channel();
-        let queued = Arc::default();
-        tokio::spawn(start_in_turn(inner, asked, Arc::clone(&queued)));
-        Starts { queue, queued }
-    }
-
-    fn begin(&self, inner: &Arc<Inner>, handle: Arc<Handle>, spec: Arc<ProcessSpec>) {
-        let is_first = self.queued.fetch_add(1, Ordering::Relaxed) == 0;
-        let starts_now = if is_first { inner.holding.starts_now() } else { None };
-        let queued = match starts_now {
-            Some(starting) => {
-                begin(inner, (handle, spec), starting);
-                // The next one waits until others had their turn.
-                None
-            }
-            None => Some((handle, spec)),
-        };
-        // The receiver lives as long as the runtime.
-        let _ = self.queue.send(queued);
-    }
-}
-
+/// Begins one run after the other, with everything else in between: to start a process takes longer
+/// than to answer somebody, and where ten thousand begin at once nobody shall wait for them all.
 async fn start_in_turn(
     inner: Arc<Inner>,
-    mut asked: mpsc::UnboundedReceiver<Option<Start>>,
-    queued: Arc<AtomicUsize>,
+    mut asked: mpsc::UnboundedReceiver<(Arc<Handle>, Arc<ProcessSpec>)>,
 ) {
-    while let Some(start) = asked.recv().await {
-        if let Some(start) = start {
-            let starting = inner.holding.may_start().await;
-            begin(&inner, start, starting);
-            tokio::task::yield_now().await;
+    while let Some((handle, spec)) = asked.recv().await {
+        let starting = inner.holding.may_start().await;
+        let mut run = Box::pin(run::live(inner.clone(), handle, spec, starting));
+        // As far as it gets at once, which is to a process that becomes the command: a task of its
+        // own would begin after all that is to be told of the turn before. That task polls it once
+        // more, and is who is woken from then on.
+        if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(run);
         }
-        queued.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Begins a run as far as it gets at once, which is to a process that becomes the command. A task
-/// of its own would begin after all that is to be told of the turn before.
-fn begin(inner: &Arc<Inner>, (handle, spec): Start, starting: hold::Busy) {
-    let mut run = Box::pin(run::live(inner.clone(), handle, spec, starting));
-    // Its task polls it once more, and is who is woken from then on.
-    if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        tokio::spawn(run);
+        tokio::task::yield_now().await;
     }
 }
 
 impl Inner {
     async fn identity(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
-        self.identities.find(exec).await
+        self.identities.find(exec, Need::All).await
     }
 
     /// What runs for `argv` in the context of a process: without its log file and pid file.
@@ -417,7 +375,8 @@ impl Backend for NativeBackend {
     fn spawn(&self, instance: &InstanceId, run: Run, _: Generation, spec: &Arc<ProcessSpec>) {
         let handle = Arc::new(Handle::new(instance.clone(), run));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
-        self.starts.begin(&self.inner, handle, spec.clone());
+        // The receiver lives as long as the runtime.
+        let _ = self.starts.send((handle, spec.clone()));
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

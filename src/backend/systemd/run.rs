@@ -13,7 +13,7 @@ use super::unit::{CANNOT_PASS, Life, Program, Properties, passing_sockets};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::held;
-use crate::backend::native::identity::Identity;
+use crate::backend::native::identity::{Identity, Need};
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
@@ -219,7 +219,7 @@ async fn prepare(
     let (instance, exec) = (&handle.instance, &spec.exec);
     // The unit of the run before may not be unloaded yet.
     let gate = inner.gate(instance).lock_owned().await;
-    let identity = inner.identities.find(exec).await?;
+    let identity = inner.identities.find(exec, Need::User).await?;
     let (held, sockets) = sockets(inner, instance, exec, &identity).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
     let Connected { output, logged, pipe } =

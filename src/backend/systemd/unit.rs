@@ -429,7 +429,7 @@ mod tests {
     fn nobody() -> Identity {
         let (home, shell) = ("/".into(), "/bin/sh".into());
         let record = UserRecord { name: "nobody".into(), uid: 9, gid: 8, home, shell };
-        let credentials = crate::sys::user::Credentials { uid: 9, gid: 8, groups: vec![] };
+        let credentials = crate::sys::user::Credentials { uid: 9, gid: 8, groups: vec![].into() };
         Identity { record, credentials: Some(credentials) }
     }
 
