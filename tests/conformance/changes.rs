@@ -40,7 +40,19 @@ enum Bad {
 const BAD: [Bad; 5] =
     [Bad::Exits, Bad::CannotStart, Bad::NeverReady, Bad::TurnsIll, Bad::EndsLater];
 
+/// How long what is good has to stay so.
+const SETTLE: &str = ", settle: 250ms";
+/// Long enough for any machine to find out that it does not stay good; nobody waits for its end.
+const SETTLE_FOR_LONG: &str = ", settle: 50s";
+
 impl Bad {
+    fn settle(bad: Option<Bad>) -> &'static str {
+        match bad {
+            Some(Bad::TurnsIll | Bad::EndsLater) => SETTLE_FOR_LONG,
+            Some(Bad::Exits | Bad::CannotStart | Bad::NeverReady) | None => SETTLE,
+        }
+    }
+
     fn keys(self, marker: &str, version: u32) -> String {
         match self {
             Bad::Exits => format!("shell: ': {marker}; exit 3'"),
@@ -105,7 +117,7 @@ pub async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other(m
     let mut good = Wanted { versions: [1; 4], bad: None };
     fs::write(it.path("broken"), "#!/nowhere/at/all\n").unwrap();
     fs::set_permissions(it.path("broken"), fs::Permissions::from_mode(0o755)).unwrap();
-    it.settings = ", settle: 250ms";
+    it.settings = SETTLE;
     it.run(&good.yaml(0)).await;
     let all = NAMES.map(|name| format!("{name}@0"));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
@@ -128,6 +140,7 @@ pub async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other(m
         if !touched.is_empty() && rng.percent(50) {
             next.bad = Some((*rng.pick(&touched), *rng.pick(&BAD)));
         }
+        it.settings = Bad::settle(next.bad.map(|(_, bad)| bad));
         it.save(&next.yaml(done));
         while rng.percent(40) {
             // A random moment, not an event.
