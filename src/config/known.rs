@@ -27,6 +27,7 @@ use super::yaml::BUDGET;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{Config, ProcessSpec};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +141,6 @@ impl Inherited {
 }
 
 /// Of a configuration of which there was nothing to be said: what its processes were made of.
-#[derive(Debug)]
 pub(crate) struct Basis {
     mode: Mode,
     environment: Arc<BTreeMap<String, String>>,
@@ -150,6 +150,13 @@ pub(crate) struct Basis {
     env_files: BTreeMap<Arc<PathBuf>, Arc<[u8]>>,
     /// The environment files of each process that names any.
     uses: BTreeMap<ProcessId, Vec<PathBuf>>,
+}
+
+impl fmt::Debug for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nearly all of it has values of environments in it.
+        f.debug_struct("Basis").field("mode", &self.mode).finish_non_exhaustive()
+    }
 }
 
 impl Basis {
@@ -173,7 +180,6 @@ impl Basis {
 }
 
 /// A file whose processes can be taken over.
-#[derive(Debug)]
 pub(crate) struct Part {
     path: Arc<PathBuf>,
     kind: SourceKind,

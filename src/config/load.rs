@@ -11,7 +11,7 @@ use crate::core::spec::{Config, Text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ pub enum Mode {
 }
 
 /// Where a configuration is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Location {
     /// The main file, absolute: it has `processManagement:`, `processes:`, or both.
     pub main: PathBuf,
@@ -36,6 +36,14 @@ pub struct Location {
     pub mode: Mode,
     /// The daemon's own environment, for [`Mode::User`].
     pub environment: Arc<BTreeMap<String, String>>,
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody is shown a value of an environment.
+        let mut shown = f.debug_struct("Location");
+        shown.field("main", &self.main).field("mode", &self.mode).finish_non_exhaustive()
+    }
 }
 
 /// What runs the processes.
@@ -119,7 +127,7 @@ impl Default for DaemonSettings {
 
 /// One file that was read, with its content, so that diagnostics can show excerpts and a later
 /// generation can keep it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     /// Absolute.
     pub path: Arc<PathBuf>,
@@ -129,6 +137,14 @@ pub struct Source {
     pub modified: Option<SystemTime>,
     /// What it is.
     pub kind: SourceKind,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There are values of environments in the content.
+        let mut shown = f.debug_struct("Source");
+        shown.field("path", &self.path).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 /// What a file is for.

@@ -351,6 +351,17 @@ fn what_they_have_from_elsewhere() {
     step("a cycle", "processes.yaml", Some("processes:\n  a: { shell: a, dependsOn: [a] }\n"), 0);
 }
 
+/// Files are kept in memory, and nothing that is printed for us has values of environments in it.
+#[test]
+fn nothing_that_is_kept_is_shown() {
+    let loaded = load_text("processes:\n  a: { command: [x], env: { KEY: tops3cret } }\n");
+    assert!(loaded.config.is_some(), "{:#?}", loaded.diagnostics);
+    let known = Known::of(&loaded);
+    let shown = format!("{loaded:?} {known:?} {:?}", loaded.sources);
+    let as_bytes = format!("{:?}", b"tops3cret");
+    assert!(!shown.contains("tops3cret") && !shown.contains(as_bytes.trim_matches(['[', ']'])));
+}
+
 #[test]
 fn what_depends_on_links_is_read_each_time() {
     let files = Files::new().with(

@@ -46,19 +46,27 @@ fn cannot<T>(why: &str) -> Option<T> {
     None
 }
 
+/// Scenarios as tests of this machine, with one backend.
+macro_rules! here {
+    ($world:ident, $backend:literal;
+     $($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $scenario() {
+            crate::$module::$scenario(crate::world::World::$world()).await;
+        })+
+        $(#[tokio::test]
+        async fn $daemon() {
+            crate::$of::$daemon(crate::supervisor::Supervisor::with($backend)).await;
+        })+
+    };
+}
+
 /// The table.
 macro_rules! scenarios {
     ($($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
-            $(#[tokio::test]
-            async fn $scenario() {
-                crate::$module::$scenario(crate::world::World::native()).await;
-            })+
-            $(#[tokio::test]
-            async fn $daemon() {
-                crate::$of::$daemon(crate::supervisor::Supervisor::with("native")).await;
-            })+
+            here! { native, "native"; $($module::$scenario),+; $($of::$daemon),+ }
         }
 
         /// In a machine, with systemd. Run by the tests in `machines`.
@@ -145,38 +153,26 @@ scenarios! {
     resources::a_change_of_limits_restarts_nothing,
 }
 
-/// Those of the table that a simulated machine can show: what is decided, and the order of what is
-/// told. What the others show is the work of a kernel, of systemd, or of files.
-macro_rules! simulated {
-    ($($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
-        /// Where processes are simulated.
-        mod simulated {
-            $(#[tokio::test]
-            async fn $scenario() {
-                crate::$module::$scenario(crate::world::World::sim()).await;
-            })+
-            $(#[tokio::test]
-            async fn $daemon() {
-                crate::$of::$daemon(crate::supervisor::Supervisor::with("sim")).await;
-            })+
-        }
-    };
-}
-
-simulated! {
-    scenarios::a_run_that_ends_at_once_is_reported_in_order,
-    scenarios::many_at_once_are_all_seen,
-    scenarios::one_run_follows_the_other,
-    scenarios::what_is_stopped_before_it_began_is_never_executed,
-    scenarios::what_is_stopped_while_it_begins_ends,
-    scenarios::a_run_that_is_over_can_be_stopped_again;
-    daemons::order_is_that_of_the_graph,
-    daemons::a_crashing_process_is_delayed_and_given_up,
-    daemons::a_stop_is_over_when_nothing_is_left,
-    daemons::one_shots_run_once,
-    daemons::a_reload_touches_what_changed,
-    daemons::health_is_asked_for_and_acted_on,
-    daemons::a_killed_daemon_is_followed,
-    daemons::what_ends_while_there_is_no_daemon_is_started_again,
-    daemons::what_nobody_knows_of_is_ended_before_anything_starts,
+/// Where processes are simulated: those of the table that this can show, which are about what is
+/// decided and the order of what is told. What the others show is the work of a kernel, of systemd, or
+/// of files.
+mod simulated {
+    here! {
+        sim, "sim";
+        scenarios::a_run_that_ends_at_once_is_reported_in_order,
+        scenarios::many_at_once_are_all_seen,
+        scenarios::one_run_follows_the_other,
+        scenarios::what_is_stopped_before_it_began_is_never_executed,
+        scenarios::what_is_stopped_while_it_begins_ends,
+        scenarios::a_run_that_is_over_can_be_stopped_again;
+        daemons::order_is_that_of_the_graph,
+        daemons::a_crashing_process_is_delayed_and_given_up,
+        daemons::a_stop_is_over_when_nothing_is_left,
+        daemons::one_shots_run_once,
+        daemons::a_reload_touches_what_changed,
+        daemons::health_is_asked_for_and_acted_on,
+        daemons::a_killed_daemon_is_followed,
+        daemons::what_ends_while_there_is_no_daemon_is_started_again,
+        daemons::what_nobody_knows_of_is_ended_before_anything_starts,
+    }
 }

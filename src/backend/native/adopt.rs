@@ -272,3 +272,25 @@ pub async fn end_all(environment: &BTreeMap<String, String>, name: &str, token: 
     );
     join_all(left.iter().map(end_stray)).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// What a daemon is killed over: it has recorded a process that has not executed anything yet.
+    #[test]
+    fn who_is_what_made_it_and_in_the_session_of_that_has_not_begun() {
+        let own = program_of("self").unwrap();
+        let leads = Stat::of(std::process::id()).unwrap().session == std::process::id();
+        assert_eq!(has_not_begun(std::process::id(), &own), !leads);
+        // It never is somebody else who has no session of his own either.
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let program = program_of(&cat.id().to_string()).unwrap();
+        assert_ne!(program, own);
+        assert!(!is_waiting(cat.id()));
+        drop(cat.stdin.take());
+        cat.wait().unwrap();
+        assert!(!is_waiting(cat.id()));
+    }
+}
