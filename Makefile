@@ -4,7 +4,9 @@ SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run build release test check schedules killed machines connections changes test-vm package mutants soak bench deny measure setup setup-test setup-vm fmt clean
+.PHONY: help run build release test check schedules killed machines connections changes changes-systemd test-vm package mutants soak bench bench-systemd deny measure setup setup-test setup-vm fmt clean
+
+CHANGES := whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,7 +53,7 @@ connections: setup-test ## 100,000 connections to a held socket while those that
 	PROVOST_CONNECTIONS=$${PROVOST_CONNECTIONS:-100000} \
 		$(CARGO) nextest run --locked --test conformance --no-capture native::nobody_is_refused
 
-test-vm: setup-vm ## limits and lack of memory on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
+test-vm: setup-vm ## limits, lack of memory and a clock that is set, on an emulated machine (root; minutes; PROVOST_SCENARIOS=PART: others)
 	$(CARGO) nextest run --locked --test conformance --run-ignored only --no-capture -E 'test(vm::)'
 
 package: setup ## the Debian package, beside this directory
@@ -67,8 +69,12 @@ deny: ## licences, bans and sources of dependencies
 
 changes: setup-test ## random changes, of which half do not come up, with a daemon that is killed (ten minutes)
 	PROVOST_CHANGES_SECONDS=$${PROVOST_CHANGES_SECONDS:-600} \
-		$(CARGO) test --locked --test daemon -- --exact --nocapture \
-		rollback_random::whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other
+		$(CARGO) test --locked --test conformance -- --exact --nocapture native::$(CHANGES)
+
+changes-systemd: setup-test ## the same on Debian 12 and 13, with the systemd backend (root; ten minutes each)
+	PROVOST_SCENARIOS=$(CHANGES) PROVOST_CHANGES_SECONDS=$${PROVOST_CHANGES_SECONDS:-600} \
+		$(CARGO) test --locked --test conformance -- --exact --nocapture --test-threads=1 \
+		machines::debian_12 machines::debian_13
 
 soak: setup-test ## random edits, commands and deaths, watched from outside (an hour)
 	PROVOST_SOAK_SECONDS=$${PROVOST_SOAK_SECONDS:-3600} \
@@ -76,6 +82,9 @@ soak: setup-test ## random edits, commands and deaths, watched from outside (an 
 
 bench: setup ## what supervision costs, beside what it must cost (and others: PROVOST_BENCH_PEERS=1)
 	$(CARGO) bench --locked --bench supervision
+
+bench-systemd: setup-test ## what the systemd backend costs, beside systemd alone, on Debian 12 and 13 (root)
+	$(CARGO) bench --locked --bench systemd
 
 measure: setup-test ## what starting a process costs, beside a bare posix_spawn; answers in a storm
 	$(CARGO) nextest run --locked --release --test native --run-ignored only --no-capture measure

@@ -290,7 +290,8 @@ fn stored_pidfds(
 }
 
 /// The runs that may still be there.
-fn kept_runs(restored: &Restored) -> Vec<Kept> {
+#[must_use]
+pub fn kept_runs(restored: &Restored) -> Vec<Kept> {
     let runs = restored.instances.iter().filter_map(|(id, kept)| {
         let run = kept.run()?;
         let (instance, started) = (id.clone(), run.started.is_some());

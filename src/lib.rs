@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod driver;
 pub mod journal;
+pub mod net;
 pub mod notify;
 pub mod probe;
 pub mod store;

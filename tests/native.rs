@@ -9,6 +9,8 @@ mod world;
 
 #[path = "native/context.rs"]
 mod context;
+#[path = "native/helper.rs"]
+mod helper;
 #[path = "native/life.rs"]
 mod life;
 #[path = "native/logs.rs"]

@@ -23,6 +23,11 @@ pub struct First {
     pub pid: u32,
 }
 
+/// A number from the environment.
+pub fn setting(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(usual)
+}
+
 /// The monotonic clock in nanoseconds.
 pub fn now() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -40,6 +45,8 @@ pub struct Ground {
     pub runtime: TempDir,
     /// Where daemons make control groups, when they are to.
     pub group: Option<PathBuf>,
+    /// Whose daemons they are, and what else they are told.
+    pub words: Vec<String>,
 }
 
 /// Hears every child.
@@ -53,18 +60,26 @@ fn compile(source: &str, to: &Path, flags: &[&str]) {
 
 impl Ground {
     pub fn new() -> Ground {
+        let mut ground = Ground::at(PathBuf::new());
+        let free = ["-O2", "-static", "-nostdlib", "-fno-stack-protector", "-fno-builtin"];
+        ground.child = ground.dir.path().join("child");
+        compile("child.c", &ground.child, &free);
+        compile("bare.c", &ground.bare, &["-O2"]);
+        ground
+    }
+
+    /// Where this is the child, which is there already, and there is no `bare`.
+    pub fn at(child: PathBuf) -> Ground {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let (child, bare, fifo) = (at("child"), at("bare"), at("fifo"));
-        let free = ["-O2", "-static", "-nostdlib", "-fno-stack-protector", "-fno-builtin"];
-        compile("child.c", &child, &free);
-        compile("bare.c", &bare, &["-O2"]);
+        let (bare, fifo) = (at("bare"), at("fifo"));
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let memory = Path::new("/dev/shm");
         let runtime =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Ground { runtime: runtime.unwrap(), dir, child, bare, fifo, group: None }
+        let runtime = runtime.unwrap();
+        Ground { runtime, dir, child, bare, fifo, group: None, words: vec!["--user".into()] }
     }
 
     /// A part of the hierarchy of control groups for daemons, where this machine has one.
@@ -209,14 +224,17 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_provostd"));
         command.env_clear().envs(ground.group.iter().map(|group| ("PROVOST_CGROUP", group)));
         let child = command
-            .args(["--user", "--bus", "none", "--config"])
+            .args(&ground.words)
+            .args(["--bus", "none", "--config"])
             .arg(ground.file())
             .arg("--socket")
             .arg(&socket)
+            // Else what has to outlive a reboot is not written, and costs nothing.
+            .arg("--state")
+            .arg(own("state"))
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", dir)
             .env("XDG_RUNTIME_DIR", ground.runtime.path())
-            .env("XDG_STATE_HOME", own("state"))
             .env("NOTIFY_SOCKET", &notify)
             .stdin(Stdio::null())
             .stdout(stdout)

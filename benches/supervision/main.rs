@@ -13,7 +13,7 @@ mod ground;
 mod peers;
 mod table;
 
-use ground::{Daemon, Ear, Ground, memory, now};
+use ground::{Daemon, Ear, Ground, memory, now, setting};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use provost::client::{ReloadOptions, Verb};
@@ -25,10 +25,6 @@ use table::{Spread, Table, span};
 
 /// As the file has it.
 const DEBOUNCE: u64 = 100_000_000;
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 fn all() -> Vec<String> {
     vec!["p*".to_owned()]
@@ -219,6 +215,19 @@ async fn edits(ground: &Ground, table: &Table, count: usize, goal: &str) {
     table.time(&what, Spread::of(times), Some(("bare parse", parsed)), goal);
     let what = format!("fsync of the file of {count}, apart");
     table.time(&what, Spread::of(syncs), None, "");
+    // The last round had left one changed.
+    let handed = ground.dir.path().join("handed-over.yaml");
+    fs::write(&handed, &text).unwrap();
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let content = File::open(&handed).unwrap();
+        let begin = now();
+        let plan = daemon.client.plan(Some(content.into())).await.unwrap();
+        times.push(now() - begin);
+        assert_eq!(plan.changes.len(), 1);
+    }
+    let what = format!("plan of one of {count} changed");
+    table.time(&what, Spread::of(times), Some(("bare parse", parsed)), "1.5");
     let mut times = Vec::new();
     for _ in 0..21 {
         let begin = now();

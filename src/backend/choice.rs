@@ -1,7 +1,7 @@
 //! Which backend a daemon has.
 
 use super::native::console::ConsoleOptions;
-use super::native::{NativeBackend, NativeOptions, sink};
+use super::native::{NativeBackend, NativeOptions};
 use super::sockets::Sockets;
 use super::systemd::link::Way;
 use super::systemd::manager::Manager;
@@ -82,7 +82,7 @@ pub async fn choose(facts: Facts, options: BackendOptions) -> io::Result<Arc<dyn
         journal: if options.foreground { None } else { journal::stream::socket() },
         console: ConsoleOptions::stdout(),
         runs: options.runs,
-        log_program: sink::program(),
+        log_program: program("provost-log"),
         notices: options.notices,
         sockets: options.sockets,
     };
@@ -95,6 +95,15 @@ fn is_in_sandbox() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_tied = status.lines().any(|line| line == "NoNewPrivs:\t1");
     is_tied && journal::stream::own_unit().is_some()
+}
+
+/// Where a program of ours is: beside the daemon, or where a distribution puts what nobody types.
+fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let directory = own.parent().unwrap_or(Path::new("/"));
+    let beside = directory.join(name);
+    let libexec = directory.join("../libexec/provost").join(name);
+    if !beside.exists() && libexec.exists() { libexec } else { beside }
 }
 
 /// How systemd is reached where it can be the backend.
@@ -120,7 +129,8 @@ async fn with_systemd(
         default_user: options.default_user.clone(),
         name: options.name.clone(),
         names: options.units.clone(),
-        log_program: sink::program(),
+        log_program: program("provost-log"),
+        net_program: program("provost-net"),
         runtime,
         token: options.runs.token(),
         notices: options.notices.clone(),

@@ -22,6 +22,7 @@ use crate::core::event::{Event, Whom};
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
+use crate::net::Network;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -258,6 +259,11 @@ pub trait Backend: Send + Sync {
 
     /// The sockets that are held for processes.
     fn sockets(&self) -> &Arc<Sockets>;
+
+    /// Who is on the network for the daemon: itself, unless its service may not be.
+    fn network(&self) -> &Network {
+        &Network::Own
+    }
 
     /// What this backend lacks on this machine that the process needs, in words.
     fn lacks(&self, _spec: &ProcessSpec) -> Option<String> {

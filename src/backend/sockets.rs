@@ -8,7 +8,8 @@
 //! the next daemon opens it again when it next starts a run; while another instance still has it
 //! open, the kernel says that the address is in use, and that start fails and is tried again.
 //!
-//! TCP sockets are opened as the daemon, which may use low ports when it is root. A unix socket is
+//! TCP sockets are opened by whoever is on the network for the daemon ([`Network`]), which may use low
+//! ports when the daemon is root. A unix socket is
 //! opened as the user of the process: its file is then theirs, and nobody can lead the daemon to
 //! remove a file of somebody else's.
 
@@ -17,9 +18,10 @@ use super::native::launch::{failure, reason};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::ids::{InstanceId, ProcessId};
 use crate::core::spec::{ExecSpec, Listen};
+use crate::net::Network;
+use crate::net::bind::{BACKLOG, Use};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname, listen, socket_with,
-    sockopt,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
@@ -31,9 +33,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// How many connections wait to be taken; the kernel has a limit of its own.
-const BACKLOG: i32 = 4096;
 
 /// A unit of systemd is unloaded within milliseconds; not while the machine goes down.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -128,6 +127,7 @@ impl Sockets {
         instance: &InstanceId,
         exec: &ExecSpec,
         identity: &Identity,
+        network: &Network,
     ) -> Result<Passed, SpawnError> {
         if exec.sockets.is_empty() {
             self.at_rest(instance);
@@ -147,7 +147,7 @@ impl Sockets {
                 Some(socket) => socket,
                 None => {
                     self.wait_for(place).await;
-                    let opened = open(place.clone(), identity.clone()).await;
+                    let opened = open(place, identity, network).await;
                     let opened = opened.map_err(|error| {
                         let subject = format!("{name} ({place})");
                         failure(SpawnStage::Sockets, &subject, reason(&error))
@@ -316,29 +316,15 @@ fn place_of(socket: &OwnedFd) -> Option<Listen> {
     Some(Listen::Unix { path: path.into(), mode })
 }
 
-async fn open(place: Listen, identity: Identity) -> io::Result<OwnedFd> {
+async fn open(place: &Listen, identity: &Identity, network: &Network) -> io::Result<OwnedFd> {
     match place {
-        Listen::Tcp(address) => open_tcp(address),
+        Listen::Tcp(address) => network.bind(*address, Use::Listen).await,
         Listen::Unix { path, mode } => {
+            let (path, mode, identity) = (path.clone(), *mode, identity.clone());
             let work = move || identity.run(|| open_unix(Path::new(&*path), mode));
             tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
         }
     }
-}
-
-fn open_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = bind_tcp(address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Connections of the run before may linger; who listens still is another matter.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &address)?;
-    Ok(socket)
 }
 
 fn open_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
@@ -365,12 +351,11 @@ fn open_unix(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     Ok(own)
 }
 
-/// Whether something else has the place; None: it is free, or that cannot be told from here.
+/// Whether something else has the place; None: it is free, or that cannot be told from here. Blocks.
 #[must_use]
-pub fn is_taken(place: &Listen) -> Option<io::Error> {
+pub fn is_taken(place: &Listen, network: &Network) -> Option<io::Error> {
     match place {
-        // Without listening: nobody shall connect to it.
-        Listen::Tcp(address) => bind_tcp(*address).err(),
+        Listen::Tcp(address) => network.bind_blocking(*address, Use::Try).err(),
         Listen::Unix { path, .. } => {
             let address = SocketAddrUnix::new(&**path).ok()?;
             let socket =

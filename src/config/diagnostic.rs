@@ -222,6 +222,11 @@ impl Report {
         }
     }
 
+    /// Whether there is nothing to be said.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
     /// Whether there is any error.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors

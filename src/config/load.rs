@@ -1,6 +1,7 @@
 //! Reads all files of a configuration once, and makes a [`Config`] of them.
 
 use super::diagnostic::{Diagnostic, Place, Severity};
+use super::known::{Basis, Former, Known, Part};
 use super::lower::{File, Found, Role, Whole};
 use super::read::{FileSet, ReadError};
 use super::text::{SourceText, invalid_utf8_at};
@@ -10,7 +11,7 @@ use crate::core::spec::{Config, Text};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,7 @@ pub enum Mode {
 }
 
 /// Where a configuration is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Location {
     /// The main file, absolute: it has `processManagement:`, `processes:`, or both.
     pub main: PathBuf,
@@ -35,6 +36,14 @@ pub struct Location {
     pub mode: Mode,
     /// The daemon's own environment, for [`Mode::User`].
     pub environment: Arc<BTreeMap<String, String>>,
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody is shown a value of an environment.
+        let mut shown = f.debug_struct("Location");
+        shown.field("main", &self.main).field("mode", &self.mode).finish_non_exhaustive()
+    }
 }
 
 /// What runs the processes.
@@ -118,7 +127,7 @@ impl Default for DaemonSettings {
 
 /// One file that was read, with its content, so that diagnostics can show excerpts and a later
 /// generation can keep it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     /// Absolute.
     pub path: Arc<PathBuf>,
@@ -128,6 +137,14 @@ pub struct Source {
     pub modified: Option<SystemTime>,
     /// What it is.
     pub kind: SourceKind,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // There are values of environments in the content.
+        let mut shown = f.debug_struct("Source");
+        shown.field("path", &self.path).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 /// What a file is for.
@@ -203,6 +220,10 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Where each process is defined, for messages about it later.
     pub places: BTreeMap<ProcessId, Place>,
+    /// How many processes were taken over from what was known, and not read again.
+    pub taken_over: usize,
+    /// What the next one can be read upon.
+    pub(crate) basis: Option<Arc<Basis>>,
 }
 
 /// What the main file says of the things a daemon has to know before it reads its configuration:
@@ -234,11 +255,24 @@ pub fn load(location: &Location) -> Loaded {
 /// file would mean. The main file is that file unless it has `processManagement` alone.
 #[must_use]
 pub fn load_with(location: &Location, content: Option<Vec<u8>>) -> Loaded {
+    load_over(None, location, content)
+}
+
+/// The same, and what comes of it is the same; of what is known from before only what differs is read
+/// again as YAML.
+#[must_use]
+pub fn load_over(known: Option<&Known>, location: &Location, content: Option<Vec<u8>>) -> Loaded {
+    let mut former = known.and_then(|known| known.basis(location));
     let mut tries = 0;
     loop {
-        tries += 1;
         let mut loading = Loading::new(location, FileSet::default(), content.clone());
+        loading.former = former;
         let drop_ins = loading.all();
+        if former.is_some() && (loading.is_spoilt || !loading.whole.report.is_empty()) {
+            former = None;
+            continue;
+        }
+        tries += 1;
         if !loading.whole.files.is_current() {
             if tries < TRIES {
                 continue;
@@ -263,78 +297,26 @@ pub fn load_kept(location: &Location, kept: &Sources) -> Loaded {
     loading.finish(drop_ins)
 }
 
-/// Which files a configuration was read from, and what in them is of use without reading them as YAML
-/// again: whether they are as they were is known long before what they mean.
-#[derive(Debug)]
-pub struct Known {
-    files: Vec<(Arc<PathBuf>, SourceKind)>,
-    drop_ins: PathBuf,
-    digest: String,
-    daemon: DaemonSettings,
-    missing: bool,
-    diagnostics: Vec<Diagnostic>,
-}
-
-impl Known {
-    /// What to remember of a configuration.
-    #[must_use]
-    pub fn of(loaded: &Loaded) -> Known {
-        let files = loaded.sources.files.iter();
-        Known {
-            files: files.map(|file| (Arc::clone(&file.path), file.kind)).collect(),
-            drop_ins: loaded.sources.drop_ins.clone(),
-            digest: loaded.sources.digest.clone(),
-            daemon: loaded.daemon.clone(),
-            missing: loaded.missing,
-            diagnostics: loaded.diagnostics.clone(),
-        }
-    }
-
-    /// The same as [`load`] would find, where all files are as they were; `config` is what they say.
-    /// Where each process is defined is left out. None: something differs, or cannot be read.
-    #[must_use]
-    pub fn load_unchanged(&self, config: &Arc<Config>) -> Option<Loaded> {
-        let mut files = FileSet::default();
-        for (path, kind) in &self.files {
-            match files.read(path, *kind).1 {
-                Ok(_) | Err(ReadError::Missing) => {}
-                Err(_) => return None,
-            }
-        }
-        let listed = files.list(&self.drop_ins).ok()?.unwrap_or_default();
-        let listed = listed.iter().filter(|path| is_drop_in(path));
-        let known = self.files.iter().filter(|(_, kind)| *kind == SourceKind::DropIn);
-        let is_same = listed.eq(known.map(|(path, _)| &**path))
-            && digest(&files.sources) == self.digest
-            && files.is_current();
-        let has_drop_ins = !files.lacks_directory();
-        is_same.then(|| Loaded {
-            sources: Sources {
-                files: files.sources,
-                drop_ins: self.drop_ins.clone(),
-                has_drop_ins,
-                digest: self.digest.clone(),
-            },
-            config: Some(Arc::clone(config)),
-            daemon: self.daemon.clone(),
-            missing: self.missing,
-            diagnostics: self.diagnostics.clone(),
-            places: BTreeMap::new(),
-        })
-    }
-}
-
-struct Loading {
+struct Loading<'k> {
     whole: Whole,
+    /// What was known before.
+    former: Option<Former<'k>>,
+    /// What was taken over from it does not fit.
+    is_spoilt: bool,
+    /// What the next one can be read upon.
+    parts: Vec<Part>,
     missing: bool,
     main: PathBuf,
     stand_in: Option<Vec<u8>>,
 }
 
-impl Loading {
-    fn new(location: &Location, files: FileSet, stand_in: Option<Vec<u8>>) -> Loading {
+impl<'k> Loading<'k> {
+    fn new(location: &Location, files: FileSet, stand_in: Option<Vec<u8>>) -> Loading<'k> {
         Loading {
             whole: Whole::new(location.mode, Arc::clone(&location.environment), files),
+            former: None,
+            is_spoilt: false,
+            parts: Vec::new(),
             missing: false,
             main: location.main.clone(),
             stand_in,
@@ -407,6 +389,9 @@ impl Loading {
             return self.main.file_name() == Some("processes.yaml".as_ref())
                 || !self.main.with_file_name("processes.yaml").exists();
         };
+        if self.former.is_some_and(|former| former.has_processes(&self.main, &content)) {
+            return true;
+        }
         let parsed = std::str::from_utf8(&content).map(yaml::parse);
         let root = parsed.ok().and_then(|parsed| parsed.root);
         root.is_none_or(|root| {
@@ -438,9 +423,26 @@ impl Loading {
                 return Some(unreadable);
             }
         };
-        let source = SourceText::new(path, text);
         let role = if kind == SourceKind::Main { Role::Main } else { Role::Processes };
-        Some(File::new(&mut self.whole, &source).lower(role))
+        let whole = &mut self.whole;
+        let former = self.former;
+        let divided = former.and_then(|former| former.divide(&path, kind, &whole.settings, text));
+        if let Some(divided) = divided {
+            let Some((found, part)) = divided.lower(whole, (path, content.clone(), text), role)
+            else {
+                self.is_spoilt = true;
+                return Some(unreadable);
+            };
+            self.parts.push(part);
+            return Some(found);
+        }
+        let source = SourceText::new(Arc::clone(&path), text);
+        let before = whole.text;
+        let (found, blocks) = File::new(whole, &source).lower(role);
+        let text = whole.text - before;
+        self.parts
+            .extend(blocks.map(|blocks| Part::new((path, kind), content.clone(), blocks, text)));
+        Some(found)
     }
 
     fn not_utf8(&mut self, file: Arc<PathBuf>, content: &[u8], start: usize) {
@@ -512,7 +514,10 @@ impl Loading {
     }
 
     fn finish(self, drop_ins: PathBuf) -> Loaded {
-        let Whole { report, files, processes, settings, .. } = self.whole;
+        let is_clean = self.whole.report.is_empty();
+        let parts = self.parts;
+        let basis = is_clean.then(|| Basis::of(&self.whole, parts)).flatten().map(Arc::new);
+        let Whole { report, files, processes, settings, taken_over, .. } = self.whole;
         let good = !report.has_errors();
         let mut diagnostics = report.into_vec();
         let order: HashMap<&Path, usize> =
@@ -526,13 +531,14 @@ impl Loading {
         let places =
             processes.iter().map(|(id, lowered)| (id.clone(), lowered.place.clone())).collect();
         let config = good.then(|| {
-            let specs = processes.into_iter().map(|(id, lowered)| (id, Arc::new(lowered.spec)));
+            let specs = processes.into_iter().map(|(id, lowered)| (id, lowered.spec));
             Arc::new(Config { settings: settings.core.clone(), processes: specs.collect() })
         });
         let daemon = if good { settings.daemon } else { DaemonSettings::default() };
         let has_drop_ins = !files.lacks_directory();
         let sources = Sources::new(files.sources, drop_ins, has_drop_ins);
-        Loaded { sources, config, daemon, missing: self.missing, diagnostics, places }
+        let missing = self.missing;
+        Loaded { sources, config, daemon, missing, diagnostics, places, taken_over, basis }
     }
 }
 
@@ -544,7 +550,7 @@ pub(crate) fn is_drop_in(path: &Path) -> bool {
 
 /// SHA-256 over paths and contents. Lengths keep neighbours apart; a missing file differs from an
 /// empty one.
-fn digest(sources: &[Source]) -> String {
+pub(crate) fn digest(sources: &[Source]) -> String {
     let mut hash = Sha256::new();
     for source in sources {
         let path = source.path.as_os_str().as_encoded_bytes();

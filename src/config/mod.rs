@@ -4,6 +4,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`load`] | which files there are; each read once; the whole from them |
+//! | [`known`] | what is remembered, so that the next one is read only where it differs |
 //! | `read` | one file: its limits, and what is no file |
 //! | `yaml` | text to a tree whose nodes know their bytes |
 //! | [`keys`] | the one table of keys |
@@ -27,6 +28,7 @@ mod env_file;
 pub mod environment;
 mod interpolate;
 pub mod keys;
+pub mod known;
 pub mod load;
 mod lower;
 mod mask;

@@ -446,6 +446,29 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it only tells somebody of what happened, and nothing is done to any process.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        match self {
+            Effect::Spawn { .. }
+            | Effect::Terminate { .. }
+            | Effect::Kill { .. }
+            | Effect::Signal { .. }
+            | Effect::Limit { .. }
+            | Effect::Probe { .. }
+            | Effect::Reload { .. } => false,
+            Effect::Answer { .. }
+            | Effect::JobNew { .. }
+            | Effect::JobRemoved { .. }
+            | Effect::RunExited { .. }
+            | Effect::ReloadFinished(_)
+            | Effect::Note(_)
+            | Effect::Finished { .. } => true,
+        }
+    }
+}
+
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {

@@ -328,10 +328,8 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
     let held_after = held(new, &|| dependents.clone());
     let mut plan = Plan::default();
     let management = settings_differences(&old.settings, &new.settings);
-    let ids = old.processes.keys().chain(new.processes.keys());
-    let ids: BTreeSet<&ProcessId> = ids.collect();
-    for id in ids {
-        let (kind, fields, consequence) = match (old.processes.get(id), new.processes.get(id)) {
+    for (id, was, is) in old.beside(new) {
+        let (kind, fields, consequence) = match (was, is) {
             (Some(was), Some(is)) => {
                 let same = std::sync::Arc::ptr_eq(was, is);
                 let mut fields = if same { Vec::new() } else { differences(was, is) };
@@ -368,7 +366,7 @@ pub(crate) fn plan(old: &Config, new: &Config) -> Plan {
             Consequence::Live => BTreeSet::new(),
         };
         let touches = touches.into_iter().collect();
-        let awaits = new.processes.get(id).and_then(|spec| awaited(spec, consequence));
+        let awaits = is.and_then(|spec| awaited(spec, consequence));
         let process = id.clone();
         plan.changes.push(Change { process, kind, consequence, fields, touches, awaits });
     }

@@ -63,7 +63,7 @@ pub struct Dependent {
 }
 
 /// The edges of a configuration the other way round.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dependents {
     above: BTreeMap<ProcessId, Vec<Dependent>>,
     below: BTreeMap<ProcessId, Vec<ProcessId>>,

@@ -463,7 +463,12 @@ impl Machine {
 
     /// Has those looked at that may start because of a change of `id`.
     fn ripple(&mut self, id: &InstanceId) {
-        for edge in self.dependents.on(&id.process) {
+        self.ripple_from(&id.process);
+    }
+
+    /// The same, because of a change of a process.
+    fn ripple_from(&mut self, process: &ProcessId) {
+        for edge in self.dependents.on(process) {
             let all = instances_of(&edge.process);
             self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
         }

@@ -8,6 +8,7 @@ use crate::ids::{Generation, ProcessId};
 use crate::limits::Limits;
 use crate::unit::{Sandbox, UnitProperties};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -570,6 +571,10 @@ impl Default for Settings {
     }
 }
 
+/// What two configurations say of one process.
+pub(crate) type Beside<'a> =
+    (&'a ProcessId, Option<&'a Arc<ProcessSpec>>, Option<&'a Arc<ProcessSpec>>);
+
 /// A whole validated configuration: every dependency exists and there is no cycle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -583,11 +588,34 @@ impl Config {
     /// Takes what is the same from another configuration: then it is there once, and is known to be
     /// the same at once.
     pub fn share(&mut self, other: &Config) {
-        for (id, spec) in &mut self.processes {
-            if let Some(same) = other.processes.get(id).filter(|same| *same == spec) {
-                *spec = Arc::clone(same);
-            }
+        let same: Vec<Arc<ProcessSpec>> = self
+            .beside(other)
+            .filter_map(|(_, own, other)| own.zip(other))
+            .filter(|(own, other)| !Arc::ptr_eq(own, other) && own == other)
+            .map(|(_, other)| Arc::clone(other))
+            .collect();
+        for spec in same {
+            self.processes.insert(spec.id.clone(), spec);
         }
+    }
+
+    /// The processes of two configurations side by side, in their order: what this one says of each,
+    /// and what the other one does.
+    pub(crate) fn beside<'a>(&'a self, other: &'a Config) -> impl Iterator<Item = Beside<'a>> {
+        let mut own = self.processes.iter().peekable();
+        let mut others = other.processes.iter().peekable();
+        std::iter::from_fn(move || {
+            let order = match (own.peek(), others.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((one, _)), Some((two, _))) => one.cmp(two),
+            };
+            let one = if order.is_le() { own.next() } else { None };
+            let two = if order.is_ge() { others.next() } else { None };
+            let (id, _) = one.or(two)?;
+            Some((id, one.map(|(_, spec)| spec), two.map(|(_, spec)| spec)))
+        })
     }
 
     /// Whether it says the same of a process as another configuration.

@@ -128,8 +128,9 @@ impl From<&str> for Text {
     }
 }
 
-/// A text for one instance. Its `Display` and `Debug` are the form that may be shown.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// A text for one instance. Its `Display` and `Debug` are the form that may be shown; serialized it has
+/// the value too, which is for a program of ours that needs it (`net::message`), and for no file.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     value: String,
     shown: Option<String>,

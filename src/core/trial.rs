@@ -47,7 +47,7 @@ use self::standing::{Standing, last_end, waited};
 use crate::ids::{Generation, InstanceId, ProcessId};
 use crate::machine::Machine;
 use crate::process::Phase;
-use crate::spec::{Condition, Config, Numbered, Rollback};
+use crate::spec::{Beside, Condition, Config, Numbered, Rollback};
 use crate::time::{Mono, Timers};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -473,8 +473,12 @@ pub fn is_worth_going_back_to(config: &Config) -> bool {
 /// The processes of which two configurations say different things.
 fn touched(base: &Config, config: &Config) -> BTreeSet<ProcessId> {
     let managed = base.settings.enabled == config.settings.enabled;
-    let all = base.processes.keys().chain(config.processes.keys());
-    all.filter(|id| !managed || !config.says_the_same(base, id)).cloned().collect()
+    let differs = |(_, one, two): &Beside<'_>| match (one, two) {
+        (Some(one), Some(two)) => !Arc::ptr_eq(one, two) && one != two,
+        _ => true,
+    };
+    let all = base.beside(config).filter(|both| !managed || differs(both));
+    all.map(|(id, ..)| id.clone()).collect()
 }
 
 /// Whether a change of a process says anything about whether it works.

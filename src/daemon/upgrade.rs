@@ -196,7 +196,7 @@ impl Upgrade {
         is_allowed.map_err(|errno| failed(errno.into()))?;
         let formats = Formats::OURS.to_string();
         let argv = self.program.argv(&[QUESTION, &formats]);
-        let asked = tokio::time::timeout(CHECK, asked(path, &argv)).await;
+        let asked = tokio::time::timeout(CHECK, asked(path, argv)).await;
         let (status, said, complained) = asked
             .map_err(|_| format!("{shown} does not answer whether it can follow"))?
             .map_err(failed)?;
@@ -231,22 +231,27 @@ impl Upgrade {
 }
 
 /// Runs a program to its end: its status, its output and what it complains about.
-async fn asked(path: &Path, argv: &[CString]) -> io::Result<(ExitStatus, String, String)> {
+async fn asked(path: &Path, argv: Vec<CString>) -> io::Result<(ExitStatus, String, String)> {
     let file = File::open(path)?;
     let null = File::open("/dev/null")?;
     let pair = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let ((out, theirs), (err, complaints)) = (pair()?, pair()?);
     let fds = [(null.as_fd(), 0), (theirs.as_fd(), 1), (complaints.as_fd(), 2)];
     let env = handover::own_environment();
-    let program = Program { file: file.as_fd(), argv, env: &env, fds: &fds, cgroup: None };
-    let (started, exit) = reaper::start_registered(&program).map_err(io::Error::other)?;
+    let program = Program { file: file.as_fd(), argv, env, fds: &fds, cgroup: None };
+    let (started, exit) = reaper::start_registered(program).map_err(io::Error::other)?;
     drop((theirs, complaints));
+    // Or their ends would not be seen.
+    started.execution.take_back();
     let mut child = Unfinished(Some(started.pidfd.try_clone()?));
     let (out, err) = (pipe::Receiver::from_owned_fd(out)?, pipe::Receiver::from_owned_fd(err)?);
     let (out, err, status) =
         tokio::join!(text_of(out), text_of(err), reaper::ended(started.pidfd, exit));
     child.0 = None;
-    Ok((status?, out?, err?))
+    match started.execution.failure() {
+        Some(error) => Err(error),
+        None => Ok((status?, out?, err?)),
+    }
 }
 
 async fn text_of(pipe: pipe::Receiver) -> io::Result<String> {

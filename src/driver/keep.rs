@@ -68,9 +68,11 @@ impl Driver {
         for id in self.machine.take_unsaved() {
             store.save(&id, self.machine.snapshot(&id).as_ref());
         }
-        store.flush_stops();
         self.tell_trouble();
         self.carry_out(effects);
+        // Last: it is in those states already, and to wake who writes it takes as long as to start
+        // something.
+        self.keeping.store.flush_stops();
     }
 
     /// Takes in all that has happened, and writes down all that is known, for another program in this

@@ -299,7 +299,10 @@ impl Driver {
         self.tell_verdict();
     }
 
+    /// First what is to be done, then what is to be told of it: telling takes longer, and
+    /// a process is waited for.
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        effects.sort_by_key(Effect::tells);
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }

@@ -7,9 +7,8 @@ use crate::backend::sockets::is_taken;
 use crate::config::able::Able;
 use crate::config::check::check_machine;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
-use crate::config::load::{
-    DaemonSettings, Known, Loaded, Location, SourceKind, Sources, load_with,
-};
+use crate::config::known::Known;
+use crate::config::load::{DaemonSettings, Loaded, Location, SourceKind, Sources, load_over};
 use crate::core::ids::ProcessId;
 use crate::core::limits::Limit;
 use crate::core::reload::{ChangeKind, Plan};
@@ -67,13 +66,17 @@ pub(super) struct Examined {
 }
 
 impl Standing {
+    /// What is known of what is active.
+    fn known(&self) -> Option<&Known> {
+        let config = self.config.as_ref()?;
+        self.known.as_deref().filter(|known| known.is_of(config))
+    }
+
     /// Reads the files, and what they mean only where they are not as they were. Blocks.
     pub(super) fn look(&self) -> Examined {
         let start = Instant::now();
-        let (Some(known), Some(config)) = (&self.known, &self.config) else {
-            return self.examine(None);
-        };
-        let Some(loaded) = known.load_unchanged(config) else { return self.examine(None) };
+        let unchanged = self.known().and_then(Known::load_unchanged);
+        let Some(loaded) = unchanged else { return self.examine(None) };
         let mut diagnostics = loaded.diagnostics.clone();
         diagnostics.extend(self.other_backend(&loaded));
         let timings = vec![("read", millis(start.elapsed()))];
@@ -84,7 +87,7 @@ impl Standing {
     /// Reads the files, or takes a content for that of the file with the processes. Blocks.
     pub(super) fn examine(&self, content: Option<Vec<u8>>) -> Examined {
         let start = Instant::now();
-        let mut loaded = load_with(&self.location, content);
+        let mut loaded = load_over(self.known(), &self.location, content);
         if let (Some(config), Some(active)) = (&mut loaded.config, &self.config) {
             Arc::make_mut(config).share(active);
         }
@@ -197,7 +200,7 @@ impl Standing {
                 if self.backend.sockets().holds(listen) {
                     continue;
                 }
-                if let Some(reason) = is_taken(listen) {
+                if let Some(reason) = is_taken(listen, self.backend.network()) {
                     let code = match reason.kind() {
                         io::ErrorKind::AddrInUse => "address-in-use",
                         _ => "cannot-hold-socket",

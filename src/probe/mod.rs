@@ -1,21 +1,17 @@
 //! Health checks, and commands by which runs take new settings: each is a task that asks once and
 //! reports one answer.
 //!
-//! An answer is a success, or says in a few words what was wrong: `HTTP 500`,
-//! `connection refused (127.0.0.1:3001)`, `no answer within 5s`. One deadline covers all of a
-//! check, from the name to the last byte, so nothing that trickles can hold it up.
-
-pub mod connect;
-pub mod http;
+//! An answer is a success, or says in a few words what was wrong. What is asked over the network is
+//! asked by `net`, what a command is asked by the backend.
 
 use crate::backend::{Backend, Beside, CommandEnd, Facts};
 use crate::core::event::Event;
 use crate::core::ids::{InstanceId, ProbeId, ReloadId, Run};
 use crate::core::spec::{Check, HealthCheck, ProcessSpec, Text};
 use crate::core::text::span;
+use crate::net::check::{self, no_answer};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
 /// Starts checks.
 pub struct Prober {
@@ -98,17 +94,11 @@ async fn ask(
     spec: &Arc<ProcessSpec>,
 ) -> Result<(), String> {
     let (index, timeout) = (instance.index, check.timeout);
-    let deadline = Instant::now() + timeout;
-    let in_time =
-        |result: Result<Result<(), String>, _>| result.unwrap_or_else(|_| Err(no_answer(timeout)));
+    let network = backend.network();
     match &check.check {
-        Check::Http(url) => {
-            in_time(timeout_at(deadline, http::get(&url.rendered(index), deadline)).await)
-        }
+        Check::Http(url) => network.check(check::Check::Http(url.rendered(index)), timeout).await,
         Check::Tcp(address) => {
-            let address = address.rendered(index);
-            let connect = async { connect::to(&address, deadline).await.map(drop) };
-            in_time(timeout_at(deadline, connect).await)
+            network.check(check::Check::Tcp(address.rendered(index)), timeout).await
         }
         Check::Exec(argv) => {
             let argv = argv.iter().map(|word| word.rendered(index)).collect();
@@ -121,8 +111,4 @@ async fn ask(
         // Nobody asks for it: the machine hears of it from the run.
         Check::Notify => Err("it is not asked".to_owned()),
     }
-}
-
-fn no_answer(timeout: Duration) -> String {
-    format!("no answer within {timeout:?}")
 }

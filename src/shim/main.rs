@@ -101,6 +101,9 @@ fn become_command(instruction: &Instruction, stack: Stack) -> Result<Failure, Fa
     fcntl(socket(), F_SETFD, FD_CLOEXEC).map_err(at(Stage::Session))?;
     sys(nr::SETSID, [0; 5]).map_err(at(Stage::Session))?;
     reset_signals(instruction.ignored);
+    if instruction.oom_adjusted {
+        reset_oom_score();
+    }
     for limit in instruction.limits.iter() {
         let pair = [limit.soft, limit.hard];
         sys(nr::SETRLIMIT, [limit.resource as usize, pair.as_ptr() as usize, 0, 0, 0])
@@ -164,6 +167,15 @@ fn reset_signals(ignored: u64) {
     const SIG_SETMASK: usize = 2;
     let nothing = 0_u64;
     let _ = sys(nr::RT_SIGPROCMASK, [SIG_SETMASK, &raw const nothing as usize, 0, 8, 0]);
+}
+
+/// Only raising is always allowed, and a wish that is refused is no reason not to run.
+fn reset_oom_score() {
+    let path = address(c"/proc/self/oom_score_adj");
+    if let Ok(fd) = sys(nr::OPENAT, [AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0, 0]) {
+        let _ = sys(nr::WRITE, [fd, c"0".as_ptr() as usize, 1, 0, 0]);
+        close(fd);
+    }
 }
 
 /// Groups first: without the old user id they could not be changed any more. What came of it is

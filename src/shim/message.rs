@@ -165,6 +165,9 @@ impl<'a> Paths<'a> {
 pub struct Instruction<'a> {
     /// The signals that are ignored and shall not be: bit 0 is signal 1.
     pub ignored: u64,
+    /// It has inherited a wish how likely it is to be killed for want of memory, and shall not have
+    /// it.
+    pub oom_adjusted: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// Scheduling priority; None leaves it.
@@ -192,6 +195,7 @@ impl<'a> Instruction<'a> {
         let mut reader = Reader(bytes);
         Some(Instruction {
             ignored: reader.u64()?,
+            oom_adjusted: reader.u32()? != 0,
             umask: reader.u32()?,
             nice: match reader.u32()? {
                 0 => None,
@@ -252,6 +256,8 @@ pub struct Draft<'a> {
     /// See [`Instruction`].
     pub ignored: u64,
     /// See [`Instruction`].
+    pub oom_adjusted: bool,
+    /// See [`Instruction`].
     pub umask: u32,
     /// See [`Instruction`].
     pub nice: Option<i32>,
@@ -276,6 +282,7 @@ impl Draft<'_> {
     /// Appends the instruction without its leading length to `out`.
     pub fn encode(&self, out: &mut impl Extend<u8>) {
         out.extend(self.ignored.to_le_bytes());
+        put_u32(out, u32::from(self.oom_adjusted));
         put_u32(out, self.umask);
         match self.nice {
             None => put_u32(out, 0),
@@ -332,6 +339,7 @@ mod tests {
         let mut bytes = Vec::new();
         Draft {
             ignored: 1 << 63 | 1 << 12,
+            oom_adjusted: true,
             umask: 0o027,
             nice: Some(-5),
             credentials: Some((1000, 100, &[4, 27])),
@@ -351,6 +359,7 @@ mod tests {
         let bytes = full();
         let read = Instruction::decode(&bytes).unwrap();
         assert_eq!((read.ignored, read.umask), (1 << 63 | 1 << 12, 0o027));
+        assert!(read.oom_adjusted);
         assert_eq!(read.nice, Some(-5));
         let credentials = read.credentials.unwrap();
         assert_eq!((credentials.uid, credentials.gid), (1000, 100));

@@ -1,6 +1,8 @@
 //! Doing something on the file system as another user.
 
+use std::ffi::CString;
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 /// A user, as the kernel knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,9 +11,59 @@ pub struct Credentials {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary group ids.
-    pub groups: Vec<u32>,
+    /// Supplementary groups.
+    pub groups: Groups,
 }
+
+/// The supplementary groups of a user. Who is in which is asked of the user database when they are
+/// needed first: it may be on a server, and where systemd answers too it is its first process.
+#[derive(Clone, Debug)]
+pub struct Groups(Arc<Asked>);
+
+#[derive(Debug)]
+struct Asked {
+    name: CString,
+    gid: u32,
+    groups: OnceLock<Vec<u32>>,
+}
+
+impl Groups {
+    /// Those of the user with this name, and the group `gid`.
+    #[must_use]
+    pub fn of(name: CString, gid: u32) -> Groups {
+        Groups(Arc::new(Asked { name, gid, groups: OnceLock::new() }))
+    }
+
+    /// Supplementary group ids. Blocks the first time.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn ids(&self) -> io::Result<&[u32]> {
+        let Asked { name, gid, groups } = &*self.0;
+        if let Some(known) = groups.get() {
+            return Ok(known);
+        }
+        let found = nix::unistd::getgrouplist(name, nix::unistd::Gid::from_raw(*gid))?;
+        // Whoever was quicker has asked the same.
+        Ok(groups.get_or_init(|| found.into_iter().map(nix::unistd::Gid::as_raw).collect()))
+    }
+}
+
+impl From<Vec<u32>> for Groups {
+    /// Groups that are known.
+    fn from(groups: Vec<u32>) -> Groups {
+        let groups = OnceLock::from(groups);
+        Groups(Arc::new(Asked { name: CString::default(), gid: 0, groups }))
+    }
+}
+
+impl PartialEq for Groups {
+    fn eq(&self, other: &Groups) -> bool {
+        self.ids().ok() == other.ids().ok()
+    }
+}
+
+impl Eq for Groups {}
 
 /// Runs `work` with the rights of a user on files, on a thread of its own, and waits for it.
 ///
@@ -39,9 +91,9 @@ pub fn as_user<T: Send>(
 /// Changes the file system identity of this thread, for the rest of its life. By the system calls
 /// themselves: the library would change all threads.
 fn become_user(user: &Credentials) -> io::Result<()> {
+    let groups = user.groups.ids()?;
     // SAFETY: the vector is as long as the call is told.
-    let result =
-        unsafe { libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -76,7 +128,7 @@ mod tests {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
-        let nobody = Credentials { uid: 65534, gid: 65534, groups: vec![] };
+        let nobody = Credentials { uid: 65534, gid: 65534, groups: vec![].into() };
         let path = directory.path().join("file");
         let refused = as_user(&nobody, || std::fs::write(&path, "x"));
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);

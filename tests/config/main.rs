@@ -12,6 +12,7 @@ mod edit;
 mod files;
 mod hostile;
 mod kept;
+mod known;
 mod machine;
 mod moment;
 #[path = "../daemon/namespace.rs"]

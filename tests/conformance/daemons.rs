@@ -12,18 +12,16 @@ fn pids(status: &Status) -> BTreeMap<&str, Option<u32>> {
     status.iter().map(|(id, one)| (&**id, one.pid)).collect()
 }
 
-fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+/// A process that says when it begins and when it is asked to end, and takes a moment for that.
+fn talker(name: &str, rest: &str) -> String {
+    act(name, "slowly, begins, stay", rest)
 }
 
-/// A process that says when it begins and when it is asked to end, and takes a moment for both.
-fn talker(name: &str, rest: &str) -> String {
-    let line = format!(
-        "trap 'echo {name} ends >>@DIR@/said; sleep 0.2; echo {name} ended >>@DIR@/said; exit' TERM; \
-         echo {name} begins >>@DIR@/said; while :; do sleep 0.05; done"
-    );
-    format!("  {name}:\n    shell: \"{line}\"\n    log: {{ target: none }}\n{rest}")
+/// A process that takes these steps.
+fn act(name: &str, steps: &str, rest: &str) -> String {
+    format!(
+        "  {name}:\n    command: [\"@ACT@\", {name}, {steps}]\n    log: {{ target: none }}\n{rest}"
+    )
 }
 
 pub async fn order_is_that_of_the_graph(mut it: Supervisor) {
@@ -66,22 +64,40 @@ pub async fn a_crashing_process_is_delayed_and_given_up(mut it: Supervisor) {
     assert_eq!((all["bad@0"].restarts, all["bad@0"].result.as_str()), (3, "exit-code"));
     assert_eq!((all["missing@0"].restarts, all["missing@0"].result.as_str()), (1, "spawn-failed"));
     assert!(all["missing@0"].reason.contains("executing no-such-program"), "{all:#?}");
-    let log = it.log();
+    let told = it.told("bad@0").await.join("\n");
     let delays = ["in 50 ms (restart 1)", "in 0.1 s (restart 2)", "in 0.2 s (restart 3)"];
-    assert!(delays.iter().all(|delay| log.contains(delay)), "{log}");
+    assert!(delays.iter().all(|delay| told.contains(delay)), "{told}");
+}
+
+/// Also what has left its process, and takes no notice of being asked.
+pub async fn a_stop_is_over_when_nothing_is_left(mut it: Supervisor) {
+    let client = it.run(&act("tree", "leaving, begins, stay, \"@MARK@\"", STUBBORN)).await;
+    let before = it.until_all("running", &["tree@0"]).await;
+    until("both are there", || !said(&it).is_empty()).await;
+    for verb in [Verb::Restart, Verb::Stop] {
+        client.run(verb, &["tree".into()], quiet).await.unwrap();
+        assert!(!it.is_there(before["tree@0"].pid.unwrap()));
+    }
+    assert!(it.marked().is_empty(), "{:?}", it.status().await);
+    assert_eq!(it.status().await["tree@0"].state, "down");
+}
+
+const STUBBORN: &str = "    stop: { timeout: 300ms }\n";
+
+fn said(it: &Supervisor) -> Vec<String> {
+    let text = fs::read_to_string(it.path("said")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 pub async fn one_shots_run_once(mut it: Supervisor) {
-    let once = |name: &str, line: &str, rest: &str| {
-        format!(
-            "  {name}:\n    shell: \"echo {name} >>@DIR@/said; {line}\"\n    log: {{ target: none }}\n    \
-             restartPolicy: {{ condition: \"no\" }}\n{rest}"
-        )
+    let once = |name: &str, end: &str, rest: &str| {
+        let rest = format!("    restartPolicy: {{ condition: \"no\" }}\n{rest}");
+        act(name, &format!("runs, {end}"), &rest)
     };
-    let file = once("good", "exit 0", "")
-        + &once("after", "exit 0", "    dependsOn: { good: completed }\n")
-        + &once("bad", "exit 2", "")
-        + &once("never", "exit 0", "    dependsOn: { bad: completed }\n");
+    let file = once("good", "exit-0", "")
+        + &once("after", "exit-0", "    dependsOn: { good: completed }\n")
+        + &once("bad", "exit-2", "")
+        + &once("never", "exit-0", "    dependsOn: { bad: completed }\n");
     it.run(&file).await;
     it.until_all("completed", &["good@0", "after@0"]).await;
     it.until_all("failed", &["bad@0"]).await;
@@ -89,10 +105,9 @@ pub async fn one_shots_run_once(mut it: Supervisor) {
     it.kill();
     it.start().await;
     it.until_all("completed", &["good@0", "after@0"]).await;
-    let mut said: Vec<String> =
-        fs::read_to_string(it.path("said")).unwrap().lines().map(str::to_owned).collect();
+    let mut said = said(&it);
     said.sort();
-    assert_eq!(said, ["after", "bad", "good"]);
+    assert_eq!(said, ["after runs", "bad runs", "good runs"]);
 }
 
 pub async fn a_reload_touches_what_changed(mut it: Supervisor) {
@@ -112,7 +127,7 @@ pub async fn a_reload_touches_what_changed(mut it: Supervisor) {
     assert_eq!((before["same@0"], before["live@0"]), (after["same@0"], after["live@0"]));
     assert_ne!(before["new@0"], after["new@0"]);
     assert!(!after.contains_key("gone@0"));
-    assert!(!crate::world::is_there(before["gone@0"].unwrap()));
+    assert!(!it.is_there(before["gone@0"].unwrap()));
     it.save("  same: { command: 7, nonsense: 1 }\n");
     let client = it.client().await;
     assert!(client.reload(&Default::default()).await.is_err());
@@ -250,7 +265,7 @@ pub async fn what_ends_while_there_is_no_daemon_is_started_again(mut it: Supervi
     it.run(MARKED).await;
     let before = it.until_all("running", &FIVE).await;
     it.kill();
-    kill(before["one@2"].pid.unwrap());
+    it.kill_process(before["one@2"].pid.unwrap());
     it.start().await;
     let changed = |all: &Status| {
         let now = &all["one@2"];
@@ -340,7 +355,7 @@ pub async fn a_manager_that_executes_itself_again_changes_nothing(mut it: Superv
     }
     // One that ends while there is nobody to tell us of it.
     systemctl(&["daemon-reexec"]);
-    kill(before["one@3"].pid.unwrap());
+    it.kill_process(before["one@3"].pid.unwrap());
     it.until("its end seen", |all| all["one@3"].restarts == 1 && all["one@3"].state == "running")
         .await;
     assert_eq!(it.marked().len(), 5);

@@ -2,7 +2,12 @@
 
 use crate::SCENARIOS;
 use crate::image::Debian;
-use crate::machine::Machine;
+use crate::machine::{DEADLINE, Machine};
+use std::time::Duration;
+
+/// What scenarios read from the environment.
+const SETTINGS: [&str; 4] = ["PROVOST_SEED", "PROVOST_EDITS", SECONDS, "PROVOST_CONNECTIONS"];
+const SECONDS: &str = "PROVOST_CHANGES_SECONDS";
 
 /// Runs all scenarios in one machine with a prefix of the command, and says which did not hold.
 fn all(debian: Debian, prepare: &str, prefix: &str) {
@@ -11,13 +16,24 @@ fn all(debian: Debian, prepare: &str, prefix: &str) {
     let program = std::env::current_exe().unwrap();
     let name = program.file_name().unwrap().to_str().unwrap();
     let mut broken = Vec::new();
+    let set = |name: &&str| Some(format!("{name}={}", std::env::var(name).ok()?));
+    let given: Vec<String> = SETTINGS.iter().filter_map(set).collect();
+    // What is drawn is another on each machine; the same one again in another run.
+    let name_of_test = std::thread::current().name().unwrap_or_default().to_owned();
+    let seed: u64 = name_of_test.bytes().map(u64::from).sum();
+    let drawn = format!("env PROVOST_SEED={seed} PROVOST_EDITS=6 {}", given.join(" "));
+    let longer = std::env::var(SECONDS).map_or(0, |seconds| seconds.parse().expect("a number"));
+    let deadline = DEADLINE + Duration::from_secs(longer);
     // While one is being written, the others need not run.
     let only = std::env::var("PROVOST_SCENARIOS").unwrap_or_default();
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.contains(&only)) {
         let line = format!(
-            "{prefix} /package/deps/{name} --ignored --exact inside::{scenario} --nocapture"
+            "{drawn} {prefix} /package/deps/{name} --ignored --exact inside::{scenario} --nocapture"
         );
-        let (code, said) = machine.code(&line);
+        let (code, said) = machine.code_within(&line, deadline);
+        if !only.is_empty() {
+            eprintln!("{said}");
+        }
         if code != 0 || !said.contains("1 passed") {
             broken.push(format!("{scenario}: {code}\n{said}"));
         }

@@ -1,8 +1,13 @@
 //! What every backend has to do, in one table, for each of them: the native one here, the systemd
 //! one on machines of its own with each version that is supported, as the system's and as a user's;
-//! and both where nothing is kept from them.
+//! and both where nothing is kept from them. What is a matter of decisions is also seen where processes
+//! are simulated.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod changes;
+mod clock;
+#[path = "../common/mod.rs"]
+mod common;
 mod daemons;
 mod held;
 mod knocking;
@@ -10,6 +15,7 @@ mod machines;
 mod renewal;
 mod resources;
 mod scenarios;
+mod sim;
 mod speaking;
 mod stages;
 mod supervisor;
@@ -40,19 +46,27 @@ fn cannot<T>(why: &str) -> Option<T> {
     None
 }
 
+/// Scenarios as tests of this machine, with one backend.
+macro_rules! here {
+    ($world:ident, $backend:literal;
+     $($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
+        $(#[tokio::test]
+        async fn $scenario() {
+            crate::$module::$scenario(crate::world::World::$world()).await;
+        })+
+        $(#[tokio::test]
+        async fn $daemon() {
+            crate::$of::$daemon(crate::supervisor::Supervisor::with($backend)).await;
+        })+
+    };
+}
+
 /// The table.
 macro_rules! scenarios {
     ($($module:ident::$scenario:ident),+; $($of:ident::$daemon:ident),+ $(,)?) => {
         /// On this machine, with the native backend.
         mod native {
-            $(#[tokio::test]
-            async fn $scenario() {
-                crate::$module::$scenario(crate::world::World::native()).await;
-            })+
-            $(#[tokio::test]
-            async fn $daemon() {
-                crate::$of::$daemon(crate::supervisor::Supervisor::with("native")).await;
-            })+
+            here! { native, "native"; $($module::$scenario),+; $($of::$daemon),+ }
         }
 
         /// In a machine, with systemd. Run by the tests in `machines`.
@@ -114,6 +128,7 @@ scenarios! {
     resources::every_property_of_the_table_can_be_set;
     daemons::order_is_that_of_the_graph,
     daemons::a_crashing_process_is_delayed_and_given_up,
+    daemons::a_stop_is_over_when_nothing_is_left,
     daemons::one_shots_run_once,
     daemons::a_reload_touches_what_changed,
     daemons::health_is_asked_for_and_acted_on,
@@ -125,6 +140,8 @@ scenarios! {
     daemons::the_other_backend_leaves_nothing_behind,
     daemons::a_manager_that_executes_itself_again_changes_nothing,
     daemons::a_bus_that_goes_away_changes_nothing,
+    changes::whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other,
+    clock::a_clock_that_is_set_changes_nothing,
     held::sockets_are_held_for_a_process,
     held::sockets_are_those_of_all_instances,
     held::a_socket_that_cannot_be_had_is_told,
@@ -134,4 +151,28 @@ scenarios! {
     renewal::settings_are_taken_by_a_command_in_the_context_of_the_process,
     renewal::what_it_has_watched_renews_a_process,
     resources::a_change_of_limits_restarts_nothing,
+}
+
+/// Where processes are simulated: those of the table that this can show, which are about what is
+/// decided and the order of what is told. What the others show is the work of a kernel, of systemd, or
+/// of files.
+mod simulated {
+    here! {
+        sim, "sim";
+        scenarios::a_run_that_ends_at_once_is_reported_in_order,
+        scenarios::many_at_once_are_all_seen,
+        scenarios::one_run_follows_the_other,
+        scenarios::what_is_stopped_before_it_began_is_never_executed,
+        scenarios::what_is_stopped_while_it_begins_ends,
+        scenarios::a_run_that_is_over_can_be_stopped_again;
+        daemons::order_is_that_of_the_graph,
+        daemons::a_crashing_process_is_delayed_and_given_up,
+        daemons::a_stop_is_over_when_nothing_is_left,
+        daemons::one_shots_run_once,
+        daemons::a_reload_touches_what_changed,
+        daemons::health_is_asked_for_and_acted_on,
+        daemons::a_killed_daemon_is_followed,
+        daemons::what_ends_while_there_is_no_daemon_is_started_again,
+        daemons::what_nobody_knows_of_is_ended_before_anything_starts,
+    }
 }

@@ -15,7 +15,7 @@ use provost::sys::controllers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn limited(mut spec: ProcessSpec, limits: &Limits) -> ProcessSpec {
     spec.limits = limits.clone();
@@ -23,7 +23,7 @@ fn limited(mut spec: ProcessSpec, limits: &Limits) -> ProcessSpec {
 }
 
 /// A property of a unit, or of the manager where none is named, as systemctl shows it.
-fn show(unit: &str, property: &str) -> String {
+pub fn show(unit: &str, property: &str) -> String {
     let scope = if is_root() { "--system" } else { "--user" };
     let mut command = Command::new("systemctl");
     let unit = Some(unit).filter(|unit| !unit.is_empty());
@@ -34,19 +34,6 @@ fn show(unit: &str, property: &str) -> String {
 
 fn shown(unit: &str) -> [String; 4] {
     ["MemoryMax", "MemoryHigh", "CPUQuotaPerSecUSec", "TasksMax"].map(|name| show(unit, name))
-}
-
-/// What is changed without an answer is there after a moment.
-async fn until<T: PartialEq + std::fmt::Debug>(wanted: T, is: impl Fn() -> T) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let now = is();
-        if now == wanted {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{now:?}, not {wanted:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// Whether there is a controller here for every limit.
@@ -72,7 +59,7 @@ pub async fn limits_hold_and_change_under_a_run(mut world: World) {
     };
     let run = world.start(limited(program("sleep", &["1000"]), &first));
     let pid = world.spawned().await;
-    until(loose(&world, &first), || world.backend.unenforced(&instance(), run, &first)).await;
+    until_is(loose(&world, &first), || world.backend.unenforced(&instance(), run, &first)).await;
     let unit = world.backend.unit(&instance());
     if let Some(unit) = &unit {
         assert_eq!(shown(unit), ["536870912", "419430400", "1.500000s", "77"].map(str::to_owned));
@@ -82,14 +69,14 @@ pub async fn limits_hold_and_change_under_a_run(mut world: World) {
         Limits { max_memory_restart: Some(100 << 20), cpu: Some(250), ..Limits::default() };
     let spec = Arc::new(limited(program("sleep", &["1000"]), &second));
     world.backend.limit(&instance(), run, &spec);
-    until(loose(&world, &second), || world.backend.unenforced(&instance(), run, &second)).await;
+    until_is(loose(&world, &second), || world.backend.unenforced(&instance(), run, &second)).await;
     if let Some(unit) = &unit {
         let usual = show("", "DefaultTasksMax");
         let wanted = ["infinity", "104857600", "250ms", &usual].map(str::to_owned);
-        until(wanted, || shown(unit)).await;
+        until_is(wanted, || shown(unit)).await;
         assert_eq!(show(unit, "MainPID"), pid.to_string());
     }
-    assert!(is_there(pid) && world.is_quiet());
+    assert!(world.is_there(pid) && world.is_quiet());
     world.end(run).await;
     // What was changed was changed for that run.
     let run = world.start(program("sleep", &["1000"]));
@@ -113,9 +100,10 @@ pub async fn a_change_of_limits_while_it_begins_is_not_lost(mut world: World) {
         world.backend.limit(&instance(), run, &spec);
         world.spawned().await;
         if let Some(unit) = world.backend.unit(&instance()) {
-            until(tasks.to_string(), || show(&unit, "TasksMax")).await;
+            until_is(tasks.to_string(), || show(&unit, "TasksMax")).await;
         }
-        until(loose(&world, &limits), || world.backend.unenforced(&instance(), run, &limits)).await;
+        until_is(loose(&world, &limits), || world.backend.unenforced(&instance(), run, &limits))
+            .await;
         world.end(run).await;
     }
 }
@@ -323,7 +311,7 @@ pub async fn a_change_of_limits_restarts_nothing(mut it: Supervisor) {
     if it.backend == "systemd" {
         let unit = web.control_group.rsplit('/').next().unwrap();
         let has = || [show(unit, "MemoryMax"), show(unit, "TasksMax")];
-        until(["209715200", "98"].map(str::to_owned), has).await;
+        until_is(["209715200", "98"].map(str::to_owned), has).await;
     }
     // It goes on with what it has.
     it.kill();

@@ -1,5 +1,6 @@
 //! The life of a run.
 
+use crate::resources::show;
 use crate::world::*;
 use provost::backend::{Beside, CommandEnd, Purpose};
 use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
@@ -81,7 +82,7 @@ pub async fn one_run_follows_the_other(mut world: World) {
     world.end(run).await;
     let run = world.start(program("sleep", &["1000"]));
     let pid = world.spawned().await;
-    assert!(is_there(pid));
+    assert!(world.is_there(pid));
     world.end(run).await;
 }
 
@@ -172,12 +173,14 @@ async fn stays(world: &mut World, code: u8) {
     world.spawned().await;
     let left: u32 = world.line("up").await.parse().unwrap();
     assert_eq!(world.exited().await, ExitStatus::Code(code));
-    // Long enough for a service manager that cleans up to have begun.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(is_there(left) && world.is_quiet());
+    // A service manager that cleans up has begun when it has told of the end.
+    if let Some(unit) = world.backend.unit(&instance()) {
+        assert_eq!(show(&unit, "SubState"), "exited");
+    }
+    assert!(world.is_there(left) && world.is_quiet());
     world.terminate(run);
     world.emptied().await;
-    assert!(!is_there(left));
+    assert!(!world.is_there(left));
 }
 
 pub async fn a_stopped_process_is_woken_up_to_end(mut world: World) {
@@ -196,7 +199,7 @@ pub async fn one_that_ignores_the_signal_is_killed(mut world: World) {
     let pid = world.spawned().await;
     world.line("up").await;
     world.terminate(run);
-    assert!(is_there(pid));
+    assert!(world.is_there(pid));
     world.kill(run);
     assert_eq!(world.exited().await, KILLED);
     world.emptied().await;
@@ -216,7 +219,7 @@ pub async fn killing_leaves_nothing(mut world: World) {
         pids.push(world.line("up").await.parse().unwrap());
     }
     world.end(run).await;
-    assert!(pids.iter().all(|pid| !is_there(*pid)), "{pids:?}");
+    assert!(pids.iter().all(|pid| !world.is_there(*pid)), "{pids:?}");
 }
 
 pub async fn signals_reach_whom_they_are_for(mut world: World) {
@@ -252,7 +255,7 @@ pub async fn usage_is_that_of_the_tree(mut world: World) {
     let pidfd = world.backend.pidfd(&instance(), run).unwrap();
     provost::sys::signal::send(&pidfd, Signal::KILL).unwrap();
     assert_eq!(world.exited().await, KILLED);
-    assert!(!is_there(pid));
+    assert!(!world.is_there(pid));
     world.terminate(run);
     world.emptied().await;
 }
@@ -303,5 +306,5 @@ pub async fn a_command_beside_a_run_ends_at_its_deadline(mut world: World) {
     let argv = vec![Rendered::from("true")];
     let next = world.backend.run_in_context(&instance(), &spec, Beside::Check, argv, DEADLINE);
     assert_eq!(in_time(next, "the next one").await, CommandEnd::Success);
-    assert!(!is_there(pid));
+    assert!(!world.is_there(pid));
 }

@@ -1,6 +1,7 @@
 //! A daemon of one's own, with one backend or the other.
 
-use crate::world::{DEADLINE, is_root};
+use crate::sim::{self, Nature};
+use crate::world::{DEADLINE, is_root, is_there};
 use provost::client::{Client, ProcessStatus, ReloadOptions, ReloadSummary, Target};
 use provost::sys::random;
 use std::collections::BTreeMap;
@@ -20,7 +21,14 @@ pub struct Supervisor {
     pub mark: String,
     /// More settings, each with a comma before it.
     pub settings: &'static str,
-    child: Option<Child>,
+    daemon: Option<Daemon>,
+    /// Where processes are, if they are simulated.
+    nature: Option<Nature>,
+}
+
+enum Daemon {
+    Real(Child),
+    Simulated(sim::daemon::Daemon),
 }
 
 impl Supervisor {
@@ -29,20 +37,27 @@ impl Supervisor {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let mark = (1_000_000_000 + random() % 1_000_000_000).to_string();
-        Supervisor { backend, directory, mark, settings: "", child: None }
+        fs::write(directory.path().join("act"), sim::ACT).unwrap();
+        fs::set_permissions(directory.path().join("act"), PermissionsExt::from_mode(0o755))
+            .unwrap();
+        let nature = (backend == "sim").then(Nature::new);
+        Supervisor { backend, directory, mark, settings: "", daemon: None, nature }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Saves a file: `@DIR@` and `@MARK@` stand for what they say.
+    /// Saves a file: `@DIR@` and `@MARK@` stand for what they say, `@ACT@` for a program whose arguments
+    /// say what it does ([`sim`]).
     pub fn save(&self, processes: &str) {
         let dir = self.directory.path().to_str().unwrap();
-        let text = processes.replace("@DIR@", dir).replace("@MARK@", &self.mark);
+        let text = processes.replace("@ACT@", "@DIR@/act");
+        let text = text.replace("@DIR@", dir).replace("@MARK@", &self.mark);
+        let backend = if self.nature.is_some() { "auto" } else { self.backend };
         let text = format!(
-            "processManagement: {{ backend: {}, defaultUser: nobody{} }}\nprocesses:\n{text}",
-            self.backend, self.settings
+            "processManagement: {{ backend: {backend}, defaultUser: nobody{} }}\nprocesses:\n{text}",
+            self.settings
         );
         fs::write(self.path(".new"), text).unwrap();
         fs::rename(self.path(".new"), self.path("processes.yaml")).unwrap();
@@ -50,6 +65,16 @@ impl Supervisor {
 
     /// Starts the daemon and waits until it answers.
     pub async fn start(&mut self) -> Client {
+        if let Some(nature) = &self.nature {
+            let daemon = sim::daemon::Daemon::start(self.directory.path(), nature);
+            self.daemon = Some(Daemon::Simulated(daemon));
+        } else {
+            self.daemon = Some(Daemon::Real(self.spawn()));
+        }
+        self.client().await
+    }
+
+    fn spawn(&self) -> Child {
         let provostd = Path::new(env!("CARGO_BIN_EXE_provostd"));
         let inside = Path::new("/package/provostd");
         let program = if inside.exists() { inside } else { provostd };
@@ -65,8 +90,7 @@ impl Supervisor {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         fs::create_dir_all(self.path("run")).unwrap();
-        self.child = Some(command.spawn().unwrap());
-        self.client().await
+        command.spawn().unwrap()
     }
 
     /// Saves a file and starts the daemon.
@@ -126,21 +150,47 @@ impl Supervisor {
 
     /// Kills the daemon, and nothing else.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        match self.daemon.take().unwrap() {
+            Daemon::Real(mut child) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            Daemon::Simulated(daemon) => daemon.kill(),
+        }
     }
 
     /// Asks it to end, and waits.
     pub fn stop(&mut self) {
-        let mut child = self.child.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert!(child.wait().unwrap().success(), "{}", self.log());
+        match self.daemon.take().unwrap() {
+            Daemon::Real(mut child) => {
+                terminate(&child);
+                assert!(child.wait().unwrap().success(), "{}", self.log());
+            }
+            Daemon::Simulated(daemon) => assert_eq!(daemon.stop(), 0),
+        }
+    }
+
+    /// Kills a process, as anybody may.
+    pub fn kill_process(&self, pid: u32) {
+        match &self.nature {
+            Some(nature) => nature.kill(pid),
+            None => {
+                let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            }
+        }
+    }
+
+    /// Whether there is a process with this number.
+    pub fn is_there(&self, pid: u32) -> bool {
+        self.nature.as_ref().map_or_else(|| is_there(pid), |nature| nature.is_there(pid))
     }
 
     /// The processes that have the mark as an argument of their own.
     pub fn marked(&self) -> Vec<u32> {
+        if let Some(nature) = &self.nature {
+            return nature.with(&self.mark);
+        }
         let numbers = fs::read_dir("/proc").unwrap().flatten();
         let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let has_mark = |pid: &u32| {
@@ -149,6 +199,18 @@ impl Supervisor {
         };
         numbers.filter(has_mark).collect()
     }
+
+    /// All lines of the event log about an instance, of which there are not many.
+    pub async fn told(&self, instance: &str) -> Vec<String> {
+        let (lines, _) = self.client().await.events(None, 1000).await.unwrap();
+        let of = lines.into_iter().filter(|line| line.instance.as_deref() == Some(instance));
+        of.map(|line| line.message).collect()
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
 }
 
 pub async fn status(client: &Client) -> Status {
@@ -158,13 +220,16 @@ pub async fn status(client: &Client) -> Status {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        // The second one kills what does not end by itself.
-        for _ in 0..2 {
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        match self.daemon.take() {
+            Some(Daemon::Real(mut child)) => {
+                // The second one kills what does not end by itself.
+                terminate(&child);
+                terminate(&child);
+                let _ = child.wait();
+            }
+            Some(Daemon::Simulated(daemon)) => daemon.kill(),
+            None => return,
         }
-        let _ = child.wait();
         if std::thread::panicking() {
             eprintln!("--- log\n{}", self.log());
         }

@@ -1,5 +1,5 @@
-//! What a container cannot show: control groups with all their controllers, and the kernel's own
-//! judgement of who has too much memory.
+//! What a container cannot show: control groups with all their controllers, the kernel's own
+//! judgement of who has too much memory, and a clock that is set.
 //!
 //! A machine with a kernel of its own, emulated: it needs nothing of its host, and is ten to twenty
 //! times slower. Its disk is made once and never written to; the programs are on another one. It
@@ -23,8 +23,8 @@ const SILENCE: Duration = Duration::from_secs(8 * 60);
 /// The ways that the guest runs each scenario in.
 const WAYS: [&str; 4] = ["systemd", "systemd-user", "native-service", "native-scope"];
 
-/// Those that are about what a run may use. `PROVOST_SCENARIOS` says others, by a part of the name.
-const USUAL: [&str; 7] = [
+/// Those that are about what a run may use, and about the clock. `PROVOST_SCENARIOS` says others, by a part of the name.
+const USUAL: [&str; 8] = [
     "limits_hold_and_change_under_a_run",
     "a_change_of_limits_while_it_begins_is_not_lost",
     "what_forks_without_end_is_limited_and_can_be_stopped",
@@ -32,6 +32,7 @@ const USUAL: [&str; 7] = [
     "what_outgrows_its_memory_is_told",
     "usage_is_that_of_the_tree",
     "a_change_of_limits_restarts_nothing",
+    "a_clock_that_is_set_changes_nothing",
 ];
 
 const GUEST: &str = include_str!("vm.sh");
@@ -112,7 +113,7 @@ fn programs(scenarios: &[&str]) -> tempfile::TempDir {
     let package = made.path().join("package");
     fs::create_dir(&package).unwrap();
     let built = package::package().unwrap();
-    for name in ["provost", "provostd", "provost-log"] {
+    for name in ["provost", "provostd", "provost-log", "provost-net"] {
         fs::copy(built.join(name), package.join(name)).unwrap();
     }
     fs::copy(std::env::current_exe().unwrap(), package.join("conformance")).unwrap();

@@ -26,10 +26,12 @@ try() {
 alice=(setpriv --reuid=alice --regid=alice --init-groups
     env HOME=/home/alice USER=alice XDG_RUNTIME_DIR=/run/user/1000)
 service=(systemd-run --quiet --pipe --wait --property=Delegate=yes
-    --property=DelegateSubgroup=supervisor --setenv=HOME=/root --setenv=CONFORMANCE_ALL=1)
+    --property=DelegateSubgroup=supervisor --setenv=HOME=/root --setenv=CONFORMANCE_ALL=1
+    --setenv=CONFORMANCE_CLOCK=1)
 # There a daemon is not alone in its group, and can give no controller to those below.
 scope=(systemd-run --quiet --scope --property=Delegate=yes env --unset=CONFORMANCE_ALL)
-export HOME=/root CONFORMANCE_ALL=1
+# The clock is nobody else's.
+export HOME=/root CONFORMANCE_ALL=1 CONFORMANCE_CLOCK=1
 
 systemctl start user@1000
 while read -r scenario; do

@@ -1,5 +1,6 @@
 //! A backend, its events, and places where processes can be heard.
 
+use crate::sim::{Nature, Sim};
 use provost::backend::native::console::ConsoleOptions;
 use provost::backend::native::{NativeBackend, NativeOptions};
 use provost::backend::notices::Notices;
@@ -14,11 +15,12 @@ use provost::core::spec::{Command, LogTarget, ProcessSpec, Signal, StopSpec, Tex
 use provost::store::runs::Runs;
 use provost::sys::random;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::sync::mpsc;
@@ -36,6 +38,8 @@ pub struct World {
     events: mpsc::UnboundedReceiver<Event>,
     heard: HashMap<&'static str, BufReader<Receiver>>,
     runs: u64,
+    /// Where processes are, if they are simulated.
+    nature: Option<Nature>,
 }
 
 /// What both are given.
@@ -64,7 +68,7 @@ impl Common {
     fn world(self, backend: Arc<dyn Backend>) -> World {
         let (directory, events) = (self.directory, self.events);
         tokio::spawn(self.notices.listen(backend.clone(), self.facts));
-        World { backend, directory, events, heard: HashMap::new(), runs: 0 }
+        World { backend, directory, events, heard: HashMap::new(), runs: 0, nature: None }
     }
 }
 
@@ -91,6 +95,15 @@ impl World {
         common.world(backend)
     }
 
+    pub fn sim() -> World {
+        let common = Common::new();
+        let (nature, facts) = (Nature::new(), common.facts.clone());
+        nature.recover(BTreeMap::new(), facts.clone());
+        let mut world = common.world(Sim::new(nature.clone(), facts));
+        world.nature = Some(nature);
+        world
+    }
+
     pub async fn systemd() -> World {
         let common = Common::new();
         let way = match (std::env::var_os("CONFORMANCE_BUS"), common.mode) {
@@ -106,6 +119,7 @@ impl World {
             name: "conformance".into(),
             names: Names::new(false, random() as u32),
             log_program: "/package/provost-log".into(),
+            net_program: "/package/provost-net".into(),
             runtime,
             token: std::process::id(),
             notices: Some(common.notices.path().into()),
@@ -117,6 +131,11 @@ impl World {
 
     pub fn is_native(&self) -> bool {
         self.backend.name() == "native"
+    }
+
+    /// Whether there is a process with this number.
+    pub fn is_there(&self, pid: u32) -> bool {
+        self.nature.as_ref().map_or_else(|| is_there(pid), |nature| nature.is_there(pid))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -248,12 +267,22 @@ pub async fn in_time<T>(future: impl Future<Output = T>, what: &str) -> T {
 
 /// Looks again and again: for what nobody is told of.
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let so = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    in_time(so, what).await;
+    until_right(|| (!is_so()).then(|| what.to_owned())).await;
+}
+
+/// The same, until it is this.
+pub async fn until_is<T: PartialEq + Debug>(wanted: T, is: impl Fn() -> T) {
+    let wrong = || Some(is()).filter(|now| *now != wanted);
+    until_right(|| wrong().map(|now| format!("{wanted:?}; it is {now:?}"))).await;
+}
+
+/// `wrong` says what is not as it should be.
+async fn until_right(wrong: impl Fn() -> Option<String>) {
+    let deadline = Instant::now() + DEADLINE;
+    while let Some(wrong) = wrong() {
+        assert!(Instant::now() < deadline, "never: {wrong}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 pub fn is_root() -> bool {

@@ -21,7 +21,6 @@ mod reexec;
 mod reloading;
 mod renewal;
 mod rollback;
-mod rollback_random;
 mod rolling;
 mod secrets;
 mod seed;

@@ -32,10 +32,16 @@ pub fn installs_starts_and_goes_without_a_trace(debian: Debian, _: &str) {
     assert_eq!(machine.code("systemctl is-active provostd").1, "inactive\n");
     machine.run("systemctl enable --now provostd");
 
-    machine.processes("processes: { web: { command: [sleep, infinity] } }");
+    let check = r#"startTimeout: 1h, healthCheck: { tcp: "127.0.0.1:9", interval: 100ms }"#;
+    machine.processes(&format!(
+        "processes: {{ web: {{ command: [sleep, infinity] }}, \
+         bad: {{ command: [sleep, infinity], {check} }} }}"
+    ));
     machine.up("web");
+    machine.until("provost --system why bad | grep 'connection refused'");
     machine.run("dpkg --remove provost");
     assert_ne!(machine.code("pgrep -x sleep || pgrep -x provostd").0, 0);
+    machine.until("! pgrep -x provost-net");
     // What somebody wrote is theirs.
     machine.run("rm /etc/provost/processes.yaml");
     machine.run("dpkg --purge provost");

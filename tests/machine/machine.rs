@@ -165,7 +165,13 @@ impl Machine {
 
     /// The exit code of a line of bash, and all that it printed.
     pub fn code(&self, line: &str) -> (i32, String) {
-        let output = self.output(&format!("exec 2>&1\n{line}"));
+        self.code_within(line, DEADLINE)
+    }
+
+    /// The same, of what may take so long.
+    pub fn code_within(&self, line: &str, deadline: Duration) -> (i32, String) {
+        let mut command = self.command_within(&format!("exec 2>&1\n{line}"), deadline);
+        let output = command.output().unwrap();
         let code = output.status.code().unwrap_or_else(|| panic!("{line}: {}", output.status));
         (code, String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -185,8 +191,13 @@ impl Machine {
 
     /// A line of bash that is about to run in it as root. It ends at the deadline.
     pub fn command(&self, line: &str) -> Command {
+        self.command_within(line, DEADLINE)
+    }
+
+    /// The same, of what may take so long.
+    pub fn command_within(&self, line: &str, deadline: Duration) -> Command {
         let mut command = Command::new("timeout");
-        command.arg(DEADLINE.as_secs().to_string());
+        command.arg(deadline.as_secs().to_string());
         command.args(["nsenter", "--target", &self.leader.to_string(), "--all"]);
         command.args(["/bin/bash", "-euo", "pipefail", "-c", line]);
         command.env_clear().env("LANG", "C.UTF-8").env("HOME", "/root");

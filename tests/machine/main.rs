@@ -9,6 +9,7 @@ mod install;
 mod journal;
 mod kills;
 mod machine;
+mod network;
 mod package;
 mod power;
 mod sandbox;
@@ -80,6 +81,7 @@ on! {
         power::off_goes_by_the_graph_and_on_starts_it_again,
         files::files_of_a_user_are_theirs,
         sandbox::the_sandbox_is_the_daemons_alone,
+        network::is_not_the_daemons,
         user::a_user_has_their_own;
     debian_13_systemd: Debian::Trixie, "systemd" =>
         systemctl::starts_reloads_and_stops,
@@ -93,6 +95,8 @@ on! {
         power::off_goes_by_the_graph_and_on_starts_it_again,
         files::files_of_a_user_are_theirs,
         sandbox::the_sandbox_is_the_daemons_alone,
+        network::is_not_the_daemons,
+        network::an_address_that_somebody_has_is_found,
         user::a_user_has_their_own;
     debian_13_with_dbus_broker: Debian::TrixieBroker, "native" =>
         install::installs_starts_and_goes_without_a_trace,

@@ -54,6 +54,7 @@ pub fn package() -> Option<PathBuf> {
         env!("CARGO_BIN_EXE_provost"),
         env!("CARGO_BIN_EXE_provostd"),
         env!("CARGO_BIN_EXE_provost-log"),
+        env!("CARGO_BIN_EXE_provost-net"),
     ] {
         let metadata = fs::metadata(program).unwrap();
         parts.push(format!("{} {}.{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec()));

@@ -21,6 +21,7 @@ use crate::core::spec::{ProcessSpec, Signal};
 use crate::store::runs::RunRecord;
 use crate::sys::random;
 use crate::sys::signal::open;
+use crate::sys::stat::Stat;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -187,8 +188,22 @@ async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
 
 /// Whether a process has not become its command yet.
 pub(super) fn is_waiting(pid: u32) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|exe| exe.to_string_lossy().starts_with("/memfd:provost-shim"))
+    let Some(program) = program_of(&pid.to_string()) else { return false };
+    program.starts_with("/memfd:provost-shim") || has_not_begun(pid, &program)
+}
+
+/// Whether it is still to execute the shim. Until then it is what made it, in the session of that; the
+/// shim gives it a session of its own.
+fn has_not_begun(pid: u32, program: &str) -> bool {
+    program_of("self").is_some_and(|own| own == program)
+        && Stat::of(pid).is_some_and(|stat| stat.session != pid)
+}
+
+/// What a process executes, also where another file has taken the place of that.
+fn program_of(pid: &str) -> Option<String> {
+    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let exe = exe.to_string_lossy();
+    Some(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned())
 }
 
 /// Ends what is ours by mark or control group and is of none of these trees.
@@ -256,4 +271,26 @@ pub async fn end_all(environment: &BTreeMap<String, String>, name: &str, token: 
             .flatten(),
     );
     join_all(left.iter().map(end_stray)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// What a daemon is killed over: it has recorded a process that has not executed anything yet.
+    #[test]
+    fn who_is_what_made_it_and_in_the_session_of_that_has_not_begun() {
+        let own = program_of("self").unwrap();
+        let leads = Stat::of(std::process::id()).unwrap().session == std::process::id();
+        assert_eq!(has_not_begun(std::process::id(), &own), !leads);
+        // It never is somebody else who has no session of his own either.
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let program = program_of(&cat.id().to_string()).unwrap();
+        assert_ne!(program, own);
+        assert!(!is_waiting(cat.id()));
+        drop(cat.stdin.take());
+        cat.wait().unwrap();
+        assert!(!is_waiting(cat.id()));
+    }
 }

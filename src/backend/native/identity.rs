@@ -5,8 +5,8 @@ use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::ExecSpec;
-use crate::sys::user::{Credentials, as_user};
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use crate::sys::user::{Credentials, Groups, as_user};
+use nix::unistd::{Gid, Group, Uid, User};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
@@ -36,6 +36,15 @@ impl Identity {
     }
 }
 
+/// What has to be known of a user before a process is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Who it is. Its groups are found by whoever starts the process.
+    User,
+    /// Its groups too.
+    All,
+}
+
 /// Finds out who processes shall be, for one daemon.
 pub struct Identities {
     mode: Mode,
@@ -62,7 +71,7 @@ impl Identities {
     ///
     /// # Errors
     /// As [`find`].
-    pub async fn find(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
+    pub async fn find(&self, exec: &ExecSpec, need: Need) -> Result<Identity, SpawnError> {
         if !needs_lookup(self.mode, exec) {
             return Ok(Identity { record: self.caller.clone(), credentials: None });
         }
@@ -70,7 +79,7 @@ impl Identities {
         let _permit = self.lookups.acquire().await.map_err(|error| broken(error.to_string()))?;
         let (mode, exec) = (self.mode, exec.clone());
         let (default_user, caller) = (self.default_user.clone(), self.caller.clone());
-        let find = move || find(mode, &exec, &default_user, &caller);
+        let find = move || find(mode, &exec, &default_user, &caller, need);
         tokio::task::spawn_blocking(find).await.map_err(|error| broken(error.to_string()))?
     }
 
@@ -79,7 +88,7 @@ impl Identities {
     /// # Errors
     /// As [`find`].
     pub fn find_now(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
-        find(self.mode, exec, &self.default_user, &self.caller)
+        find(self.mode, exec, &self.default_user, &self.caller, Need::All)
     }
 
     /// All of the environment of one instance that runs as this user: the base set, then its own.
@@ -132,6 +141,7 @@ pub fn find(
     exec: &ExecSpec,
     default_user: &str,
     caller: &UserRecord,
+    need: Need,
 ) -> Result<Identity, SpawnError> {
     let name = match (&exec.user, mode) {
         (Some(name), _) => Some(&**name),
@@ -153,7 +163,12 @@ pub fn find(
         // Without root nothing can be changed, and nothing needs to be.
         return Ok(Identity { record, credentials: None });
     }
-    let groups = supplementary_groups(&record)?;
+    let no_name = |_| failure(&record.name, "it has a NUL byte".into());
+    let groups = CString::new(record.name.as_str()).map_err(no_name)?;
+    let groups = Groups::of(groups, record.gid);
+    if need == Need::All {
+        groups.ids().map_err(|error| failure(&record.name, reason(&error)))?;
+    }
     let credentials = Credentials { uid: record.uid, gid: record.gid, groups };
     Ok(Identity { record, credentials: Some(credentials) })
 }
@@ -194,14 +209,6 @@ fn find_group(name: &str) -> Result<u32, SpawnError> {
     }
 }
 
-fn supplementary_groups(record: &UserRecord) -> Result<Vec<u32>, SpawnError> {
-    let error = |reason: String| failure(&record.name, reason);
-    let name = CString::new(record.name.as_str()).map_err(|_| error("it has a NUL byte".into()))?;
-    let groups = getgrouplist(&name, Gid::from_raw(record.gid))
-        .map_err(|errno| error(reason(&errno.into())))?;
-    Ok(groups.into_iter().map(Gid::as_raw).collect())
-}
-
 fn record(user: User) -> UserRecord {
     UserRecord {
         name: user.name,
@@ -235,7 +242,7 @@ mod tests {
         user: Option<&str>,
         group: Option<&str>,
     ) -> Result<Identity, SpawnError> {
-        find(mode, &exec(user, group), "nobody", &caller(&BTreeMap::new()))
+        find(mode, &exec(user, group), "nobody", &caller(&BTreeMap::new()), Need::User)
     }
 
     #[test]
@@ -258,6 +265,6 @@ mod tests {
         let identity = look_up(Mode::User, Some("3999999999"), Some("12")).unwrap();
         let credentials = identity.credentials.unwrap();
         assert_eq!((credentials.uid, credentials.gid), (3_999_999_999, 12));
-        assert_eq!(credentials.groups, [12]);
+        assert_eq!(credentials.groups.ids().unwrap(), [12]);
     }
 }

@@ -1,21 +1,21 @@
 //! From what shall run to the first instruction of the command, by way of the shim.
 //!
-//! [`Launcher::begin`] makes a process that runs the shim and waits. Its pid is recorded then; only
-//! [`Waiting::go`] lets it become the command. When this process dies in between, the shim sees the
-//! end of its socket and ends.
+//! [`Launcher::begin`] makes a process that executes the shim, which waits. Its pid is recorded
+//! meanwhile; only [`Waiting::go`] lets it become the command. When this process dies in between, the
+//! shim sees the end of its socket and ends.
 
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
 use crate::backend::sockets::Passed;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
-use crate::sys::clone::{Program, StartError};
+use crate::sys::clone::{Execution, Program, StartError};
 use crate::sys::stat::Stat;
 use message::{
     Draft, LISTEN_PID, Limit, MAX_INSTRUCTION, MAX_SOCKETS, NO_INDEX, Report, SOCKET_FD, Stage,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -74,7 +74,7 @@ pub struct Launcher {
     oom_adjusted: bool,
 }
 
-/// A process that runs the shim and waits to be told what to become.
+/// A process that executes the shim, which waits to be told what to become.
 pub struct Waiting {
     /// Its process id.
     pub pid: u32,
@@ -87,6 +87,7 @@ pub struct Waiting {
     /// When it was started, in ticks since boot; 0 where that cannot be read.
     pub start: u64,
     socket: UnixStream,
+    execution: Execution,
 }
 
 impl Launcher {
@@ -152,25 +153,13 @@ impl Launcher {
         let socket = UnixStream::from_std(ours).map_err(fork)?;
 
         let fds = [(input, 0), (output, 1), (error, 2), (theirs.as_fd(), SOCKET_FD)];
-        let program =
-            Program { file: self.shim.as_fd(), argv: &argv, env: &env, fds: &fds, cgroup };
-        let (started, exit) = start_registered(&program).map_err(|error| match error {
-            StartError::Clone(error) if cgroup.is_some() && is_about_cgroup(&error) => {
-                failure(SpawnStage::Cgroup, "", reason(&error))
-            }
-            StartError::Clone(error) => fork(error),
-            StartError::Exec(error) if error.raw_os_error() == Some(libc::E2BIG) => {
-                exec(reason(&error))
-            }
-            StartError::Exec(error) => {
-                failure(SpawnStage::Fork, "", format!("executing the shim: {}", reason(&error)))
+        let program = Program { file: self.shim.as_fd(), argv, env, fds: &fds, cgroup };
+        let (started, exit) = start_registered(program).map_err(|StartError(error)| {
+            match cgroup.is_some() && is_about_cgroup(&error) {
+                true => failure(SpawnStage::Cgroup, "", reason(&error)),
+                false => fork(error),
             }
         })?;
-        if self.oom_adjusted {
-            // The process waits, so it can still be changed from here. Only raising is always
-            // allowed, and a wish that is refused is no reason not to run.
-            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", started.pid), "0");
-        }
         Ok(Waiting {
             pid: started.pid,
             pidfd: Arc::new(started.pidfd),
@@ -179,6 +168,7 @@ impl Launcher {
             // It cannot have been reaped: whoever reaps is not running now.
             start: Stat::of(started.pid).map_or(0, |stat| stat.start),
             socket,
+            execution: started.execution,
         })
     }
 
@@ -202,13 +192,18 @@ impl Launcher {
         let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
         let candidates: Vec<&CStr> = candidates.iter().map(CString::as_c_str).collect();
         let credentials = recipe.identity.credentials.as_ref();
+        let groups = credentials.map(|user| user.groups.ids()).transpose();
+        let groups = groups.map_err(|error| {
+            failure(SpawnStage::Identity, &recipe.identity.record.name, reason(&error))
+        })?;
 
         let mut bytes = vec![0; 4];
         Draft {
             ignored: self.ignored,
+            oom_adjusted: self.oom_adjusted,
             umask: recipe.umask,
             nice: recipe.nice.map(i32::from),
-            credentials: credentials.map(|user| (user.uid, user.gid, user.groups.as_slice())),
+            credentials: credentials.zip(groups).map(|(user, groups)| (user.uid, user.gid, groups)),
             limits: &self.limits(recipe),
             cwd: &cwd,
             log_file: log_file.as_deref(),
@@ -253,20 +248,40 @@ impl Waiting {
     /// # Errors
     /// At the stage the shim reports. The process ends by itself then.
     pub async fn go(&mut self, recipe: &Recipe, instruction: &[u8]) -> Result<(), SpawnError> {
-        let died = |_| {
-            let reason = "the process was killed before it could become the command".to_owned();
-            failure(SpawnStage::Fork, "", reason)
+        let answer = self.tell(recipe, instruction).await;
+        if let Some(error) = self.execution.failure() {
+            return Err(recipe.explain_shim(&error));
+        }
+        match answer {
+            Ok(answer) => match Report::decode(&answer) {
+                Some(report) => Err(recipe.explain(report)),
+                None => Ok(()),
+            },
+            Err(_) => {
+                let reason = "the process was killed before it could become the command";
+                Err(failure(SpawnStage::Fork, "", reason.to_owned()))
+            }
+        }
+    }
+
+    /// Sends the instruction, and returns what the shim reports when it has ended or become the
+    /// command.
+    async fn tell(&mut self, recipe: &Recipe, instruction: &[u8]) -> io::Result<Vec<u8>> {
+        // At once, and not when the runtime has found that there is room: there nearly always is.
+        let sent = match send(&self.socket, instruction, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+        {
+            Err(rustix::io::Errno::AGAIN) => 0,
+            sent => sent?,
         };
-        self.socket.write_all(instruction).await.map_err(died)?;
+        self.socket.write_all(&instruction[sent..]).await?;
         if !recipe.sockets.is_empty() {
-            self.pass(&recipe.sockets).await.map_err(died)?;
+            self.pass(&recipe.sockets).await?;
         }
+        // By now it has hardly ever to be waited for.
+        self.execution.take_back();
         let mut answer = Vec::new();
-        self.socket.read_to_end(&mut answer).await.map_err(died)?;
-        match Report::decode(&answer) {
-            Some(report) => Err(recipe.explain(report)),
-            None => Ok(()),
-        }
+        self.socket.read_to_end(&mut answer).await?;
+        Ok(answer)
     }
 
     /// Sends descriptors, with one byte.
@@ -330,6 +345,15 @@ impl Recipe {
             directory => format!("{}/{program}", directory.trim_end_matches('/')),
         });
         inside.collect()
+    }
+
+    /// Why not even the shim could be executed.
+    fn explain_shim(&self, error: &io::Error) -> SpawnError {
+        match error.raw_os_error() {
+            // It has the arguments and the environment of the command.
+            Some(libc::E2BIG) => failure(SpawnStage::Exec, self.shown_program(), reason(error)),
+            _ => failure(SpawnStage::Fork, "", format!("executing the shim: {}", reason(error))),
+        }
     }
 
     /// The report of the shim in words.

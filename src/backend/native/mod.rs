@@ -39,7 +39,7 @@ pub use self::adopt::end_all;
 use self::census::{Census, TreeId};
 use self::cgroup::Cgroups;
 use self::console::{Console, ConsoleOptions, Prefix};
-use self::identity::{Identities, Identity};
+use self::identity::{Identities, Identity, Need};
 use self::launch::{Launcher, Recipe, Waiting, failure, reason};
 use self::mark::Marks;
 use self::output::Route;
@@ -67,6 +67,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -85,7 +86,7 @@ pub struct NativeOptions {
     pub journal: Option<PathBuf>,
     /// Where lines are shown that have nowhere else to go.
     pub console: ConsoleOptions,
-    /// The program that writes log files, [`sink::program`].
+    /// The program that writes log files, [`sink`].
     pub log_program: PathBuf,
     /// Where it is kept by what runs are found again.
     pub runs: Runs,
@@ -191,14 +192,20 @@ async fn start_in_turn(
 ) {
     while let Some((handle, spec)) = asked.recv().await {
         let starting = inner.holding.may_start().await;
-        tokio::spawn(run::live(inner.clone(), handle, spec, starting));
+        let mut run = Box::pin(run::live(inner.clone(), handle, spec, starting));
+        // As far as it gets at once, which is to a process that becomes the command: a task of its
+        // own would begin after all that is to be told of the turn before. That task polls it once
+        // more, and is who is woken from then on.
+        if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(run);
+        }
         tokio::task::yield_now().await;
     }
 }
 
 impl Inner {
     async fn identity(&self, exec: &ExecSpec) -> Result<Identity, SpawnError> {
-        self.identities.find(exec).await
+        self.identities.find(exec, Need::All).await
     }
 
     /// What runs for `argv` in the context of a process: without its log file and pid file.

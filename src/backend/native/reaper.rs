@@ -113,7 +113,7 @@ pub async fn ended(pidfd: OwnedFd, exit: Exit) -> io::Result<ExitStatus> {
 ///
 /// # Errors
 /// As [`start`].
-pub fn start_registered(program: &Program<'_>) -> Result<(Started, Exit), StartError> {
+pub fn start_registered(program: Program<'_>) -> Result<(Started, Exit), StartError> {
     let mut table = table();
     let started = start(program)?;
     let (sender, exit) = oneshot::channel();

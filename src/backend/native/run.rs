@@ -13,6 +13,7 @@ use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::limits::Limits;
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
+use crate::net::Network;
 use crate::store::runs::RunRecord;
 use crate::sys::pidfd::exit_status;
 use crate::sys::signal::{gone, send};
@@ -401,7 +402,7 @@ async fn start(
     let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
-    let sockets = inner.sockets.of_run(instance, exec, &identity).await?;
+    let sockets = inner.sockets.of_run(instance, exec, &identity, &Network::Own).await?;
     let mut recipe = inner.recipe(instance, exec, argv, identity);
     recipe.take_sockets(sockets);
     let route = inner.route(exec);

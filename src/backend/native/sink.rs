@@ -23,7 +23,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -44,16 +44,6 @@ pub const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The waits before another one is started, the first and the longest.
 pub const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Where the program is: beside the daemon, or where a distribution puts what nobody types.
-#[must_use]
-pub fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    let directory = own.parent().unwrap_or(Path::new("/"));
-    let beside = directory.join("provost-log");
-    let libexec = directory.join("../libexec/provost/provost-log");
-    if !beside.exists() && libexec.exists() { libexec } else { beside }
-}
 
 /// What a log file is written with.
 pub struct Writing {

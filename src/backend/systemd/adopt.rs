@@ -14,6 +14,7 @@ use super::unit::Names;
 use super::{Inner, lock};
 use crate::backend::Kept;
 use crate::backend::native;
+use crate::backend::native::identity::Need;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::sockets::Passed;
 use crate::core::event::{Event, SpawnStage};
@@ -169,7 +170,7 @@ async fn live_on(
     if let Some(pid) = placed.main.pid {
         placed.look_into(inner, handle, pid).await;
         if let Some(path) = run::pid_file_of(&spec.exec, instance.index)
-            && let Ok(identity) = inner.identities.find(&spec.exec).await
+            && let Ok(identity) = inner.identities.find(&spec.exec, Need::User).await
         {
             placed.pid_file = Some(PidFile { path, pid, identity });
         }
@@ -182,7 +183,7 @@ async fn live_on(
 /// Removes what a run has left that ended while there was no daemon.
 async fn tidy(inner: &Inner, instance: &InstanceId, spec: &ProcessSpec) {
     let Some(path) = run::pid_file_of(&spec.exec, instance.index) else { return };
-    let Ok(identity) = inner.identities.find(&spec.exec).await else { return };
+    let Ok(identity) = inner.identities.find(&spec.exec, Need::User).await else { return };
     let removed = tokio::task::spawn_blocking(move || {
         let removed = remove_stale(&path, &identity);
         (path, removed)

@@ -7,6 +7,7 @@ use super::resources;
 use super::unit::{self, Output, Program};
 use super::{Inner, bad_variable, lock};
 
+use crate::backend::native::identity::Need;
 use crate::backend::native::launch::failure;
 use crate::backend::native::lines::shown;
 use crate::backend::{Beside, CommandEnd, CommandFuture, Purpose};
@@ -105,7 +106,7 @@ async fn begin(
     const USUAL_UMASK: u32 = 0o022;
     let Wanted { spec, beside, argv, timeout } = wanted;
     let exec = &spec.exec;
-    let identity = inner.identities.find(exec).await?;
+    let identity = inner.identities.find(exec, Need::User).await?;
     let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
     variables.extend(beside.variable());

@@ -13,6 +13,7 @@
 //! | `explain` | why a start failed |
 //! | `command` | commands beside a run, such as exec checks |
 //! | `log` | where output goes |
+//! | `network` | the unit of what is on the network for the daemon |
 //! | `socket` | the stream of systemd's private socket |
 //! | `passing` | units of programs of ours |
 //!
@@ -26,6 +27,7 @@ mod explain;
 pub mod link;
 mod log;
 pub mod manager;
+mod network;
 mod passing;
 mod pid_file;
 mod placed;
@@ -56,6 +58,7 @@ use crate::core::event::Whom;
 use crate::core::ids::{Generation, InstanceId, Run};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
+use crate::net::Network;
 use crate::sys::controllers::limits_in;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -80,8 +83,10 @@ pub struct SystemdOptions {
     pub name: String,
     /// The names of the units.
     pub names: Names,
-    /// The program that writes log files, [`super::native::sink::program`].
+    /// The program that writes log files, [`super::native::sink`].
     pub log_program: PathBuf,
+    /// The program that is on the network for the system's daemon, [`crate::net`].
+    pub net_program: PathBuf,
     /// Where environments are while processes are started; this daemon's alone.
     pub runtime: PathBuf,
     /// In the marks of processes that a daemon with the native backend has started here.
@@ -116,6 +121,7 @@ struct Inner {
     token: u32,
     notices: Option<Arc<Path>>,
     sockets: Arc<Sockets>,
+    network: Network,
     /// This systemd can pass descriptors to units.
     passes: bool,
     /// The control group of the service manager, below which those of its units are.
@@ -171,6 +177,14 @@ impl SystemdBackend {
         let manager = Manager::start(way).await?;
         let passes = manager.passes_descriptors().await;
         let root = manager.control_group().await.map_err(io::Error::other)?;
+        let daemon_unit = own_unit();
+        let network = match options.mode {
+            Mode::System => {
+                network::helper(&manager, &options.names, daemon_unit.clone(), options.net_program)
+            }
+            // A user's manager can take nothing of the kind from its services.
+            Mode::User => Network::Own,
+        };
         let inner = Inner {
             facts,
             mode: options.mode,
@@ -179,7 +193,7 @@ impl SystemdBackend {
             identities,
             name: options.name,
             names: options.names,
-            daemon_unit: own_unit(),
+            daemon_unit,
             manager,
             groups: GroupEvents::new()?,
             log_program: options.log_program,
@@ -187,6 +201,7 @@ impl SystemdBackend {
             token: options.token,
             notices: options.notices,
             sockets: options.sockets,
+            network,
             passes,
             root,
             runs: Mutex::default(),
@@ -414,6 +429,10 @@ impl Backend for SystemdBackend {
 
     fn sockets(&self) -> &Arc<Sockets> {
         &self.inner.sockets
+    }
+
+    fn network(&self) -> &Network {
+        &self.inner.network
     }
 
     fn lacks(&self, spec: &ProcessSpec) -> Option<String> {

@@ -92,7 +92,17 @@ pub(super) fn properties(exec: &ExecSpec, cwd: &str, mode: Mode, is_beside: bool
     if is_beside {
         all.retain(|name, _| unit::property(name).is_ok_and(|known| known.part == Part::Sandbox));
     }
-    // Every one of them was read when the file was.
+    told(&all)
+}
+
+/// The same of properties of our own.
+pub(super) fn of_words(list: &[(&str, &str)]) -> Properties {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+    told(&list.iter().map(|(name, text)| ((*name).to_owned(), words(text))).collect())
+}
+
+fn told(all: &UnitProperties) -> Properties {
+    // Every one of them was read when the file was, or by a test.
     let read = all.iter().filter_map(|(name, words)| unit::read(name, words).ok());
     read.flatten().map(|(name, value)| (name, variant(value))).collect()
 }

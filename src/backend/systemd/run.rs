@@ -13,7 +13,7 @@ use super::unit::{CANNOT_PASS, Life, Program, Properties, passing_sockets};
 use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::held;
-use crate::backend::native::identity::Identity;
+use crate::backend::native::identity::{Identity, Need};
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
@@ -151,16 +151,17 @@ pub(super) struct Asked {
     pub spec: Arc<ProcessSpec>,
 }
 
-/// Carries out one run and reports what happens.
+/// Carries out one run and reports what happens. What is over soon is in boxes, here and below: there
+/// is one of these for as long as a run lives, and it is as large as all that is not.
 pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, asked: Asked, mut orders: Orders) {
     let prepared = tokio::select! {
         // Whoever has asked already comes first.
         biased;
         () = stopped(&mut orders) => Err(stopped_before()),
-        prepared = prepare(&inner, &handle, &asked) => prepared,
+        prepared = Box::pin(prepare(&inner, &handle, &asked)) => prepared,
     };
     let placed = match prepared {
-        Ok(prepared) => start(&inner, &handle, prepared, &mut orders).await,
+        Ok(prepared) => Box::pin(start(&inner, &handle, prepared, &mut orders)).await,
         Err(error) => Err(error),
     };
     match placed {
@@ -218,7 +219,7 @@ async fn prepare(
     let (instance, exec) = (&handle.instance, &spec.exec);
     // The unit of the run before may not be unloaded yet.
     let gate = inner.gate(instance).lock_owned().await;
-    let identity = inner.identities.find(exec).await?;
+    let identity = inner.identities.find(exec, Need::User).await?;
     let (held, sockets) = sockets(inner, instance, exec, &identity).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
     let Connected { output, logged, pipe } =
@@ -295,7 +296,7 @@ async fn sockets(
     if !exec.sockets.is_empty() && !inner.passes {
         return Err(error(CANNOT_PASS.to_owned()));
     }
-    let held = inner.sockets.of_run(instance, exec, identity).await?;
+    let held = inner.sockets.of_run(instance, exec, identity, &inner.network).await?;
     let properties = passing_sockets(&held).map_err(|io| error(reason(&io)))?;
     Ok((held, properties))
 }
@@ -393,7 +394,7 @@ pub(super) async fn follow(
     loop {
         let wanted = limits.borrow_and_update().clone();
         if wanted != placed.limits {
-            placed.hold(manager, wanted).await;
+            Box::pin(placed.hold(manager, wanted)).await;
             placed.alert(handle);
         }
         let status = placed.status().or(is_gone.then_some(ExitStatus::Unknown));
@@ -412,7 +413,7 @@ pub(super) async fn follow(
             event = placed.watch.next() => match event {
                 UnitEvent::Main(change) => placed.absorb(change),
                 UnitEvent::Removed | UnitEvent::Look => {
-                    match placed.observe(manager).await.filter(|found| found.run == Some(run)) {
+                    match Box::pin(placed.observe(manager)).await.filter(|found| found.run == Some(run)) {
                         Some(found) => placed.main.absorb(found.main),
                         None => is_gone = true,
                     }
@@ -421,19 +422,26 @@ pub(super) async fn follow(
             },
             Some(order) = orders.recv() => {
                 is_killing |= order == Order::Kill;
-                placed.obey(manager, order, has_exited).await;
+                Box::pin(placed.obey(manager, order, has_exited)).await;
             }
             Ok(()) = limits.changed() => {}
             used = outgrown(group.as_deref()), if !has_exited => {
-                placed.relieve(manager).await;
+                Box::pin(placed.relieve(manager)).await;
                 inner.report(Event::Outgrown { instance: instance.clone(), run, used });
             }
             () = emptied(group.as_deref()), if has_exited => break,
             () = tokio::time::sleep(KILL_AGAIN), if is_killing => {
-                placed.obey(manager, Order::Kill, has_exited).await;
+                Box::pin(placed.obey(manager, Order::Kill, has_exited)).await;
             }
         }
     }
+    Box::pin(leave(inner, handle, placed)).await;
+}
+
+/// Lets go of what is left of a run that is over, and reports that.
+async fn leave(inner: &Arc<Inner>, handle: &Arc<Handle>, mut placed: Placed) {
+    let manager = &inner.manager;
+    let (instance, run) = (handle.instance.clone(), handle.run);
     if let Some(pid_file) = placed.pid_file.take() {
         pid_file.remove().await;
     }
@@ -467,4 +475,19 @@ async fn outgrown(group: Option<&Watched>) -> u64 {
 /// The pid file of a run that another daemon has started.
 pub(super) fn pid_file_of(exec: &ExecSpec, index: u32) -> Option<Rendered> {
     exec.pid_file.as_ref().map(|path: &Text| path.rendered(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Thousands of them are there at the same time.
+    #[test]
+    fn what_is_kept_for_a_run_is_small() {
+        assert!(size(live) < 4096, "{}", size(live));
+    }
 }

@@ -56,8 +56,15 @@ impl Names {
         format!("{}.log-{instance}-{number:016x}.service", self.prefix)
     }
 
+    /// The unit of what is on the network for the daemon.
+    #[must_use]
+    pub fn of_network(&self, number: u64) -> String {
+        format!("{}.net-{number:016x}.service", self.prefix)
+    }
+
     /// Patterns that match all units of instances and of commands of this daemon, and perhaps units
-    /// of others. What writes logs is not among them: it ends by itself.
+    /// of others. What writes logs is not among them, nor what is on the network: they end by
+    /// themselves.
     #[must_use]
     pub fn patterns(&self) -> [String; 2] {
         [format!("{}-*.service", self.prefix), format!("{}.check-*.service", self.prefix)]
@@ -422,7 +429,7 @@ mod tests {
     fn nobody() -> Identity {
         let (home, shell) = ("/".into(), "/bin/sh".into());
         let record = UserRecord { name: "nobody".into(), uid: 9, gid: 8, home, shell };
-        let credentials = crate::sys::user::Credentials { uid: 9, gid: 8, groups: vec![] };
+        let credentials = crate::sys::user::Credentials { uid: 9, gid: 8, groups: vec![].into() };
         Identity { record, credentials: Some(credentials) }
     }
 

@@ -1,9 +1,8 @@
 //! Environment files, variables, and texts with `${NAME}`.
 
-use super::File;
-use super::absolute;
 use super::at::At;
 use super::fields::{Field, Fields};
+use super::{EnvFile, File, Whole};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::env_file;
 use crate::config::interpolate::{self, Fault, Filled, LONGEST, is_name};
@@ -14,7 +13,7 @@ use crate::config::yaml::Kind;
 use crate::core::spec::{Secret, Text};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +21,27 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Variables {
     files: Vec<Rc<BTreeMap<String, String>>>,
+    /// Where they are.
+    pub(super) paths: Vec<PathBuf>,
+}
+
+impl Whole {
+    /// Reads an environment file that was read before and in which nothing was wrong. None where it has
+    /// another content by now.
+    pub(crate) fn read_env_file_again(&mut self, path: &Path, known: &[u8]) -> Option<()> {
+        if let Some(read) = self.env_files.get(path) {
+            return (read.content.as_deref() == Some(known)).then_some(());
+        }
+        let (_, outcome) = self.files.read(path, SourceKind::Env);
+        let content = outcome.ok().filter(|content| **content == *known)?;
+        let (values, faults) = env_file::parse(std::str::from_utf8(&content).ok()?);
+        if !faults.is_empty() {
+            return None;
+        }
+        let (content, values) = (Some(content), Some(Rc::new(values)));
+        self.env_files.insert(path.to_owned(), EnvFile { content, values });
+        Some(())
+    }
 }
 
 impl<'s> File<'_, 's> {
@@ -43,6 +63,7 @@ impl<'s> File<'_, 's> {
             self.no_tilde(&item, &field.name, &path.value);
             let path = self.absolute(path);
             variables.files.extend(self.env_file(&path, &item));
+            variables.paths.push(path.value.into());
         }
         variables
     }
@@ -51,7 +72,7 @@ impl<'s> File<'_, 's> {
         let shown = path.shown();
         let path = Path::new(&path.value);
         if let Some(known) = self.whole.env_files.get(path) {
-            let known = known.clone();
+            let known = known.values.clone();
             if known.is_none() {
                 // The reason was given where it was named first; it is as true here.
                 let message = format!("{shown} cannot be used");
@@ -60,6 +81,7 @@ impl<'s> File<'_, 's> {
             return known;
         }
         let (file, outcome) = self.whole.files.read(path, SourceKind::Env);
+        let content = outcome.as_ref().ok().map(Arc::clone);
         let values = match outcome {
             Ok(content) => self.env_content(file, &content, at),
             Err(error) => {
@@ -73,7 +95,8 @@ impl<'s> File<'_, 's> {
             }
         };
         let values = values.map(Rc::new);
-        self.whole.env_files.insert(path.to_owned(), values.clone());
+        let read = EnvFile { content, values: values.clone() };
+        self.whole.env_files.insert(path.to_owned(), read);
         values
     }
 
@@ -262,12 +285,12 @@ impl<'s> File<'_, 's> {
     }
 
     /// Where a value begins the path, what is shown begins with its name: it may be absolute.
-    fn absolute(&self, path: Filled) -> Filled {
+    fn absolute(&mut self, path: Filled) -> Filled {
         let shown = path.shown.map(|shown| match shown.starts_with("${") {
             true => shown,
-            false => absolute(&self.base, &shown),
+            false => self.below_base(&shown),
         });
-        Filled { value: absolute(&self.base, &path.value), shown }
+        Filled { value: self.below_base(&path.value), shown }
     }
 
     /// A list of texts, made once where it stands behind an anchor and is the same for everybody.

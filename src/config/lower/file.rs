@@ -3,7 +3,7 @@
 use super::at::At;
 use super::environment::Variables;
 use super::fields::{Field, Fields};
-use super::{File, absolute};
+use super::{Blocks, File};
 use crate::config::diagnostic::{Diagnostic, Place, shown};
 use crate::config::keys::{FILE, Key, Kind as Wanted, MANAGEMENT, NOTICES, PROCESS};
 use crate::config::load::{BackendChoice, DaemonSettings, Hooks};
@@ -48,8 +48,9 @@ pub(crate) struct Found {
 }
 
 impl<'s> File<'_, 's> {
-    /// Reads all of it. The processes come after the settings, whose defaults they take.
-    pub(crate) fn lower(mut self, role: Role) -> Found {
+    /// Reads all of it. The processes come after the settings, whose defaults they take. Returns where
+    /// the processes stand, too, where each stands by itself.
+    pub(crate) fn lower(mut self, role: Role) -> (Found, Option<Blocks>) {
         let text: &'s str = self.source.text;
         let parsed = yaml::parse(text);
         let broken = !parsed.problems.is_empty();
@@ -57,12 +58,14 @@ impl<'s> File<'_, 's> {
             self.syntax(problem);
         }
         match &parsed.root {
-            Some(root) if !matches!(root.value.kind, Kind::Null { .. }) => self.root(root, role),
-            _ if broken => Found { processes: true, management: true },
+            Some(root) if !matches!(root.value.kind, Kind::Null { .. }) => {
+                (self.root(root, role), Blocks::of(&parsed, text))
+            }
+            _ if broken => (Found { processes: true, management: true }, None),
             _ => {
                 let place = Place::whole(Arc::clone(&self.source.path));
                 self.no_processes("empty-file", place);
-                Found::default()
+                (Found::default(), None)
             }
         }
     }
@@ -138,7 +141,7 @@ impl<'s> File<'_, 's> {
         let Some(field) = fields.get("baseDir") else { return };
         if let Some(text) = self.text(field) {
             self.no_tilde(&field.value, &field.name, text);
-            self.base = PathBuf::from(absolute(&self.base, text));
+            self.base = PathBuf::from(self.below_base(text));
         }
     }
 
@@ -197,7 +200,7 @@ impl<'s> File<'_, 's> {
             && let Some(text) = self.text(field)
         {
             self.no_tilde(&field.value, &field.name, text);
-            let path = PathBuf::from(absolute(&self.base, text));
+            let path = PathBuf::from(self.below_base(text));
             settings.process_file = Some((path, self.place(field.value.span())));
         }
         self.whole.settings = settings;

@@ -69,8 +69,9 @@ fn cycles(processes: &BTreeMap<ProcessId, Lowered>) -> Vec<Diagnostic> {
     const ENOUGH: usize = 50;
     let mut found = Vec::new();
     let mut done: BTreeSet<&ProcessId> = BTreeSet::new();
-    for start in processes.keys() {
-        if done.contains(start) {
+    for (start, lowered) in processes {
+        // What depends on nothing is on no cycle.
+        if lowered.edges.is_empty() || done.contains(start) {
             continue;
         }
         // The path from the start, with the edge to look at next of each.

@@ -4,6 +4,7 @@
 //! too; what comes out is used only when nothing was reported as an error.
 
 mod at;
+mod blocks;
 mod environment;
 mod fields;
 mod file;
@@ -15,6 +16,7 @@ mod resources;
 mod sockets;
 mod values;
 
+pub(crate) use blocks::{Block, Blocks};
 pub(crate) use file::{Found, Role, Settings};
 
 use at::At;
@@ -48,14 +50,30 @@ pub(crate) struct Whole {
     pub(crate) settings: Settings,
     /// The processes so far.
     pub(crate) processes: BTreeMap<ProcessId, Lowered>,
-    env_files: HashMap<PathBuf, Option<Rc<BTreeMap<String, String>>>>,
-    text: u64,
+    /// Whether any of it depends on what the directories on the way to a file are.
+    pub(crate) depends_on_links: bool,
+    env_files: HashMap<PathBuf, EnvFile>,
+    /// How many of them were taken over from what was known.
+    pub(crate) taken_over: usize,
+    /// How much text came out of all files, see [`MOST_TEXT`].
+    pub(crate) text: u64,
+}
+
+/// An environment file that was read.
+#[derive(Clone)]
+struct EnvFile {
+    /// None where it could not be read.
+    content: Option<Arc<[u8]>>,
+    /// None where something is wrong with it.
+    values: Option<Rc<BTreeMap<String, String>>>,
 }
 
 /// A process and what the others must know of it.
 pub(crate) struct Lowered {
     /// What it is to be.
-    pub(crate) spec: ProcessSpec,
+    pub(crate) spec: Arc<ProcessSpec>,
+    /// The environment files it names.
+    pub(crate) env_files: Vec<PathBuf>,
     /// Where its id stands.
     pub(crate) place: Place,
     /// What it depends on, as written, with the place of each.
@@ -88,6 +106,8 @@ impl Whole {
             environment,
             settings: Settings::default(),
             processes: BTreeMap::new(),
+            depends_on_links: false,
+            taken_over: 0,
             env_files: HashMap::new(),
             text: 0,
         }
@@ -95,7 +115,12 @@ impl Whole {
 
     /// Counts text that comes out of the files; false when it is too much.
     fn charge(&mut self, bytes: usize) -> bool {
-        self.text = self.text.saturating_add(bytes as u64);
+        self.charge_all(bytes as u64)
+    }
+
+    /// The same, of a whole file.
+    pub(crate) fn charge_all(&mut self, bytes: u64) -> bool {
+        self.text = self.text.saturating_add(bytes);
         self.text <= MOST_TEXT
     }
 }
@@ -140,6 +165,14 @@ impl<'w, 's> File<'w, 's> {
 
     fn place(&self, span: Span) -> Place {
         self.source.at(span)
+    }
+
+    /// See [`absolute`].
+    fn below_base(&mut self, text: &str) -> String {
+        let path = self.base.join(text);
+        let leads_up = path.components().any(|component| component == Component::ParentDir);
+        self.whole.depends_on_links |= leads_up;
+        absolute(&self.base, text)
     }
 }
 

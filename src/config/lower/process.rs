@@ -49,7 +49,8 @@ impl<'s> File<'_, 's> {
         let (listening, sockets) = self.sockets(fields);
         spec.exec.sockets = Arc::new(listening);
         let place = self.place(key.span());
-        Lowered { spec, place, edges, sockets, restart_is_sure, health_is_sure }
+        let (spec, env_files) = (Arc::new(spec), variables.paths);
+        Lowered { spec, env_files, place, edges, sockets, restart_is_sure, health_is_sure }
     }
 
     fn about(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {

@@ -13,7 +13,7 @@ pub(crate) const MAX_DEPTH: usize = 256;
 
 /// So much may be in a file, aliases followed. Ten thousand processes of forty nodes each need a
 /// fifth of it.
-const BUDGET: u64 = 4_000_000;
+pub(crate) const BUDGET: u64 = 4_000_000;
 
 /// So many bytes of a text count as much as a node: a long text behind many aliases is copied by
 /// whoever reads it.
@@ -26,6 +26,10 @@ pub(crate) struct Parsed<'a> {
     pub(crate) root: Option<Node<'a>>,
     /// What is wrong with it.
     pub(crate) problems: Vec<Problem>,
+    /// How much of [`BUDGET`] it took.
+    pub(crate) spent: u64,
+    /// Whether there is anything in it that another place could refer to.
+    pub(crate) has_anchors: bool,
 }
 
 /// Reads the first document of `text`.
@@ -56,7 +60,9 @@ pub(crate) fn parse(text: &str) -> Parsed<'_> {
             }
         }
     }
-    Parsed { root: builder.root, problems: builder.problems }
+    let has_anchors = !builder.anchors.is_empty();
+    let Builder { root, problems, spent, .. } = builder;
+    Parsed { root, problems, spent, has_anchors }
 }
 
 /// A collection that is not closed yet.

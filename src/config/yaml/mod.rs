@@ -9,7 +9,7 @@ mod build;
 mod syntax;
 mod tree;
 
-pub(crate) use build::{MAX_DEPTH, parse};
+pub(crate) use build::{BUDGET, MAX_DEPTH, Parsed, parse};
 pub(crate) use tree::{Kind, Node, Span, Style, Value};
 
 /// Something wrong with the text as YAML.

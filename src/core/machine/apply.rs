@@ -125,8 +125,7 @@ impl Machine {
         }
         let plan = Arc::new(Plan::between(&self.config, &config));
         // Before the exceptions end: what only ran as one is stopped by this reload.
-        let wished = self.instances.iter().filter(|(_, inst)| self.is_wished(inst));
-        let wished_before: BTreeSet<InstanceId> = wished.map(|(id, _)| id.clone()).collect();
+        let wished_before = self.wished_among(&plan);
         // A supervisor that begins again with the same file is no reload.
         let exceptions = match self.restored && plan.is_empty() {
             true => BTreeSet::new(),
@@ -175,12 +174,22 @@ impl Machine {
                 step.kind != StepKind::Live || changed.contains(&step.instance.process)
             });
         }
-        self.replace_edges(self.all_dependents());
+        self.turn_edges(&concerned);
         self.review_queues();
         for step in steps.iter().filter(|step| step.kind == StepKind::Restart) {
             self.enqueue(&step.instance);
         }
         self.reload = Some(begin(job, from, generation, plan, steps, now));
+    }
+
+    /// Who is to be up, of those that a change may concern.
+    fn wished_among(&self, plan: &Plan) -> BTreeSet<InstanceId> {
+        let changed = plan.changes.iter().map(|change| &change.process);
+        let once = self.instances.iter().filter(|(_, inst)| inst.once);
+        let some: BTreeSet<&ProcessId> = changed.chain(once.map(|(id, _)| &id.process)).collect();
+        let all = self.restored || self.reload.is_some();
+        let concerned = self.instances.iter().filter(|(id, _)| all || some.contains(&id.process));
+        concerned.filter(|(_, inst)| self.is_wished(inst)).map(|(id, _)| id.clone()).collect()
     }
 
     /// What is there anew since a configuration that is in force again rests as it did then, whether
@@ -241,14 +250,32 @@ impl Machine {
     /// more and that is not down yet. The latter cannot close a cycle: what the file has does not
     /// depend on them, nor does what the file lost later than them.
     pub(super) fn all_dependents(&self) -> Dependents {
+        if self.gone.is_empty() {
+            return Dependents::of(&self.config);
+        }
         let mut all = Config::clone(&self.config);
         all.processes.extend(self.gone.clone());
         Dependents::of(&all)
     }
 
+    /// Takes over the edges of the configuration, of which some processes are others now.
+    fn turn_edges(&mut self, concerned: &BTreeSet<ProcessId>) {
+        let edges = self.all_dependents();
+        if edges != self.dependents {
+            return self.replace_edges(edges);
+        }
+        // Where the edges are the same, only what there is to be said of their ends may be different.
+        for process in concerned {
+            self.ripple_from(process);
+        }
+    }
+
     /// Takes over a configuration, and remembers what it has no more for as long as that is there.
     fn replace_config(&mut self, config: Arc<Config>) {
-        let mut gone = std::mem::replace(&mut self.config, config).processes.clone();
+        let old = std::mem::replace(&mut self.config, config);
+        let removed = old.beside(&self.config).filter(|(_, _, new)| new.is_none());
+        let removed = removed.filter_map(|(id, was, _)| Some((id.clone(), Arc::clone(was?))));
+        let mut gone: BTreeMap<ProcessId, Arc<ProcessSpec>> = removed.collect();
         gone.append(&mut self.gone);
         gone.retain(|id, _| {
             !self.config.processes.contains_key(id) && self.instances_of(id).next().is_some()

@@ -51,8 +51,6 @@ pub struct RunFacts {
     pub followed: BTreeSet<ProcessId>,
     /// It was said to use too much memory.
     pub outgrown: bool,
-    /// It was not ready when it was settled that it is to end and to be followed by another.
-    pub idle: bool,
     /// What it was last told to be held to.
     pub limited: Limits,
     /// It is to take new settings, and was not told yet.
@@ -322,7 +320,6 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         ill: false,
         followed: BTreeSet::new(),
         outgrown: false,
-        idle: false,
         limited: spec.limits.clone(),
         takes: false,
         taking: None,

@@ -591,7 +591,6 @@ impl Model {
                     }
                     if let Some(run) = &mut facts.run {
                         let due = facts.up && view.sub_state == "held";
-                        run.idle = due && (run.idle || (run.due_since.is_none() && !run.ready));
                         run.due_since = due.then(|| run.due_since.unwrap_or(now));
                         facts.out &= !(run.ready && run.goes_on());
                         if due {

@@ -1,12 +1,14 @@
 //! Random changes, of which half do not come up, with a daemon that is killed at random moments:
 //! after each, what runs is wholly of one configuration, and what was not touched was not touched.
 //!
-//! Environment: `PROVOST_EDITS` how many (default 25), or `PROVOST_CHANGES_SECONDS` for how long;
-//! `PROVOST_SEED` the seed, which is printed.
+//! Environment: `PROVOST_EDITS` how many (default 12), or `PROVOST_CHANGES_SECONDS` for how long;
+//! `PROVOST_SEED` the seed, which is printed. On machines as well.
 
-use crate::common::processes::processes_with;
+use crate::common::processes::{processes_with, start_of};
 use crate::common::rng::Rng;
-use crate::support::{Daemon, identities};
+use crate::common::waiting::DEADLINE;
+use crate::supervisor::{Status, Supervisor};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -38,7 +40,19 @@ enum Bad {
 const BAD: [Bad; 5] =
     [Bad::Exits, Bad::CannotStart, Bad::NeverReady, Bad::TurnsIll, Bad::EndsLater];
 
+/// How long what is good has to stay so.
+const SETTLE: &str = ", settle: 250ms";
+/// Long enough for any machine to find out that it does not stay good; nobody waits for its end.
+const SETTLE_FOR_LONG: &str = ", settle: 50s";
+
 impl Bad {
+    fn settle(bad: Option<Bad>) -> &'static str {
+        match bad {
+            Some(Bad::TurnsIll | Bad::EndsLater) => SETTLE_FOR_LONG,
+            Some(Bad::Exits | Bad::CannotStart | Bad::NeverReady) | None => SETTLE,
+        }
+    }
+
     fn keys(self, marker: &str, version: u32) -> String {
         match self {
             Bad::Exits => format!("shell: ': {marker}; exit 3'"),
@@ -63,8 +77,8 @@ fn marker(n: usize, version: u32) -> String {
 
 impl Wanted {
     fn yaml(&self, count: usize) -> String {
-        // By the first line it is told which file was read.
-        let mut yaml = format!("# {count}\nprocessManagement: {{ settle: 250ms }}\nprocesses:\n");
+        // By this line it is told which file was read.
+        let mut yaml = number(count);
         for (n, name) in NAMES.iter().enumerate() {
             let (version, marker) = (self.versions[n], marker(n, self.versions[n]));
             let keys = match self.bad {
@@ -74,40 +88,49 @@ impl Wanted {
             let after =
                 if n == 0 { String::new() } else { format!(", dependsOn: [{}]", NAMES[n - 1]) };
             yaml += &format!(
-                "  {name}: {{ {keys}, restartPolicy: {{ delay: 0, jitter: 0 }}{after} }}\n"
+                "  {name}: {{ {keys}, restartPolicy: {{ delay: 0, jitter: 0 }}, \
+                 log: {{ target: none }}{after} }}\n"
             );
         }
         yaml
     }
 }
 
+fn number(count: usize) -> String {
+    format!("# {count} of those that are drawn\n")
+}
+
 fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
 }
 
-#[tokio::test]
-async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other() {
+/// Which processes they are, by instance: a pid alone comes again.
+fn identities(status: &Status) -> BTreeMap<String, (u32, u64)> {
+    let pids = status.iter().filter_map(|(name, process)| Some((name.clone(), process.pid?)));
+    pids.map(|(name, pid)| (name, (pid, start_of(pid)))).collect()
+}
+
+pub async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other(mut it: Supervisor) {
     let seed = setting("PROVOST_SEED", 11);
     eprintln!("seed {seed}");
     let mut rng = Rng::new(seed);
     let mut good = Wanted { versions: [1; 4], bad: None };
-    let prepared = Daemon::prepare(|dir| {
-        fs::write(dir.join("broken"), "#!/nowhere/at/all\n").unwrap();
-        fs::set_permissions(dir.join("broken"), fs::Permissions::from_mode(0o755)).unwrap();
-    });
-    let mut daemon = prepared.with(&good.yaml(0));
+    fs::write(it.path("broken"), "#!/nowhere/at/all\n").unwrap();
+    fs::set_permissions(it.path("broken"), fs::Permissions::from_mode(0o755)).unwrap();
+    it.settings = SETTLE;
+    it.run(&good.yaml(0)).await;
     let all = NAMES.map(|name| format!("{name}@0"));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let mut before = identities(&daemon.until_running(&all).await);
+    let mut before = identities(&it.until_all("running", &all).await);
     let mut version = 1;
     let seconds = setting("PROVOST_CHANGES_SECONDS", 0);
-    let most = if seconds == 0 { setting("PROVOST_EDITS", 25) } else { u64::MAX };
+    let most = if seconds == 0 { setting("PROVOST_EDITS", 12) } else { u64::MAX };
     let begun = Instant::now();
-    for count in 1..=usize::try_from(most).unwrap() {
-        if seconds != 0 && begun.elapsed() > Duration::from_secs(seconds) {
-            eprintln!("{} changes in {seconds} s", count - 1);
-            break;
-        }
+    let (mut done, mut deaths) = (0, 0);
+    while done < usize::try_from(most).unwrap()
+        && (seconds == 0 || begun.elapsed() < Duration::from_secs(seconds))
+    {
+        done += 1;
         let mut next = good;
         version += 1;
         let touched: Vec<usize> = (0..NAMES.len()).filter(|_| rng.percent(40)).collect();
@@ -117,39 +140,43 @@ async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other() {
         if !touched.is_empty() && rng.percent(50) {
             next.bad = Some((*rng.pick(&touched), *rng.pick(&BAD)));
         }
-        daemon.save(&next.yaml(count));
+        it.settings = Bad::settle(next.bad.map(|(_, bad)| bad));
+        it.save(&next.yaml(done));
         while rng.percent(40) {
             // A random moment, not an event.
             tokio::time::sleep(Duration::from_millis(rng.between(0, 700))).await;
-            daemon = daemon.killed_and_again();
+            it.kill();
+            it.start().await;
+            deaths += 1;
         }
-        let what = format!("edit {count} of seed {seed}: {next:?}");
-        settled(&daemon, &what, next.bad.is_some(), count).await;
+        let what = format!("edit {done} of seed {seed}: {next:?}");
+        settled(&it, &what, next.bad.is_some(), done).await;
         if next.bad.is_none() {
             good = next;
         }
-        let after = identities(&daemon.until_running(&all).await);
+        let after = identities(&it.until_all("running", &all).await);
         for (n, name) in NAMES.iter().enumerate() {
             let running = processes_with(&marker(n, good.versions[n]));
-            assert_eq!(running.len(), 1, "{name} of {what}\n{}", daemon.log());
+            assert_eq!(running.len(), 1, "{name} of {what}");
             // With all versions it has ever had.
             let any = format!("sleep 8{:07}{n}", std::process::id());
-            assert_eq!(processes_with(&any), running, "{name} of {what}\n{}", daemon.log());
+            assert_eq!(processes_with(&any), running, "{name} of {what}");
             let id = format!("{name}@0");
+            assert_eq!(running, [after[&id].0], "{name} of {what}");
             if !touched.contains(&n) {
-                assert_eq!(before[&id], after[&id], "{name} of {what}\n{}", daemon.log());
+                assert_eq!(before[&id], after[&id], "{name} of {what}");
             }
         }
         before = after;
     }
+    eprintln!("{done} changes, {deaths} deaths of the daemon");
 }
 
 /// Waits until the daemon has made up its mind about the file.
-async fn settled(daemon: &Daemon, what: &str, is_bad: bool, count: usize) {
-    let client = daemon.client().await;
+async fn settled(it: &Supervisor, what: &str, is_bad: bool, count: usize) {
+    let client = it.client().await;
     let mut watch = client.watch().await.unwrap();
-    let marker = format!("# {count}\n");
-    let deadline = tokio::time::Instant::now() + crate::common::waiting::DEADLINE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let manager = client.manager().await.unwrap();
         let is_over = match (is_bad, manager.config_state.as_str()) {
@@ -157,7 +184,7 @@ async fn settled(daemon: &Daemon, what: &str, is_bad: bool, count: usize) {
                 let newest = client.history(Some(1)).await.unwrap();
                 let page = client.generation(newest[0].number).await.unwrap();
                 let mut texts = page.files.iter().filter_map(|file| file.text.as_deref());
-                texts.any(|text| text.starts_with(&marker))
+                texts.any(|text| text.contains(&number(count)))
             }
             (false, "applied") => client.plan(None).await.unwrap().changes.is_empty(),
             _ => false,
@@ -166,6 +193,6 @@ async fn settled(daemon: &Daemon, what: &str, is_bad: bool, count: usize) {
             return;
         }
         let changed = tokio::time::timeout_at(deadline, watch.changed()).await;
-        assert!(changed.is_ok(), "never over: {what}: {manager:#?}\n{}", daemon.log());
+        assert!(changed.is_ok(), "never over: {what}: {manager:#?}");
     }
 }
