@@ -318,7 +318,7 @@ impl Model {
         }
         if !former.goes_on() {
             let alone = !self.config.processes.get(&id.process).is_some_and(|spec| spec.overlap);
-            let follows = matches!(former.why, Some(StopReason::DependencyRestarted(_)));
+            let follows = self.follows_another(id, former);
             let stays = facts.run.is_some() || view.state != State::Stopping || !facts.up;
             hold!(stays || alone || follows, "{id} waits for the end of its former run");
             return Ok(());
@@ -387,18 +387,14 @@ impl Model {
                 .iter()
                 .any(|edge| edge.on == id.process && edge.condition != Condition::Completed);
             !depends
-                || self.instances_of(&spec.id).all(|(_, facts)| {
-                    let ends = facts.former.as_ref().is_some_and(|former| !former.goes_on());
-                    let follows = |former: &RunFacts| {
-                        matches!(former.why, Some(StopReason::DependencyRestarted(_)))
-                    };
-                    let leaves = ends && facts.run.is_none();
-                    let leaves = leaves && facts.former.as_ref().is_some_and(follows);
-                    let leaves = leaves || (ends && !facts.up);
-                    !facts.is_there()
-                        || (!leaves
-                            && facts.view.state != State::Stopping
-                            && facts.view.sub_state != "held")
+                || self.instances_of(&spec.id).all(|(other, facts)| {
+                    let ends = facts.former.as_ref().filter(|former| !former.goes_on());
+                    let follows = |former| self.follows_another(other, former);
+                    let leaves = ends.is_some() && !facts.up
+                        || facts.run.is_none() && ends.is_some_and(follows);
+                    let held = facts.view.sub_state == "held";
+                    let ends = leaves || held || facts.view.state == State::Stopping;
+                    !facts.is_there() || !ends
                 })
         })
     }

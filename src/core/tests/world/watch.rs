@@ -242,7 +242,8 @@ impl Model {
             facts.attempt = Some(0);
         }
         // Who is ended for what it does itself is not waited for by anybody; nor is who does not serve.
-        let is_replaced = is_former && facts.up;
+        let serves_now = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+        let is_replaced = is_former && serves_now;
         let is_no_use = serves && !is_former;
         let for_itself =
             !blame || matches!(why, StopReason::Outgrown(_)) || is_replaced || is_no_use;
