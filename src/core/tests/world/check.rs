@@ -32,7 +32,7 @@ impl Model {
         }
         for run in self.instances.values_mut().flat_map(|f| f.run.iter_mut().chain(&mut f.former)) {
             // The file does not say any more how.
-            run.takes &= run.spec.reload.is_some() || !run.ready;
+            run.takes &= run.spec.reload.is_some() || !run.ready || run.taking.is_some();
         }
         hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
         let asked = !matches!(

@@ -512,6 +512,8 @@ impl Model {
                 let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
                     let facts = &self.instances[id];
                     facts.rolled
+                        // Alone, it waits for room.
+                        || (facts.renew && spec.overlap)
                         || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
                 });
                 hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
