@@ -408,7 +408,7 @@ fn an_end_is_over_when_both_are() {
     s.advance(secs(9));
     assert!(s.is_there("api") && s.result(job).is_none());
     s.advance(secs(1));
-    assert_eq!(s.done(), "!api@0 !api@0-b");
+    assert_eq!(s.done(), "!api@0-b !api@0");
     assert!(!s.is_there("api"));
     assert_eq!((s.result(job), s.report().result), (Some(JobResult::Done), ReloadResult::Applied));
 }

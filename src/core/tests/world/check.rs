@@ -30,7 +30,7 @@ impl Model {
         if timeout {
             self.probe_overdue(None, now);
         }
-        for run in self.instances.values_mut().flat_map(|f| f.run.iter_mut().chain(&mut f.former)) {
+        for run in self.instances.values_mut().filter_map(|facts| facts.run.as_mut()) {
             // The file does not say any more how.
             run.takes &= run.spec.reload.is_some() || !run.ready || run.taking.is_some();
         }
@@ -342,6 +342,10 @@ impl Model {
             hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
         }
         self.check_follows(id, former, view.sub_state)?;
+        if self.is_as_before(facts) && !held {
+            let gives_way = facts.run.as_ref().is_some_and(|run| !run.goes_on());
+            hold!(gives_way, "{id} is what the file says, and is to be replaced");
+        }
         let Some(run) = &facts.run else { return Ok(()) };
         hold!(!run.ready, "{id}: its new run is ready, and the former serves");
         hold!(!held || !run.goes_on(), "{id} is to go down, and its new run goes on");

@@ -424,6 +424,7 @@ impl Model {
         let (up, held) = (facts.up, facts.view.sub_state == "held");
         if let Some(former) = &mut facts.former {
             former.takes |= !renews;
+            facts.by_file &= !renews;
         }
         match &mut facts.run {
             Some(run) if run.goes_on() && (!up || held) => return,
