@@ -336,6 +336,7 @@ impl Machine {
                 _ => Vec::new(),
             },
             needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
+            refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
             generation: inst.stand_in().map_or(inst.generation, |former| former.generation),
             job: inst.job.as_ref().map(|job| (job.id, job.kind)),
             history: inst.history.iter().cloned().collect(),

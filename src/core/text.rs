@@ -307,6 +307,15 @@ impl InstanceView {
         match self.state {
             State::Running => match (self.health, &self.health_detail) {
                 (HealthState::Unhealthy, Some(detail)) => format!("its check fails: {detail}"),
+                _ if self.needs_restart && self.sub_state == "overlapping" => {
+                    match &self.blockers[..] {
+                        [] => "its new run is not ready yet".to_owned(),
+                        blockers => format!("its new run waits for {}", joined(blockers)),
+                    }
+                }
+                _ if let Some(end) = &self.refused => {
+                    format!("its new run {end}; the one before goes on")
+                }
                 _ if self.needs_restart => "its spec changed; its restart is due".to_owned(),
                 _ => String::new(),
             },

@@ -136,6 +136,9 @@ pub struct InstanceView {
     pub blockers: Vec<Blocker>,
     /// Whether the run has another spec than the file, and a restart is due or under way.
     pub needs_restart: bool,
+    /// How the run ended that was to replace the one there is and did not come up, where that is not
+    /// tried again by itself.
+    pub refused: Option<Arc<str>>,
     /// The generation its spec is from.
     pub generation: Generation,
     /// Its job.

@@ -322,6 +322,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             next_start: None,
             blockers: Vec::new(),
             needs_restart: false,
+            refused: None,
             generation: Generation(0),
             job: None,
             history: Arc::default(),

@@ -164,7 +164,10 @@ impl Model {
             // What somebody wants a new run of may wait for its dependents to go down first.
             // One that was passed over has its turn when it comes, whether a reload goes on or not.
             let mut steps = report.steps.iter().filter(|step| step.instance == *id);
-            let has_it = steps.any(|step| matches!(step.state, StepState::Done { .. }));
+            let has_it = steps.any(|step| {
+                // One that is up again since it was to be stopped has its turn when it comes as well.
+                step.kind != StepKind::Stop && matches!(step.state, StepState::Done { .. })
+            });
             if facts.up && !facts.renew && has_it {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }
