@@ -625,6 +625,12 @@ impl Model {
             if id.index >= spec.instances || !changed {
                 continue;
             }
+            let edges = old.processes.get(&id.process).map(|spec| &spec.depends_on);
+            if let Some(former) = &mut facts.former
+                && edges != Some(&spec.depends_on)
+            {
+                former.edges_since = now;
+            }
             if let Some(run) = &mut facts.run
                 && !needs_restart(&run.spec, spec)
             {
