@@ -229,7 +229,7 @@ impl Machine {
             // Whatever a reload does first: it must not become ready meanwhile.
             inst.restart_due = Some(StopReason::Changed);
         }
-        if inst.live().is_some() || !(is_as_before || !inst.file_spec().overlap) {
+        if inst.live().is_some() || (!is_as_before && inst.file_spec().overlap) {
             return false;
         }
         self.note(id, What::TakenBack, now, out);

@@ -11,6 +11,7 @@
 //! | is ready, and nothing is to be done any more | at once |
 //! | is ready | when fewer than `maxUnavailable` are *out*: were ready, had their turn, should be up or are not down yet, and are not ready now |
 //! | is ready, and is not to be up any more | not before it is down, or is to be up again |
+//! | is ready, and a former run beside it ends (see `overlap`) | not before nothing of that is left |
 //!
 //! Who fails by itself, without having had a turn, is not out and holds up nobody: it may be the very
 //! reason for the change. But one that had its turn and then falls down again is out again, for as
@@ -22,6 +23,9 @@
 //! failed; so the reload ends. Those in the queue are what they were, with a new run still to come;
 //! when the one that is out is ready after all, they go on taking turns. So whether somebody goes back
 //! to the configuration before or not, one broken version costs `maxUnavailable` instances and no more.
+//!
+//! Where the file says `overlap` nobody is down for a turn; who overlaps is out all the same until the new
+//! run is ready, and where that fails there is no hope either.
 //!
 //! Who follows another by an edge with `restart: true` takes no turns: it follows. Nor does one whose
 //! watched files have changed: it is out like one that somebody restarted alone.
@@ -130,9 +134,7 @@ impl Instance {
         let Phase::Up(live) = &self.phase else { return Turn::Free };
         if live.ready.is_none() || self.restart_due.is_some() {
             Turn::Free
-        } else if !self.up {
-            Turn::NotNow
-        } else if self.lacks_room() {
+        } else if !self.up || self.lacks_room() {
             Turn::NotNow
         } else if self.next.is_some() || self.anew {
             Turn::Costs
@@ -282,7 +284,8 @@ impl Machine {
         queue.ready.remove(id);
         let was_passed = queue.passed.remove(id);
         match inst.turn() {
-            _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
+            // It is to end already, whatever for.
+            _ if early && (!inst.anew || inst.restart_due.is_some()) => {}
             Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again: of a newer reload it was early first.
             Turn::Costs if was_passed && !inst.anew => {
