@@ -263,6 +263,11 @@ impl ProcessObject {
         Ok(self.view()?.pid.unwrap_or(0))
     }
 
+    #[zbus(property, name = "OverlapPID")]
+    async fn overlap_pid(&self) -> Result<u32> {
+        Ok(values::overlap_pid(&*self.view()?))
+    }
+
     #[zbus(property)]
     async fn exit_code(&self) -> Result<i32> {
         Ok(values::exit(self.view()?.last_exit).0)

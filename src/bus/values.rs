@@ -9,7 +9,7 @@ use crate::core::event::{ExitStatus, RunEnd};
 use crate::core::limits::Limit;
 use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
-use crate::core::view::{InstanceView, active_state};
+use crate::core::view::{Beside, InstanceView, active_state};
 use crate::driver::handle::{self, CheckpointView, ManagerView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -161,6 +161,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "LastCheck" Nothing |v, c| c.usec(v.last_check);
     "StatusText" Value |v, _| status_text(v);
     "MainPID" Value |v, _| v.pid.unwrap_or(0);
+    "OverlapPID" Value |v, _| overlap_pid(v);
     "ExitCode" Value |v, _| exit(v.last_exit).0;
     "ExitStatus" Value |v, _| exit(v.last_exit).1;
     "NRestarts" Value |v, _| restarts(v);
@@ -260,6 +261,11 @@ pub fn desired_state(view: &InstanceView) -> &'static str {
 /// What the run last said of itself.
 pub fn status_text(view: &InstanceView) -> String {
     view.status.as_deref().unwrap_or_default().to_owned()
+}
+
+/// The main process of its other run, while there are two.
+pub fn overlap_pid(view: &InstanceView) -> u32 {
+    view.beside.and_then(Beside::pid).unwrap_or(0)
 }
 
 /// What the last failed check said.

@@ -336,6 +336,10 @@ pub trait Process {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
 
+    /// The main process of its other run, while there are two.
+    #[zbus(property, name = "OverlapPID")]
+    fn overlap_pid(&self) -> zbus::Result<u32>;
+
     /// How its last main process ended, as waitid(2) has it.
     #[zbus(property)]
     fn exit_code(&self) -> zbus::Result<i32>;

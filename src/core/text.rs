@@ -4,7 +4,7 @@ use crate::event::{Blocker, DependencyState, FailReason, RunEnd, StopReason, Wha
 use crate::reload::{ChangeKind, Plan, ReloadReport, StepState};
 use crate::spec::{Check, Condition, Readiness};
 use crate::time::Mono;
-use crate::view::{HealthState, InstanceView, State};
+use crate::view::{Beside, HealthState, InstanceView, State};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -299,6 +299,19 @@ impl InstanceView {
         self.spec.health.as_ref().is_some_and(|health| health.check == Check::Notify)
     }
 
+    /// What there is to say of one that runs: of its other run, or of the one it should have.
+    fn reason_for_two(&self) -> String {
+        match (&self.beside, &self.refused) {
+            (Some(Beside::New(_)), _) => {
+                "its new run is not ready; this one serves until then".into()
+            }
+            (Some(Beside::Former(_)), _) => "the run before it is ending".into(),
+            (None, Some(end)) => format!("its new run {end}; this one goes on"),
+            (None, None) if self.needs_restart => "its spec changed; its restart is due".into(),
+            (None, None) => String::new(),
+        }
+    }
+
     /// Why it is not up and healthy, as one sentence; empty when it is, and when it is down because
     /// nobody wants it otherwise and there is nothing to say.
     #[must_use]
@@ -306,8 +319,7 @@ impl InstanceView {
         match self.state {
             State::Running => match (self.health, &self.health_detail) {
                 (HealthState::Unhealthy, Some(detail)) => format!("its check fails: {detail}"),
-                _ if self.needs_restart => "its spec changed; its restart is due".to_owned(),
-                _ => String::new(),
+                _ => self.reason_for_two(),
             },
             State::Starting => match &self.health_detail {
                 Some(detail) => format!("not ready yet; its check says: {detail}"),

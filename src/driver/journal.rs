@@ -23,7 +23,10 @@ impl Driver {
         });
         let about = About {
             instance: note.instance.as_ref(),
-            unit: note.instance.as_ref().and_then(|id| self.backend.unit(id)),
+            unit: note
+                .instance
+                .as_ref()
+                .and_then(|id| self.backend.unit(id, self.machine.slot_of(id, note.run))),
             mode: self.options.location.mode,
             job: note.job,
             run: note.run,

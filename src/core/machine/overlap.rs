@@ -32,6 +32,7 @@ use crate::job::JobResult;
 use crate::process::{Instance, Live, Phase, Taking, Timer};
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
+use crate::view::Beside;
 use std::sync::Arc;
 
 /// A run beside its successor.
@@ -65,6 +66,16 @@ impl Instance {
     /// The run that others see.
     pub fn serving(&self) -> Option<&Live> {
         self.stand_in().map(|former| &former.live).or_else(|| self.live())
+    }
+
+    /// The run that others do not see, where there are two.
+    pub fn beside(&self) -> Option<Beside> {
+        let pid = |live: &Live| live.pid.filter(|_| live.exit.is_none());
+        let former = self.former.as_ref()?;
+        Some(match former.until {
+            Until::Replaced => Beside::New(self.live().and_then(pid)),
+            Until::Over { .. } => Beside::Former(pid(&former.live)),
+        })
     }
 
     /// Whether one of its runs is ready, and is to stay so.
