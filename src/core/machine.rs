@@ -252,7 +252,7 @@ impl Machine {
     /// The current run of an instance.
     #[must_use]
     pub fn run_of(&self, id: &InstanceId) -> Option<Run> {
-        Some(self.instances.get(id)?.serving()?.run)
+        Some(self.instances.get(id)?.seen()?.run)
     }
 
     /// Counts over all.
@@ -312,7 +312,7 @@ impl Machine {
     #[must_use]
     pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
         let inst = self.instances.get(id)?;
-        let live = inst.serving();
+        let live = inst.seen();
         let state = inst.state();
         let spec = inst.stand_in().map_or(&inst.spec, |former| &former.spec);
         let checked = live.is_some_and(|_| spec.health.is_some());
@@ -405,9 +405,7 @@ impl Machine {
                     running: state == State::Running,
                     failed: matches!(state, State::Failed | State::Backoff),
                     unhealthy: checked
-                        && inst
-                            .serving()
-                            .is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                        && inst.seen().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed
@@ -492,7 +490,7 @@ impl Machine {
     /// when there is none any more.
     fn count_departure(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let leaving = inst.is_going_down();
+        let leaving = inst.is_leaving();
         if std::mem::replace(&mut inst.leaving, leaving) == leaving {
             return;
         }

@@ -35,7 +35,8 @@
 //!
 //! A run begins with the request to spawn it and ends when its process tree is empty. There is at
 //! most one run of an instance: the next is asked for only when the last is over. That is the whole
-//! of "never two copies".
+//! of "never two copies". Where the file says `overlap` there are at most two, in slots of their own,
+//! and the phase is that of the newer one: see [`crate::machine::overlap`].
 //!
 //! An instance whose dependency crashes or falls ill is left alone; dependencies gate starts. Where
 //! an edge says `restart: true`, the dependent gets a new run when its dependency does.
@@ -286,7 +287,15 @@ impl Instance {
         match &self.phase {
             Phase::Up(_) => !self.up || self.restart_due.is_some(),
             Phase::Stopping(..) => true,
-            _ => self.former.is_some() && (!self.up || self.former_leaves()),
+            _ => self.former_leaves(),
+        }
+    }
+
+    /// Whether what serves is about to end, or is ending.
+    pub fn is_leaving(&self) -> bool {
+        match self.stand_in() {
+            Some(_) => self.former_leaves(),
+            None => self.is_going_down(),
         }
     }
 
@@ -328,12 +337,10 @@ impl Instance {
     /// See [`crate::view::InstanceView::sub_state`].
     pub fn sub_state(&self) -> &'static str {
         match &self.phase {
+            _ if self.stand_in().is_some() && self.former_leaves() => "held",
+            _ if self.stand_in().is_some() => "overlapping",
             Phase::Up(_) if self.is_going_down() => "held",
-            Phase::Down | Phase::Waiting(_)
-                if self.is_going_down() && self.stand_in().is_some() =>
-            {
-                "held"
-            }
+            Phase::Down => self.former.as_ref().map_or("", Former::sub_state),
             _ if self.former.is_some() => "overlapping",
             Phase::Up(live) if live.started.is_none() => "spawning",
             Phase::Up(live) if live.ready.is_none() => "checking",

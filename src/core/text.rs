@@ -269,6 +269,7 @@ impl Display for What {
             What::Unhealthy { detail } => write!(f, "unhealthy: {detail}"),
             What::Waiting { on } => write!(f, "waiting for {}", joined(on)),
             What::KeepsRun { why } => write!(f, "keeps its run for now: {why}"),
+            What::Overlaps { why } => write!(f, "{why}; it goes on until its new run is ready"),
             What::FellBack { end } => {
                 write!(f, "the run before goes on: the new one {end}")
             }

@@ -122,7 +122,7 @@ pub struct InstanceView {
     pub state: State,
     /// A finer word within the state: `spawning`, `checking` (waits for readiness), `terminating`,
     /// `killing`, `held` (its stop waits for dependents), `reaping` (main process gone, descendants
-    /// left), `overlapping` (there are two runs), else empty.
+    /// left), `overlapping` (another run is beside that one, or is to be), else empty.
     pub sub_state: &'static str,
     /// Since when it is in that state.
     pub since: Mono,

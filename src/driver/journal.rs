@@ -75,6 +75,7 @@ fn level(what: &What) -> Level {
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
         | What::ReloadFailed { .. }
+        | What::FellBack { .. }
         | What::Unhealthy { .. } => Level::WARN,
         // Of each that a reload leaves its report tells as well.
         What::Starting { .. } | What::Kept { .. } | What::KeepsRun { .. } => Level::DEBUG,

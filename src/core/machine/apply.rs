@@ -373,13 +373,16 @@ impl Machine {
         let wished = inst.wanted && managed && (spec.enabled || inst.once);
         let changed = fields::needs_restart(&old, spec);
         let live = inst.live().is_some();
+        let serves = inst.stand_in().is_some();
+        let any = live || inst.former.is_some();
         // What a withdrawn configuration has run again rests again when that run is over, unless
         // somebody asked for a run.
         let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
         let rest = before.and_then(Before::rest).filter(|_| !asked);
-        inst.rest = rest.clone().filter(|_| changed);
-        let tried = inst.next.as_ref().filter(|(tried, _)| !fields::needs_restart(tried, spec));
-        inst.refused = inst.refused.take().filter(|_| tried.is_some());
+        inst.rest = rest.clone().filter(|_| changed && !serves);
+        // Whatever is another now may be what it failed by.
+        let is_same = inst.next.as_ref().is_some_and(|(tried, _)| tried == spec);
+        inst.refused = inst.refused.take().filter(|_| is_same);
         if changed && live {
             inst.next = Some((spec.clone(), generation));
         } else {
@@ -403,6 +406,8 @@ impl Machine {
                 StepKind::Restart
             }
             (true, true) => StepKind::Live,
+            // Its new run has not begun.
+            (true, false) if serves => StepKind::Restart,
             (true, false) if changed || !was_wished || !was_enabled => {
                 inst.gated = true;
                 reset = true;
@@ -418,7 +423,7 @@ impl Machine {
                 reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_wished => StepKind::Stop,
+            (false, _) if any && was_wished => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if let Some(rest) = rest.filter(|_| kind == StepKind::Start) {
@@ -467,7 +472,7 @@ impl Machine {
             && inst.is_some_and(|inst| !inst.is_going_down());
         let state = match step.kind {
             StepKind::Stop => match inst {
-                Some(inst) if inst.is_going_down() => return,
+                Some(inst) if inst.is_leaving() => return,
                 _ => StepState::Done { took },
             },
             _ => match inst.map(|inst| outcome(inst, awaited, took)) {

@@ -62,7 +62,8 @@ impl Machine {
         let Some(inst) = self.instances.get(id) else { return };
         match &inst.phase {
             Phase::Up(_) if inst.is_going_down() => {
-                if self.may_stop(id) {
+                // Nobody uses a run that is not the one which serves.
+                if inst.stand_in().is_some() || self.may_stop(id) {
                     let why = self.why_down(inst);
                     self.begin_stop(id, RunEnd::Asked(why.clone()), None, why, now, out);
                 }
@@ -100,10 +101,9 @@ impl Machine {
     }
 
     fn start_or_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let inst = self.instances.get(id);
-        if inst.is_some_and(|inst| inst.former.is_some() && !inst.file_spec().overlap) {
-            // It is ending, and what is said of it now is that there is never more than one.
-            if !inst.is_some_and(|inst| matches!(inst.phase, Phase::Down)) {
+        let Some(inst) = self.instances.get(id) else { return };
+        if inst.must_be_alone() {
+            if !matches!(inst.phase, Phase::Down) {
                 self.set_phase(id, Phase::Down, now);
             }
             return;
@@ -219,9 +219,11 @@ impl Machine {
     fn check_job(&mut self, id: &InstanceId, out: &mut Vec<Effect>) {
         self.check_reload(id, out);
         let Some(inst) = self.instances.get(id) else { return };
-        if inst.is_ready() && inst.up {
-            // One that waits for its turn has not had what it was asked for.
-            let had: &[JobKind] = if inst.anew { &[JobKind::Start] } else { UP };
+        if inst.serves() && inst.up {
+            // One that waits for its turn has not had what it was asked for, nor has one whose new
+            // run is not ready.
+            let waits = inst.anew || inst.stand_in().is_some();
+            let had: &[JobKind] = if waits { &[JobKind::Start] } else { UP };
             self.end_job(id, had, JobResult::Done, None, out);
         } else if !self.is_wished(inst) {
             let down = inst.live().is_none() && inst.former.is_none();
@@ -265,6 +267,7 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
                 Some(Next::Complete) => DependencyState::NotCompleted,
             })
         }
+        Phase::Down if inst.former.is_some() => Some(DependencyState::Stopping),
         Phase::Down => Some(DependencyState::Starting),
         Phase::Up(_) if inst.restart_due.is_some() => Some(DependencyState::Stopping),
         // A one-shot that did its work was started and ready, but is not healthy any more.

@@ -8,27 +8,27 @@
 //! | former | the new run | what happens |
 //! |---|---|---|
 //! | none | ready, its turn has come | it becomes the former, which serves; the phase is down, and what starts from there is the new one, in the other slot |
-//! | serves | waits, starts, is checked | dependents see the former: it is as ready and as healthy as it was; so do those who take turns, nobody is out |
-//! | serves | is ready | the former is asked to end, with the stop settings of its own spec and a limit of its own |
-//! | serves | fails in any way | the former is the run again; what the file says is kept as what it does not run, and is not tried again before that changes or somebody asks: so the roll stands still |
-//! | serves | is to give way to another (a newer file, `restart`) | it ends and the next one is tried; the former serves on. Where the newer file says what the former runs, nothing is tried: the former is the run again |
-//! | serves | anything; the instance is not to be up | both are asked to end, once those that go down before it are down |
-//! | serves | anything; what it follows restarts | both are asked to end: it would serve without what it follows |
-//! | ends by itself | not ready | nobody can go back to it; the new run is judged like any other |
-//! | ends | anything | an end that others wait for (stop, removal, shutdown) is over when both are |
+//! | serves | waits, starts, is checked | whoever looks sees the former: as ready and as healthy as it was when it had to go on; and it is *out* for those that take turns, so that the next does not follow before this one is seen to work |
+//! | serves | is ready | the former is asked to end, with the stop settings of its own spec and a limit of its own; who follows the process gets a new run |
+//! | serves | fails in any way | the former is the run again; what the file says is kept as what it does not run, and is not tried again before the file says something else of it or somebody asks: so the roll stands still |
+//! | serves | is to give way to another (a newer file, `restart`, watched files) | it ends at once, since nobody uses it, and the next one is tried; the former serves on. Where the newer file says what the former runs, nothing is tried: the former is the run again |
+//! | serves | is not there, and the file says that there is to be no overlap any more | the former is the run again and is replaced as any other |
+//! | serves | anything; the instance is not to be up, or what it follows restarts | both are to end: the new one at once, the former once those that go down before it are down. The next begins when nothing of the former is left |
+//! | ends by itself | not ready | nobody can go back to it; the new run is judged like any other, and who follows the process gets a new run |
+//! | ends | anything | what starts again does so beside it, in its own slot, if the file still says `overlap`; an end that others wait for (stop, removal, shutdown) is over when both are |
 //!
 //! There are never more than two: while a former is there, no turn comes. They are never in the same
 //! slot: a new run is in the slot where the former is not, and who starts again while a former ends
 //! starts in its own.
 //!
-//! What is watched for changes, and too much memory, end a run that is at fault or out of date: these
-//! overlap only as a `restart` does, and a run that is not ready has nothing to overlap with.
+//! A run that is at fault (it fails its check, it uses too much memory) is ended at once and replaced
+//! as its policy says; nor does one overlap that follows another by an edge with `restart: true`.
 
 use super::Machine;
 use crate::event::{Effect, ExitStatus, RunEnd, StopReason, What};
 use crate::fields;
 use crate::ids::{Generation, InstanceId, Run, Slot};
-use crate::job::JobResult;
+use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Live, Phase, Taking, Timer};
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
@@ -57,15 +57,31 @@ pub(crate) enum Until {
     Over { killed: bool },
 }
 
+impl Former {
+    /// How far its end is.
+    pub fn sub_state(&self) -> &'static str {
+        match self.until {
+            Until::Over { killed: true } => "killing",
+            _ if self.live.exit.is_some() => "reaping",
+            _ => "terminating",
+        }
+    }
+}
+
 impl Instance {
     /// The former run, while it serves in the place of one that is not ready.
     pub fn stand_in(&self) -> Option<&Former> {
         self.former.as_ref().filter(|former| former.until == Until::Replaced)
     }
 
-    /// The run that others see.
-    pub fn serving(&self) -> Option<&Live> {
-        self.stand_in().map(|former| &former.live).or_else(|| self.live())
+    /// The run that others see: one that ends only where nothing else is left.
+    pub fn seen(&self) -> Option<&Live> {
+        let former = || self.former.as_ref().map(|former| &former.live);
+        match &self.phase {
+            _ if self.stand_in().is_some() => former(),
+            Phase::Down => former(),
+            _ => self.live(),
+        }
     }
 
     /// The run that others do not see, where there are two.
@@ -85,50 +101,85 @@ impl Instance {
 
     /// Whether a new run may begin beside the one there is.
     fn may_overlap(&self) -> bool {
-        self.file_spec().overlap && self.up && self.is_ready() && self.former.is_none()
+        let is_alone = self.former.is_none();
+        // What rests once this run is over has no other.
+        self.file_spec().overlap && self.up && self.is_ready() && is_alone && self.rest.is_none()
     }
 
-    /// Whether the former run cannot go on serving, whatever becomes of its successor.
-    fn stand_in_must_go(&self) -> bool {
-        self.stand_in().is_some() && (!self.up || self.former_leaves())
+    /// Whether its run is ready, and has to wait for the end of a former one before another may begin
+    /// beside it.
+    pub fn lacks_room(&self) -> bool {
+        self.file_spec().overlap && self.former.is_some() && self.is_ready()
+    }
+
+    /// Whether a new run may not begin before nothing of a former one is left.
+    pub fn must_be_alone(&self) -> bool {
+        self.former.is_some() && (!self.file_spec().overlap || self.former_follows())
     }
 
     /// Whether a former run goes down as what it follows does.
-    pub fn former_leaves(&self) -> bool {
+    fn former_follows(&self) -> bool {
         let follows = |former: &Former| matches!(former.why, StopReason::DependencyRestarted(_));
         self.former.as_ref().is_some_and(follows)
     }
 
-    /// Whether the former run is again what the file says.
+    /// Whether a former run is to be there no more, whatever becomes of its successor.
+    pub fn former_leaves(&self) -> bool {
+        self.former.is_some() && (!self.up || self.former_follows())
+    }
+
+    /// Whether the former run is again what the file says, and nobody has asked for another.
     fn is_as_before(&self) -> bool {
         self.stand_in().is_some_and(|former| {
             former.why == StopReason::Changed
                 && !fields::needs_restart(&former.spec, self.file_spec())
         })
     }
+
+    /// There is a reason for a new run that no newer file takes away.
+    pub fn former_is_outdated(&mut self, why: &StopReason) {
+        let follows = self.former_follows();
+        if let Some(former) = self.former.as_mut().filter(|f| f.until == Until::Replaced)
+            && !follows
+        {
+            former.why = why.clone();
+        }
+    }
 }
 
 impl Machine {
     /// The run of an instance becomes the former one, and another is to start. False: it has to end
     /// first.
-    pub(super) fn begin_overlap(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> bool {
-        let Some(inst) = self.instances.get_mut(id) else { return false };
+    pub(super) fn begin_overlap(
+        &mut self,
+        id: &InstanceId,
+        why: &StopReason,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(inst) = self.instances.get(id) else { return false };
         let Phase::Up(live) = &inst.phase else { return false };
         if !inst.may_overlap() {
             return false;
         }
         let mut live = live.clone();
         (live.probe, live.taking) = (None, Taking::default());
+        self.note(id, What::Overlaps { why: why.clone() }, now, out);
+        let gone =
+            Some(format!("it {} before it had taken its settings", RunEnd::Asked(why.clone())));
+        self.end_job(id, &[JobKind::Reload], JobResult::Canceled, gone, out);
+        let Some(inst) = self.instances.get_mut(id) else { return false };
         let (spec, generation, slot) = (inst.spec.clone(), inst.generation, inst.slot);
         let (why, until) = (why.clone(), Until::Replaced);
         inst.former = Some(Former { live, spec, generation, slot, why, until });
         inst.slot = slot.other();
         inst.refused = None;
         inst.anew = false;
+        inst.taken_down = Some(inst.restarts);
+        inst.attempt = 0;
         if let Some((spec, generation)) = inst.next.take() {
             (inst.spec, inst.generation) = (spec, generation);
         }
-        inst.attempt = 0;
         self.live += 1;
         self.set_phase(id, Phase::Down, now);
         true
@@ -163,48 +214,27 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let Some(inst) = self.instances.get(id) else { return false };
-        if inst.stand_in_must_go() {
+        let Some(inst) = self.instances.get(id).filter(|inst| inst.stand_in().is_some()) else {
+            return false;
+        };
+        if inst.former_leaves() {
             if self.may_stop(id) {
                 let why = (!inst.up).then(|| self.why_down(inst));
                 self.retire(id, why, now, out);
             }
             return false;
         }
-        if inst.live().is_none()
-            && inst.stand_in().is_some()
-            && (inst.is_as_before() || !inst.file_spec().overlap)
-        {
-            self.take_back(id, now, out);
-            return true;
-        }
-        false
-    }
-
-    /// The former run is what the file says, or may have none beside it any more; and nothing else is
-    /// there.
-    fn take_back(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let Some(inst) = self.instances.get(id) else { return };
-        let wanted = inst.file_spec().clone();
-        let generation = inst.next.as_ref().map_or(inst.generation, |(_, generation)| *generation);
         let is_as_before = inst.is_as_before();
-        let Some(old) = self.reinstate(id, now) else { return };
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        if fields::needs_restart(&old, &wanted) {
-            inst.next = Some((wanted, generation));
-            self.enqueue(id);
-        } else {
-            inst.next = None;
-            (inst.spec, inst.generation) = (wanted, generation);
-            if !is_as_before {
-                inst.taken_down = Some(inst.restarts);
-                inst.restart_due = Some(StopReason::Restart);
-            }
+        if inst.live().is_some() || !(is_as_before || !inst.file_spec().overlap) {
+            return false;
         }
-        self.touch(id);
         self.note(id, What::TakenBack, now, out);
-        self.adopt_live(id, &old, now, out);
-        self.begin_checks(id, now, out);
+        self.reinstate(id, now, out);
+        if !is_as_before && let Some(inst) = self.instances.get_mut(id) {
+            inst.anew = inst.next.is_none();
+            self.enqueue(id);
+        }
+        true
     }
 
     /// The new run failed: the former is the run again.
@@ -215,40 +245,68 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        let tried = (inst.spec.clone(), inst.generation);
-        let Some(old) = self.reinstate(id, now) else { return };
+        self.note(id, What::FellBack { end: end.clone() }, now, out);
+        self.reinstate(id, now, out);
+        let others_wait = self.queues.contains_key(&id.process);
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.last_end = Some(end.clone());
-        inst.restart_due = None;
-        inst.anew = false;
-        if fields::needs_restart(&old, &tried.0) {
-            inst.next = Some(tried);
-        } else {
-            (inst.spec, inst.generation) = tried;
-        }
-        let others_wait = self.queues.contains_key(&id.process);
         inst.refused = (inst.next.is_some() || others_wait).then(|| end.to_string());
-        self.note(id, What::FellBack { end: end.clone() }, now, out);
         let detail = Some(format!("it {end}; the run before it goes on"));
         self.end_job(id, super::gate::UP, JobResult::Failed, detail, out);
-        self.begin_checks(id, now, out);
     }
 
-    /// Makes the former run the run. Returns what it was started with.
-    fn reinstate(&mut self, id: &InstanceId, now: Mono) -> Option<Arc<ProcessSpec>> {
-        let inst = self.instances.get_mut(id)?;
-        let former = inst.former.take()?;
+    /// Makes the former run the run, where there is no other. What the file says it takes in, or has
+    /// it as what it does not run.
+    fn reinstate(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let Some(former) = inst.former.clone() else { return };
+        let wanted = inst.next.take().unwrap_or_else(|| (inst.spec.clone(), inst.generation));
         inst.slot = former.slot;
-        inst.generation = former.generation;
-        inst.spec = former.spec.clone();
-        self.live -= 1;
+        inst.taken_down = None;
+        let old = former.spec;
+        if fields::needs_restart(&old, &wanted.0) {
+            (inst.spec, inst.generation) = (old.clone(), former.generation);
+            inst.next = Some(wanted);
+        } else {
+            (inst.spec, inst.generation) = wanted;
+        }
+        let is_checked_alike = old.health == inst.spec.health;
+        // While the former is there it is what it was for others, and it is that since it was.
         self.set_phase(id, Phase::Up(former.live), now);
-        Some(former.spec)
+        if let Some(inst) = self.instances.get_mut(id) {
+            inst.former = None;
+            self.live -= 1;
+        }
+        self.touch(id);
+        self.adopt_live(id, &old, now, out);
+        if is_checked_alike {
+            self.begin_checks(id, now, out);
+        }
     }
 
     /// The main process of a former run ended. False: it is of no former run.
     pub(super) fn former_exited(
+        &mut self,
+        id: &InstanceId,
+        run: Run,
+        status: ExitStatus,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        if self.former_ended(id, run, status, now, out) {
+            // Whatever it left behind is asked to end as well; mostly that is nothing.
+            let former = self.instances.get(id).and_then(|inst| inst.former.as_ref());
+            if let Some(former) = former.filter(|f| f.until == Until::Over { killed: false }) {
+                let stop = former.spec.stop.clone();
+                out.push(Effect::Terminate { instance: id.clone(), run, stop });
+            }
+            return true;
+        }
+        self.is_former(id, run)
+    }
+
+    /// Takes in how the main process of a former run ended. False: that is known, or of another run.
+    fn former_ended(
         &mut self,
         id: &InstanceId,
         run: Run,
@@ -261,41 +319,45 @@ impl Machine {
             return false;
         };
         if former.live.exit.is_some() {
-            return true;
+            return false;
         }
         former.live.exit = Some(status);
-        let expected = former.until != Until::Replaced;
         let (generation, pid) = (former.live.generation, former.live.pid.unwrap_or(0));
-        let (stop, killed) =
-            (former.spec.stop.clone(), former.until == Until::Over { killed: true });
+        let expected = former.until != Until::Replaced;
         if !expected {
             // Nobody can go back to it.
             former.until = Until::Over { killed: false };
-            self.timers.arm((id.clone(), Timer::FormerStop), now.after(stop.timeout));
+            let limit = now.after(former.spec.stop.timeout);
+            self.timers.arm((id.clone(), Timer::FormerStop), limit);
         }
         self.note_of(id, Some(run), What::Exited { status, expected }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
-        if !killed {
-            // Whatever it left behind is asked to end as well; mostly that is nothing.
-            out.push(Effect::Terminate { instance: id.clone(), run, stop });
-        }
         self.touch(id);
         self.ripple(id);
+        if !expected {
+            self.restart_dependents(&id.process);
+        }
         true
     }
 
-    /// Nothing is left of a former run. False: it is of no former run.
+    fn is_former(&self, id: &InstanceId, run: Run) -> bool {
+        let former = self.instances.get(id).and_then(|inst| inst.former.as_ref());
+        former.is_some_and(|former| former.live.run == run)
+    }
+
+    /// Nothing is left of a run, which may be a former one.
     pub(super) fn former_emptied(
         &mut self,
         id: &InstanceId,
         run: Run,
         now: Mono,
         out: &mut Vec<Effect>,
-    ) -> bool {
-        // How it ended may have gone past us.
-        if !self.former_exited(id, run, ExitStatus::Unknown, now, out) {
-            return false;
+    ) {
+        if !self.is_former(id, run) {
+            return;
         }
+        // How it ended may have gone past us.
+        self.former_ended(id, run, ExitStatus::Unknown, now, out);
         if let Some(inst) = self.instances.get_mut(id) {
             inst.former = None;
             self.live -= 1;
@@ -306,7 +368,6 @@ impl Machine {
         self.note_of(id, Some(run), What::Stopped, now, out);
         self.touch(id);
         self.ripple(id);
-        true
     }
 
     pub(super) fn former_timed_out(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {

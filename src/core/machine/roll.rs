@@ -120,8 +120,7 @@ impl Instance {
             Turn::Free
         } else if !self.up {
             Turn::NotNow
-        } else if self.file_spec().overlap && self.former.is_some() {
-            // There is no room for a third.
+        } else if self.lacks_room() {
             Turn::NotNow
         } else if self.next.is_some() || self.anew {
             Turn::Costs
@@ -220,7 +219,7 @@ impl Machine {
         }
         let Some(queue) = self.queues.get_mut(process) else { return };
         for id in std::mem::take(&mut queue.stirred) {
-            self.look_at_turn(&id, now);
+            self.look_at_turn(&id, now, out);
         }
         let spare = self.config.processes.get(process).map_or(1, |spec| spec.max_unavailable.get());
         let spare = usize::try_from(spare).unwrap_or(usize::MAX);
@@ -235,13 +234,13 @@ impl Machine {
             }
             let Some(id) = queue.ready.pop_first() else { return };
             queue.out.insert(id.clone());
-            self.take_turn(&id, now);
+            self.take_turn(&id, now, out);
         }
     }
 
     /// Works out what there is to know of one that waits, or is waited for; whoever need not wait has
     /// its turn.
-    fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
+    fn look_at_turn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
@@ -271,7 +270,7 @@ impl Machine {
         let was_passed = queue.passed.remove(id);
         match inst.turn() {
             _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
-            Turn::Free => self.take_turn(id, now),
+            Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again: of a newer reload it was early first.
             Turn::Costs if was_passed && !inst.anew => {
                 queue.passed.insert(id.clone());
@@ -289,7 +288,7 @@ impl Machine {
     }
 
     /// It is the turn of an instance.
-    fn take_turn(&mut self, id: &InstanceId, now: Mono) {
+    fn take_turn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         if !self.is_before_its_step(id) {
             self.begin_step(id, now);
             self.leave_queue(id);
@@ -300,7 +299,7 @@ impl Machine {
         inst.anew &= lent;
         if matches!(inst.phase, Phase::Up(_)) && (anew || inst.next.is_some()) {
             let why = if anew { StopReason::Restart } else { StopReason::Changed };
-            if self.begin_overlap(id, &why, now) {
+            if self.begin_overlap(id, &why, now, out) {
                 return;
             }
             let Some(inst) = self.instances.get_mut(id) else { return };
@@ -315,8 +314,11 @@ impl Machine {
                 None => inst.restart_due = Some(StopReason::Changed),
                 Some(_) => {}
             }
-            self.ripple(id);
-            self.restart_dependents(&id.process);
+            // Who follows it does so when its former run goes.
+            if inst.stand_in().is_none() {
+                self.ripple(id);
+                self.restart_dependents(&id.process);
+            }
         }
         self.touch(id);
     }

@@ -2,7 +2,6 @@
 
 use super::Machine;
 use super::gate::UP;
-use super::overlap::Until;
 use crate::event::{Effect, ExitStatus, FailReason, RunEnd, SpawnError, StopReason, Told, What};
 use crate::health::{Health, Turned};
 use crate::ids::{InstanceId, ProbeId, ProcessId, Run};
@@ -222,7 +221,8 @@ impl Machine {
             },
             Some(next) => self.follow(id, next, &end, now, out),
         }
-        if !asked {
+        let serves = self.instances.get(id).is_some_and(|inst| inst.stand_in().is_some());
+        if !asked && !serves {
             self.restart_dependents(&id.process.clone());
         }
     }
@@ -286,15 +286,19 @@ impl Machine {
         for other in self.dependents.all_on(process, |edge| edge.restart) {
             for id in self.ids_of(&other) {
                 let Some(inst) = self.instances.get_mut(&id) else { continue };
-                if let Some(former) = inst.former.as_mut().filter(|f| f.until == Until::Replaced) {
-                    former.why = StopReason::DependencyRestarted(process.clone());
-                    self.moves.insert(id.clone());
+                let why = StopReason::DependencyRestarted(process.clone());
+                let serves = inst.stand_in().is_some();
+                inst.former_is_outdated(&why);
+                // Whatever comes of a new run, nobody goes back to the former one.
+                let has_run =
+                    matches!(inst.phase, Phase::Up(_)) || (serves && inst.live().is_some());
+                if has_run && inst.restart_due.is_none() {
+                    inst.restart_due = Some(why);
+                } else if !serves {
+                    continue;
                 }
-                if matches!(inst.phase, Phase::Up(_)) && inst.restart_due.is_none() {
-                    inst.restart_due = Some(StopReason::DependencyRestarted(process.clone()));
-                    self.touch(&id);
-                    self.ripple(&id);
-                }
+                self.touch(&id);
+                self.ripple(&id);
             }
         }
     }
