@@ -165,6 +165,7 @@ fn change(change: &Change) -> Value {
             "consequence": field.consequence,
         })).collect::<Vec<_>>(),
         "touches": change.touches,
+        "overlaps": change.overlaps,
         "awaits": (!change.awaits.is_empty()).then(|| json!({
             "readiness": change.awaits,
             "within_ms": millis(change.awaits_within),

@@ -174,6 +174,7 @@ pub fn change((process, mut dict): (String, Dict)) -> Change {
         touches: texts(d, "touches"),
         awaits: text(d, "awaits"),
         awaits_within: Duration::from_micros(number(d, "awaits-usec")),
+        overlaps: switch(d, "overlaps"),
     }
 }
 

@@ -224,6 +224,8 @@ pub struct Change {
     pub awaits: String,
     /// How long that may take.
     pub awaits_within: Duration,
+    /// The run before goes on until that one is ready.
+    pub overlaps: bool,
 }
 
 /// One key that differs. Secrets are masked.

@@ -27,7 +27,7 @@ pub async fn a_run_beside_another_is_told_from_it(mut world: World) {
     spec.readiness = Readiness::Notify;
     let mut before = world.start_in(Slot::A, spec.clone());
     let mut pid_before = world.spawned().await;
-    for slot in [Slot::B, Slot::A, Slot::B] {
+    for (slot, is_next) in [(Slot::B, true), (Slot::A, false), (Slot::A, true)] {
         let run = world.start_in(slot, spec.clone());
         let pid = world.spawned().await;
         assert_ne!(pid, pid_before);
@@ -41,7 +41,7 @@ pub async fn a_run_beside_another_is_told_from_it(mut world: World) {
             assert!(groups[0].is_none() || groups[0] != groups[1], "{groups:?}");
         }
         // Whichever ends, the other is as it was.
-        if slot == Slot::B {
+        if is_next {
             world.terminate(before);
             ends(&mut world, before, Signal::TERM).await;
             (before, pid_before) = (run, pid);

@@ -239,6 +239,7 @@ impl Draw {
                 entry.readiness = rng.maybe(70, words);
             }
             3 if rng.percent(50) => entry.max_unavailable = rng.maybe(70, &[1, 2, 3]),
+            3 if rng.percent(50) => entry.overlap = !entry.overlap,
             3 => entry.start_timeout = rng.maybe(70, &[30_000, 60_000]),
             4 if rng.percent(50) => {
                 entry.limits = [
@@ -377,6 +378,8 @@ impl Draw {
             "{ command: [sleep, '1'], instances: two }",
             "{ command: [sleep, '1'], maxUnavailable: 0 }",
             "{ command: [sleep, '1'], maxUnavailable: 50% }",
+            "{ command: [sleep, '1'], overlap: true, pidFile: /x }",
+            "{ command: [sleep, '1'], overlap: true, restartPolicy: { condition: 'no' } }",
             "{ command: sleep 1 }",
             "{ command: [sleep, '1'], command: [sleep, '2'] }",
             "{ command: [sleep, '1'], env: { A: @SECRET@, A: b } }",

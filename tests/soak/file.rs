@@ -122,6 +122,8 @@ pub struct Entry {
     pub env_files: Vec<u32>,
     pub instances: Option<u32>,
     pub max_unavailable: Option<u32>,
+    /// Where it can be: see [`Entry::overlaps`].
+    pub overlap: bool,
     pub depends: BTreeMap<String, Edge>,
     pub readiness: Option<&'static str>,
     pub start_timeout: Option<u64>,
@@ -325,6 +327,7 @@ impl Entry {
             env_files: Vec::new(),
             instances: None,
             max_unavailable: None,
+            overlap: false,
             depends: BTreeMap::new(),
             readiness: None,
             start_timeout: None,
@@ -365,6 +368,14 @@ impl Entry {
 
     pub fn condition(&self) -> &'static str {
         self.policy.condition.unwrap_or("always")
+    }
+
+    /// Whether two runs of it may be there at the same time. What is ready when it was executed comes up,
+    /// so the run that is replaced always ends.
+    pub fn overlaps(&self) -> bool {
+        let twice = matches!(self.mode, Mode::Stay | Mode::Deaf | Mode::Fork | Mode::Slow(_));
+        let is_ready_at_once = self.health.is_none() && self.condition() != "no";
+        self.overlap && twice && is_ready_at_once && !self.pid_file
     }
 
     /// The argument vector, with `${INSTANCE}` in it.
