@@ -83,7 +83,8 @@ async fn two(it: &Supervisor) -> [u32; 2] {
 async fn only(it: &Supervisor, pid: u32) {
     let is_it = |all: &Status| {
         let one = &all["one@0"];
-        one.state == "running" && one.pid == Some(pid) && one.overlap_pid.is_none()
+        let is_settled = one.overlap_pid.is_none() && !one.needs_restart;
+        one.state == "running" && one.pid == Some(pid) && is_settled
     };
     it.until(&format!("only {pid}"), is_it).await;
     assert_eq!(it.marked(), [pid]);
