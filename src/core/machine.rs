@@ -252,7 +252,7 @@ impl Machine {
     /// The current run of an instance.
     #[must_use]
     pub fn run_of(&self, id: &InstanceId) -> Option<Run> {
-        Some(self.instances.get(id)?.seen()?.run)
+        Some(self.instances.get(id)?.seen()?.0.run)
     }
 
     /// Counts over all.
@@ -312,10 +312,9 @@ impl Machine {
     #[must_use]
     pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
         let inst = self.instances.get(id)?;
-        let live = inst.seen();
+        let live = inst.seen().map(|(live, _)| live);
         let state = inst.state();
-        let spec = inst.stand_in().map_or(&inst.spec, |former| &former.spec);
-        let checked = live.is_some_and(|_| spec.health.is_some());
+        let checked = inst.seen().is_some_and(|(_, spec)| spec.health.is_some());
         Some(InstanceView {
             id: id.clone(),
             spec: inst.file_spec().clone(),
@@ -394,8 +393,9 @@ impl Machine {
             Some(inst) => {
                 let state = inst.state();
                 let enabled = self.config.settings.enabled && inst.file_spec().enabled;
-                let spec = inst.stand_in().map_or(&inst.spec, |former| &former.spec);
-                let checked = spec.health.is_some();
+                let is_unhealthy = inst.seen().is_some_and(|(live, spec)| {
+                    spec.health.is_some() && live.health.state() == HealthState::Unhealthy
+                });
                 // What waits for somebody to do something is not on its way.
                 let stuck = matches!(&inst.phase, Phase::Waiting(blockers)
                     if blockers.iter().any(Blocker::is_final));
@@ -404,8 +404,7 @@ impl Machine {
                     enabled: enabled && !inst.removed,
                     running: state == State::Running,
                     failed: matches!(state, State::Failed | State::Backoff),
-                    unhealthy: checked
-                        && inst.seen().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                    unhealthy: is_unhealthy,
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed

@@ -405,9 +405,9 @@ impl Machine {
             (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
                 StepKind::Restart
             }
+            // What it is to run, it does not yet.
+            (true, _) if serves => StepKind::Restart,
             (true, true) => StepKind::Live,
-            // Its new run has not begun.
-            (true, false) if serves => StepKind::Restart,
             (true, false) if changed || !was_wished || !was_enabled => {
                 inst.gated = true;
                 reset = true;
@@ -682,6 +682,7 @@ fn outcome(inst: &Instance, awaited: bool, took: std::time::Duration) -> Outcome
         }
         Phase::Up(_) if inst.refused.is_some() && inst.next.is_some() => failed(),
         Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
+        Phase::Down if inst.former.is_some() => Outcome::Busy,
         Phase::Completed => Outcome::Over(StepState::Done { took }),
         Phase::Backoff { .. } if awaited && inst.may_come_back() => Outcome::Waits,
         Phase::Failed | Phase::Backoff { .. } => failed(),

@@ -213,7 +213,7 @@ impl Machine {
         out: &mut Vec<Effect>,
     ) {
         let run = self.existing(id).and_then(|inst| match inst.seen() {
-            Some(live) if live.started.is_some() && live.exit.is_none() => Ok(live.run),
+            Some((live, _)) if live.started.is_some() && live.exit.is_none() => Ok(live.run),
             _ => Err(Refusal::NotRunning(id.clone())),
         });
         match run {

@@ -70,8 +70,7 @@ impl Machine {
             }
             Phase::Up(_) => self.take_settings(id, now, out),
             Phase::Stopping(..) => {}
-            _ if inst.removed && inst.former.is_some() => {}
-            _ if inst.removed => self.forget(id, now, out),
+            _ if inst.removed && inst.former.is_none() => self.forget(id, now, out),
             Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
             Phase::Failed if self.is_wished(inst) => {}

@@ -75,12 +75,12 @@ impl Instance {
     }
 
     /// The run that others see: one that ends only where nothing else is left.
-    pub fn seen(&self) -> Option<&Live> {
-        let former = || self.former.as_ref().map(|former| &former.live);
+    pub fn seen(&self) -> Option<(&Live, &Arc<ProcessSpec>)> {
+        let former = || self.former.as_ref().map(|former| (&former.live, &former.spec));
         match &self.phase {
             _ if self.stand_in().is_some() => former(),
             Phase::Down => former(),
-            _ => self.live(),
+            _ => self.live().map(|live| (live, &self.spec)),
         }
     }
 
@@ -193,16 +193,25 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(former) = inst.former.as_mut().filter(|f| f.until == Until::Replaced) else {
-            return;
-        };
-        former.until = Until::Over { killed: false };
+        let Some(former) = self.instances.get(id).and_then(Instance::stand_in) else { return };
         let (run, stop) = (former.live.run, former.spec.stop.clone());
         let why = why.unwrap_or_else(|| former.why.clone());
-        self.timers.arm((id.clone(), Timer::FormerStop), now.after(stop.timeout));
+        self.former_is_over(id, now);
         self.note_of(id, Some(run), What::Stopping { why }, now, out);
         out.push(Effect::Terminate { instance: id.clone(), run, stop });
+    }
+
+    /// The former run serves no more, and has so much time to end.
+    fn former_is_over(&mut self, id: &InstanceId, now: Mono) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let before = inst.state();
+        let Some(former) = &mut inst.former else { return };
+        former.until = Until::Over { killed: false };
+        let limit = now.after(former.spec.stop.timeout);
+        self.timers.arm((id.clone(), Timer::FormerStop), limit);
+        if inst.state() != before {
+            inst.since = now;
+        }
         self.touch(id);
         self.ripple(id);
     }
@@ -247,7 +256,7 @@ impl Machine {
     ) {
         self.note(id, What::FellBack { end: end.clone() }, now, out);
         self.reinstate(id, now, out);
-        let others_wait = self.queues.contains_key(&id.process);
+        let others_wait = self.queues.get(&id.process).is_some_and(|queue| queue.has_others(id));
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.last_end = Some(end.clone());
         inst.refused = (inst.next.is_some() || others_wait).then(|| end.to_string());
@@ -324,16 +333,13 @@ impl Machine {
         former.live.exit = Some(status);
         let (generation, pid) = (former.live.generation, former.live.pid.unwrap_or(0));
         let expected = former.until != Until::Replaced;
+        self.touch(id);
         if !expected {
             // Nobody can go back to it.
-            former.until = Until::Over { killed: false };
-            let limit = now.after(former.spec.stop.timeout);
-            self.timers.arm((id.clone(), Timer::FormerStop), limit);
+            self.former_is_over(id, now);
         }
         self.note_of(id, Some(run), What::Exited { status, expected }, now, out);
         out.push(Effect::RunExited { instance: id.clone(), run, generation, pid, status });
-        self.touch(id);
-        self.ripple(id);
         if !expected {
             self.restart_dependents(&id.process);
         }
@@ -359,8 +365,12 @@ impl Machine {
         // How it ended may have gone past us.
         self.former_ended(id, run, ExitStatus::Unknown, now, out);
         if let Some(inst) = self.instances.get_mut(id) {
+            let before = inst.state();
             inst.former = None;
             self.live -= 1;
+            if inst.state() != before {
+                inst.since = now;
+            }
         }
         for timer in [Timer::FormerStop, Timer::FormerKill] {
             self.timers.disarm(&(id.clone(), timer));

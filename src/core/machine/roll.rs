@@ -66,6 +66,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether others than an instance have not had their turns.
+    pub(super) fn has_others(&self, id: &InstanceId) -> bool {
+        self.waiting.iter().any(|other| other != id)
+    }
+
     /// Whether an instance has not had its turn.
     pub(super) fn has(&self, id: &InstanceId) -> bool {
         self.waiting.contains(id)
@@ -259,7 +264,8 @@ impl Machine {
             Some(why) => queue.hopeless.insert(id.clone(), why),
             None => queue.hopeless.remove(id),
         };
-        if let Some(why) = refused.filter(|_| queue.waiting.contains(id)) {
+        let waits = inst.next.is_some() && queue.waiting.contains(id);
+        if let Some(why) = refused.filter(|_| waits) {
             self.hold_step(id, &format!("it was tried, and {why}"), now);
             return self.leave_queue(id);
         }

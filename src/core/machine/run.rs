@@ -163,6 +163,8 @@ impl Machine {
                 inst.attempt = 0;
             }
             let live = live.clone();
+            // Now what was refused is all there is to try.
+            inst.refused = None;
             let patience = inst.spec.stop.timeout;
             let ending = Ending { end, give_up, patience, killed: false };
             self.set_phase(id, Phase::Stopping(live, ending), now);

@@ -9,7 +9,7 @@
 
 mod world;
 
-use provost_core::event::{Event, Told, Whom};
+use provost_core::event::{Blocker, Event, Told, Whom};
 use provost_core::ids::{Generation, InstanceId, Request, Run};
 use provost_core::spec::{Config, ProcessSpec, RestartCondition, Signal};
 use provost_core::time::Mono;
@@ -428,7 +428,11 @@ impl Player {
                     .run
                     .as_ref()
                     .is_none_or(|run| run.spec.health.is_none() || run.health.healthy);
-                !busy && facts.job.is_none() && facts.view.sub_state.is_empty() && settled
+                // A new run that waits for what will not come is beside one that serves.
+                let stuck = facts.view.blockers.iter().any(Blocker::is_final);
+                let rests = facts.view.sub_state.is_empty()
+                    || (stuck && facts.view.sub_state == "overlapping");
+                !busy && facts.job.is_none() && rests && settled
             })
     }
 
@@ -437,19 +441,21 @@ impl Player {
         hold!(model.instances.values().all(|facts| facts.job.is_none()), "jobs are left");
         for (id, facts) in &model.instances {
             let view = &facts.view;
-            if view.state == State::Waiting {
-                let lasting = view.blockers.iter().any(|blocker| match blocker {
-                    provost_core::event::Blocker::Dependency { because, .. } => because.is_final(),
-                    provost_core::event::Blocker::Reload => false,
-                });
+            if view.state == State::Waiting || !view.blockers.is_empty() {
+                let lasting = view.blockers.iter().any(Blocker::is_final);
                 hold!(lasting, "{id} waits for what does not come: {}", view.reason(Mono(0)));
             }
             if let Some(run) = &facts.run {
                 hold!(facts.up, "{id} runs and should not");
                 let spec = &model.config.processes[&id.process];
                 let mut others = model.instances_of(&id.process);
-                let behind = others
-                    .any(|(_, other)| matches!(other.view.state, State::Failed | State::Waiting));
+                let refused = |id: &InstanceId| {
+                    self.world.machine.snapshot(id).is_some_and(|kept| kept.refused.is_some())
+                };
+                let behind = others.any(|(id, other)| {
+                    let waits = matches!(other.view.state, State::Failed | State::Waiting);
+                    waits || !other.view.blockers.is_empty() || refused(id)
+                });
                 if behind && view.needs_restart {
                     // One that had its turn has not come back, and will not by itself.
                     continue;

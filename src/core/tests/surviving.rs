@@ -341,9 +341,10 @@ impl Life {
             // Or after one that had its turn and failed for good.
             let mut all = self.machine.instances().filter(|other| other.process == id.process);
             let behind = all.any(|other| {
-                let state = self.machine.view(other).unwrap().state;
+                let view = self.machine.view(other).unwrap();
+                let waits = !view.blockers.is_empty();
                 let refused = self.machine.snapshot(other).is_some_and(|s| s.refused.is_some());
-                matches!(state, State::Failed | State::Waiting) || refused
+                matches!(view.state, State::Failed) || waits || refused
             });
             let old = view.needs_restart && !turn_comes && !behind;
             assert!(!old, "{id} runs what the file had before: {}", self.describe());

@@ -63,15 +63,16 @@ impl Model {
         }
         let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
         let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
+        let serves = facts.stand_in().is_some();
         match (kind, result) {
             (JobKind::Start, JobResult::Done) => {
-                hold!(facts.completed || up, "{id} is not up, its start is done");
+                hold!(facts.completed || up || serves, "{id} is not up, its start is done");
             }
             (JobKind::Restart, JobResult::Done) => {
                 hold!(facts.completed || (up && new), "{id} is not up anew, its restart is done");
             }
             (JobKind::Stop, JobResult::Done) => {
-                hold!(facts.run.is_none() && !facts.wished, "{id} is not down, its stop is done");
+                hold!(!facts.is_there() && !facts.wished, "{id} is not down, its stop is done");
             }
             (JobKind::Stop, JobResult::Canceled) => {
                 hold!(newer || reload, "the stop of {id} was canceled for nothing");
@@ -83,6 +84,10 @@ impl Model {
             // Another of its process had its turn before it, and did not come back.
             (JobKind::Restart, JobResult::Failed) if up && facts.rolled => {
                 (facts.renew, facts.rolled) = (false, false);
+            }
+            // Its new run did not come up, and the one before it goes on.
+            (JobKind::Restart, JobResult::Failed) if up && self.over_now.as_ref() == Some(id) => {
+                self.is_told(id, &["fell-back"])?;
             }
             (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
                 hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
