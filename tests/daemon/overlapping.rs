@@ -22,6 +22,8 @@ until (-e "$dir/go$ENV{VERSION}") {
     select(undef, undef, undef, 0.01);
 }
 socket(my $manager, PF_UNIX, SOCK_DGRAM, 0) or die $!;
+$| = 1;
+print "$ENV{VERSION} begins\n";
 send($manager, "READY=1", 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $!;
 open(my $listener, "+<&=", 3) or die $!;
 $listener->blocking(0);
@@ -35,6 +37,7 @@ until ($over && !-e "$dir/stay$ENV{VERSION}") {
     syswrite($client, "$$ $line");
     close $client;
 }
+print "$ENV{VERSION} ends\n";
 "#;
 
 const API: [&str; 1] = ["api@0"];
@@ -285,12 +288,14 @@ async fn who_was_ending_ends_under_the_next_daemon() {
     assert_eq!(servers(&daemon), [new]);
 }
 
-/// Another program in the place of the daemon, in the middle of a change.
+/// Another program in the place of the daemon, in the middle of a change. Each of the two has a log that
+/// is written by a program of its own, to the same file.
 #[tokio::test]
 async fn another_program_goes_on_with_both() {
-    let daemon = serving("").await;
+    let logged = "    logFile: '@DIR@/api.log'\n    log: { maxSize: 1M }\n";
+    let daemon = serving(logged).await;
     let old = ask(&daemon);
-    let summary = changing(&daemon, &file(2, ""));
+    let summary = changing(&daemon, &file(2, logged));
     let new = two(&daemon).await;
     daemon.client().await.reexec().await.unwrap();
     daemon.notified("RELOADING=1");
@@ -301,6 +306,8 @@ async fn another_program_goes_on_with_both() {
     put(&daemon, "go2");
     one(&daemon, new).await;
     assert_eq!(servers(&daemon), [new]);
+    let log = || fs::read_to_string(daemon.path().join("api.log")).unwrap();
+    until("both have written", || log() == "1 begins\n2 begins\n1 ends\n");
 }
 
 /// A socket in another place does not take the old one from who still serves there.

@@ -57,11 +57,9 @@ pub(super) async fn recover(
         tracing::warn!("{remark}");
     }
     let handed = std::mem::take(&mut *lock(&inner.handed));
-    let specs: BTreeMap<&InstanceId, &Arc<ProcessSpec>> =
-        known.iter().map(|kept| (&kept.instance, &kept.spec)).collect();
-    let mut written =
-        hold::take_over(inner, handed, |instance| specs.get(instance).map(|spec| (*spec).clone()));
-    drop(specs);
+    let specs: BTreeMap<hold::Place, Arc<ProcessSpec>> =
+        known.iter().map(|k| ((k.instance.clone(), k.slot), k.spec.clone())).collect();
+    let mut written = hold::take_over(inner, handed, |place| specs.get(place).cloned());
     let mut held = Vec::new();
     for Kept { instance, run, spec, started, .. } in known {
         let key = (instance, run);
@@ -110,7 +108,7 @@ pub(super) async fn recover(
         handle.adopt(&found);
         inner.hear(found.record.pid, &handle, &spec);
         inner.sockets.goes_on(&handle.key().0, found.record.slot, &spec.exec);
-        let logged = written.remove(&handle.key().0).unwrap_or_default();
+        let logged = written.remove(&(handle.key().0, found.record.slot)).unwrap_or_default();
         tokio::spawn(run::live_on(inner.clone(), handle, spec, found, logged));
     }
     there

@@ -413,6 +413,7 @@ async fn start(
     let connection = Connection {
         route,
         instance,
+        slot: handle.slot,
         log_file: path(&exec.log_file),
         rotation: exec.log_rotation,
         identity: &recipe.identity,

@@ -304,8 +304,7 @@ fn step_of(facts: &Facts, spec: &ProcessSpec, wished: bool) -> StepKind {
         (None, true) => {
             let other = needs_restart(&facts.view.spec, spec) || !facts.view.spec.enabled;
             // Its last run is over where nothing but a former one ends.
-            let rests =
-                matches!(facts.view.state, State::Down | State::Waiting | State::Stopping);
+            let rests = matches!(facts.view.state, State::Down | State::Waiting | State::Stopping);
             if other || !was_wished || rests { StepKind::Start } else { StepKind::Live }
         }
     }
