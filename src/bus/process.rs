@@ -353,7 +353,7 @@ impl ProcessObject {
         self.usage(header.as_ref()).await.program_changed
     }
 
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     async fn unit(&self) -> String {
         self.context.handle().unit(&self.id).unwrap_or_default()
     }

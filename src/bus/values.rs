@@ -172,7 +172,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "CPUQuotaPerSecUSec" Value |v, _| quota(v);
     "MaxMemoryRestart" Value |v, _| v.spec.limits.max_memory_restart.unwrap_or(UNKNOWN);
     "TasksMax" Value |v, _| v.spec.limits.tasks.unwrap_or(UNKNOWN);
-    "Unit" Value |_, _| "";
+    "Unit" Invalidation |v, _| unit_differs(v);
     "WaitingFor" Value |v, _| waiting_for(v);
     "NeedsRestart" Value |v, _| v.needs_restart;
     "ConfigGeneration" Value |v, _| v.generation.0;
@@ -266,6 +266,11 @@ pub fn status_text(view: &InstanceView) -> String {
 /// The main process of its other run, while there are two.
 pub fn overlap_pid(view: &InstanceView) -> u32 {
     view.beside.and_then(Beside::pid).unwrap_or(0)
+}
+
+/// What tells one unit of an instance from the other: the name is the backend's to say.
+fn unit_differs(view: &InstanceView) -> bool {
+    !view.slot.is_first()
 }
 
 /// What the last failed check said.

@@ -409,7 +409,7 @@ pub trait Process {
     fn program_changed(&self) -> zbus::Result<bool>;
 
     /// Its unit.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn unit(&self) -> zbus::Result<String>;
 
     /// What keeps it from starting.
