@@ -250,6 +250,9 @@ impl Machine {
 /// Why an instance that should be up does not meet a condition.
 fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
     if let Some(former) = inst.stand_in() {
+        if inst.former_leaves() {
+            return Some(DependencyState::Stopping);
+        }
         return unmet_by_run(&former.live, condition);
     }
     match &inst.phase {

@@ -223,17 +223,22 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let Some(inst) = self.instances.get(id).filter(|inst| inst.stand_in().is_some()) else {
+        let Some(inst) = self.instances.get_mut(id).filter(|inst| inst.stand_in().is_some()) else {
             return false;
         };
         if inst.former_leaves() {
             if self.may_stop(id) {
-                let why = (!inst.up).then(|| self.why_down(inst));
+                let inst = self.instances.get(id).filter(|inst| !inst.up);
+                let why = inst.map(|inst| self.why_down(inst));
                 self.retire(id, why, now, out);
             }
             return false;
         }
         let is_as_before = inst.is_as_before();
+        if is_as_before && matches!(inst.phase, Phase::Up(_)) {
+            // Whatever a reload does first: it must not become ready meanwhile.
+            inst.restart_due = Some(StopReason::Changed);
+        }
         if inst.live().is_some() || !(is_as_before || !inst.file_spec().overlap) {
             return false;
         }

@@ -382,30 +382,40 @@ impl Player {
             finding: Finding::Healthy,
             probe: Duration::ZERO,
         };
-        let spec = |id: &InstanceId| self.world.model.spec_of(&id.process);
-        let alive = self.world.backend.alive();
-        let alive: Vec<(Run, bool)> =
-            alive.map(|(run, id)| (run, spec(id).is_some_and(|spec| ends(spec)))).collect();
-        let now = self.world.now;
-        for (run, one_shot) in alive {
+        let alive: Vec<Run> = self.world.backend.alive().map(|(run, _)| run).collect();
+        for run in alive {
             self.world.backend.change(run, |behaviour| {
                 behaviour.finding = Finding::Healthy;
                 behaviour.immune = 0;
                 behaviour.probe = Duration::ZERO;
             });
-            if one_shot {
-                let status = provost_core::event::ExitStatus::Code(0);
-                self.world.backend.exit(run, now, status);
-            }
         }
+        self.end_one_shots();
         self.world.backend.nature = Some(Box::new(move |spec: &ProcessSpec, _| benign(ends(spec))));
         for _ in 0..4_000 {
             if self.at_rest() {
                 return self.rest_is_right();
             }
+            let generation = self.world.machine.generation();
             self.next(true)?;
+            if self.world.machine.generation() != generation {
+                // What was to run on may be to end by the configuration that is in force again.
+                self.end_one_shots();
+            }
         }
         Err(format!("it does not come to rest: {}", self.describe()))
+    }
+
+    /// What is there and ends by itself where all goes well does so now.
+    fn end_one_shots(&mut self) {
+        let spec = |id: &InstanceId| self.world.model.spec_of(&id.process);
+        let ends = |id: &InstanceId| spec(id).is_some_and(|spec| ends(spec));
+        let alive = self.world.backend.alive().filter(|(_, id)| ends(id));
+        let alive: Vec<Run> = alive.map(|(run, _)| run).collect();
+        for run in alive {
+            let status = provost_core::event::ExitStatus::Code(0);
+            self.world.backend.exit(run, self.world.now, status);
+        }
     }
 
     fn describe(&self) -> String {

@@ -368,9 +368,7 @@ fn play(seed: u64) -> u64 {
     let count = 1 + dice.below(6);
     let mut config = chance::config(&mut dice, count);
     for spec in config.processes.values_mut() {
-        let spec = Arc::make_mut(spec);
-        spec.essential = false;
-        spec.overlap = dice.chance(400);
+        Arc::make_mut(spec).essential = false;
     }
     chance::mend(&mut config);
     assert!(life.accept(Arc::new(config)));
@@ -382,9 +380,7 @@ fn play(seed: u64) -> u64 {
                     let mut config = Config::clone(&life.config);
                     chance::edit(&mut dice, &mut config);
                     for spec in config.processes.values_mut() {
-                        let spec = Arc::make_mut(spec);
-                        spec.essential = false;
-                        spec.overlap = dice.chance(400);
+                        Arc::make_mut(spec).essential = false;
                     }
                     life.accept(Arc::new(config))
                 }
@@ -407,9 +403,7 @@ fn play(seed: u64) -> u64 {
                     let mut config = Config::clone(&life.config);
                     chance::edit(&mut dice, &mut config);
                     for spec in config.processes.values_mut() {
-                        let spec = Arc::make_mut(spec);
-                        spec.essential = false;
-                        spec.overlap = dice.chance(400);
+                        Arc::make_mut(spec).essential = false;
                     }
                     life.accept(Arc::new(config))
                 }

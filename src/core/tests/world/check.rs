@@ -30,9 +30,9 @@ impl Model {
         if timeout {
             self.probe_overdue(None, now);
         }
-        for run in self.instances.values_mut().flat_map(|f| f.run.iter_mut().chain(&mut f.former)) {
+        for run in self.instances.values_mut().filter_map(|facts| facts.run.as_mut()) {
             // The file does not say any more how.
-            run.takes &= run.spec.reload.is_some() || !run.ready;
+            run.takes &= run.spec.reload.is_some() || !run.ready || run.taking.is_some();
         }
         hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
         let asked = !matches!(
@@ -318,7 +318,7 @@ impl Model {
         }
         if !former.goes_on() {
             let alone = !self.config.processes.get(&id.process).is_some_and(|spec| spec.overlap);
-            let follows = matches!(former.why, Some(StopReason::DependencyRestarted(_)));
+            let follows = self.follows_another(id, former);
             let stays = facts.run.is_some() || view.state != State::Stopping || !facts.up;
             hold!(stays || alone || follows, "{id} waits for the end of its former run");
             return Ok(());
@@ -342,6 +342,10 @@ impl Model {
             hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
         }
         self.check_follows(id, former, view.sub_state)?;
+        if self.is_as_before(facts) && !held {
+            let gives_way = facts.run.as_ref().is_some_and(|run| !run.goes_on());
+            hold!(gives_way, "{id} is what the file says, and is to be replaced");
+        }
         let Some(run) = &facts.run else { return Ok(()) };
         hold!(!run.ready, "{id}: its new run is ready, and the former serves");
         hold!(!held || !run.goes_on(), "{id} is to go down, and its new run goes on");
@@ -387,18 +391,14 @@ impl Model {
                 .iter()
                 .any(|edge| edge.on == id.process && edge.condition != Condition::Completed);
             !depends
-                || self.instances_of(&spec.id).all(|(_, facts)| {
-                    let ends = facts.former.as_ref().is_some_and(|former| !former.goes_on());
-                    let follows = |former: &RunFacts| {
-                        matches!(former.why, Some(StopReason::DependencyRestarted(_)))
-                    };
-                    let leaves = ends && facts.run.is_none();
-                    let leaves = leaves && facts.former.as_ref().is_some_and(follows);
-                    let leaves = leaves || (ends && !facts.up);
-                    !facts.is_there()
-                        || (!leaves
-                            && facts.view.state != State::Stopping
-                            && facts.view.sub_state != "held")
+                || self.instances_of(&spec.id).all(|(other, facts)| {
+                    let ends = facts.former.as_ref().filter(|former| !former.goes_on());
+                    let follows = |former| self.follows_another(other, former);
+                    let leaves = ends.is_some() && !facts.up
+                        || facts.run.is_none() && ends.is_some_and(follows);
+                    let held = facts.view.sub_state == "held";
+                    let ends = leaves || held || facts.view.state == State::Stopping;
+                    !facts.is_there() || !ends
                 })
         })
     }

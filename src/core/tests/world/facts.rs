@@ -204,6 +204,8 @@ pub struct Facts {
     pub attempt: Option<u32>,
     /// Somebody asked for a new run since the current one began.
     pub renew: bool,
+    /// Its former run is to be replaced because the file changed, and nobody has asked for more.
+    pub by_file: bool,
     /// The same, and for others of its process as well.
     pub rolled: bool,
     /// It was ready, got a new run in its turn, and has not been ready since.
@@ -293,6 +295,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         completed: false,
         attempt: Some(0),
         renew: false,
+        by_file: false,
         rolled: false,
         out: false,
         job: None,

@@ -342,13 +342,22 @@ impl Model {
 
     /// Whether a process that an instance follows had a change since its run began.
     pub fn disturbed_since(&self, instance: &InstanceId) -> bool {
-        let Some(run) = self.instances.get(instance).and_then(|facts| facts.run.as_ref()) else {
-            return false;
-        };
-        self.follows(&instance.process)
-            .iter()
-            .chain(&run.followed)
-            .any(|on| self.disturbed.get(on).is_some_and(|at| *at >= run.asked))
+        let run = self.instances.get(instance).and_then(|facts| facts.run.as_ref());
+        run.is_some_and(|run| self.is_disturbed(instance, run))
+    }
+
+    fn is_disturbed(&self, instance: &InstanceId, run: &RunFacts) -> bool {
+        let all = self.follows(&instance.process);
+        let mut all = all.iter().chain(&run.followed);
+        all.any(|on| self.disturbed.get(on).is_some_and(|at| *at >= run.asked))
+    }
+
+    /// Whether a former run ends because another process does, or was to when it ended by itself.
+    pub(super) fn follows_another(&self, instance: &InstanceId, former: &RunFacts) -> bool {
+        match &former.why {
+            Some(why) => matches!(why, StopReason::DependencyRestarted(_)),
+            None => !former.goes_on() && self.is_disturbed(instance, former),
+        }
     }
 
     /// All that a process follows by edges with `restart: true`, near or far.
@@ -415,6 +424,7 @@ impl Model {
         let (up, held) = (facts.up, facts.view.sub_state == "held");
         if let Some(former) = &mut facts.former {
             former.takes |= !renews;
+            facts.by_file &= !renews;
         }
         match &mut facts.run {
             Some(run) if run.goes_on() && (!up || held) => return,

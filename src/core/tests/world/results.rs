@@ -82,7 +82,9 @@ impl Model {
             }
             (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
             // Another of its process had its turn before it, and did not come back.
-            (JobKind::Restart, JobResult::Failed) if up && facts.rolled => {
+            (JobKind::Restart, JobResult::Failed)
+                if up && (facts.rolled || (facts.renew && facts.view.spec.overlap)) =>
+            {
                 (facts.renew, facts.rolled) = (false, false);
             }
             // Its new run did not come up, and the one before it goes on.

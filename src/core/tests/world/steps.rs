@@ -226,7 +226,8 @@ impl Model {
             (StepKind::Restart, StepState::Held { why, .. })
                 if why.contains("had its turn") || why.contains("was tried") =>
             {
-                view.state == State::Running && view.needs_restart
+                // It may follow another in the same turn.
+                matches!(view.state, State::Running | State::Stopping) && view.needs_restart
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.
@@ -279,7 +280,7 @@ impl Model {
                 State::Waiting | State::Backoff => true,
                 // It became ready before it was taken down, and waits for its turn once more.
                 State::Running if facts.stand_in().is_none() => facts.view.sub_state != "held",
-                State::Running => facts.run.is_none(),
+                State::Running => !facts.view.blockers.is_empty(),
                 _ => false,
             });
         if began && !self.record.starting {

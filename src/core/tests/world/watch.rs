@@ -242,7 +242,8 @@ impl Model {
             facts.attempt = Some(0);
         }
         // Who is ended for what it does itself is not waited for by anybody; nor is who does not serve.
-        let is_replaced = is_former && facts.up;
+        let serves_now = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+        let is_replaced = is_former && serves_now;
         let is_no_use = serves && !is_former;
         let for_itself =
             !blame || matches!(why, StopReason::Outgrown(_)) || is_replaced || is_no_use;
@@ -441,6 +442,7 @@ impl Model {
         facts.once |= once && !enabled;
         facts.attempt = Some(0);
         facts.completed = false;
+        facts.by_file &= !anew;
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || run.ends_by_itself());
     }
 
@@ -511,6 +513,8 @@ impl Model {
                 let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
                     let facts = &self.instances[id];
                     facts.rolled
+                        // Alone, it waits for room.
+                        || (facts.renew && spec.overlap)
                         || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
                 });
                 hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
@@ -627,6 +631,7 @@ impl Model {
         }
         let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
         (facts.renew, facts.rolled, facts.attempt) = (false, false, Some(0));
+        facts.by_file = *why == StopReason::Changed;
         facts.former = facts.run.take();
         if let Some(former) = &mut facts.former {
             former.turns_passive();
@@ -650,6 +655,13 @@ impl Model {
         Ok(())
     }
 
+    /// Whether the former run, which serves, is what the file says, and nobody has asked for another.
+    pub(super) fn is_as_before(&self, facts: &Facts) -> bool {
+        let spec = self.config.processes.get(&facts.view.id.process);
+        let is = |former: &RunFacts| spec.is_some_and(|spec| !needs_restart(&former.spec, spec));
+        facts.up && facts.by_file && facts.stand_in().is_some_and(is)
+    }
+
     /// A former run is asked to end.
     fn former_ends(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
         let facts = &self.instances[id];
@@ -657,6 +669,7 @@ impl Model {
         match why {
             StopReason::Changed | StopReason::Restart | StopReason::WatchedChanged(_) => {
                 hold!(is_replaced, "{id}: its former run ends before the new one is ready");
+                hold!(!self.is_as_before(facts), "{id} is ended, and is what the file says");
             }
             // Whether that is so is looked at as of any.
             _ => {
