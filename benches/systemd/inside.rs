@@ -103,13 +103,18 @@ impl Bare {
     }
 }
 
-pub async fn measure() {
+pub async fn measure(parts: &[String]) {
     let mut ground = Ground::at(CHILD.into());
     ground.words = vec!["--system".to_owned()];
     let table = Table::begin();
     let (bare, ear) = (Bare::new(&ground).await, ground.listen());
-    one(&ground, &table, &bare, &ear).await;
-    many(&ground, &table, &bare, &ear).await;
+    let wants = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
+    if wants("one") {
+        one(&ground, &table, &bare, &ear).await;
+    }
+    if wants("many") {
+        many(&ground, &table, &bare, &ear).await;
+    }
     ground.deafen(ear);
 }
 

@@ -6,7 +6,7 @@
 //! run; at most 64 are in flight, each until its job is over.
 //!
 //! `PROVOST_BENCH_IDLE` is how many seconds idling is watched (60); `cargo bench --bench systemd --
-//! SYSTEM...` measures only on `trixie` or `bookworm`.
+//! NAME...` measures only on `trixie` or `bookworm`, and only these parts: one, many.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made shall say so and end")]
 
@@ -54,19 +54,24 @@ async fn main() {
         return;
     }
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if named == [INSIDE] {
-        inside::measure().await;
+    if let Some((first, parts)) = named.split_first()
+        && first == INSIDE
+    {
+        inside::measure(parts).await;
         return;
     }
-    for (name, debian) in [("trixie", Debian::Trixie), ("bookworm", Debian::Bookworm)] {
-        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
-            on(name, debian);
+    let all = [("trixie", Debian::Trixie), ("bookworm", Debian::Bookworm)];
+    let (systems, parts): (Vec<&String>, Vec<&String>) =
+        named.iter().partition(|name| all.iter().any(|(system, _)| system == name));
+    for (name, debian) in all {
+        if systems.is_empty() || systems.iter().any(|wanted| *wanted == name) {
+            on(name, debian, &parts);
         }
     }
 }
 
-/// Has all of it measured in a machine of this kind.
-fn on(name: &str, debian: Debian) {
+/// Has these parts measured in a machine of this kind; all of them where none is named.
+fn on(name: &str, debian: Debian, parts: &[&String]) {
     let Some(machine) = Machine::booted(debian) else { return };
     // There is no compiler inside.
     let ground = Ground::new();
@@ -83,7 +88,10 @@ fn on(name: &str, debian: Debian) {
     let program = std::env::current_exe().unwrap();
     let program = program.file_name().unwrap().to_str().unwrap();
     let seconds = ground::setting(inside::IDLE.0, inside::IDLE.1);
-    let line = format!("{}={seconds} /package/deps/{program} --bench {INSIDE}", inside::IDLE.0);
+    let mut line = format!("{}={seconds} /package/deps/{program} --bench {INSIDE}", inside::IDLE.0);
+    for part in parts {
+        line.push_str(&format!(" {part}"));
+    }
     let mut measured = machine.command_within(&line, ground::PATIENCE);
     assert!(measured.status().unwrap().success(), "{name}");
     println!();

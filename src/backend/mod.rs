@@ -15,6 +15,7 @@ pub mod held;
 pub mod native;
 pub mod notices;
 pub mod sockets;
+mod starts;
 pub mod systemd;
 
 use self::sockets::Sockets;
@@ -192,6 +193,10 @@ pub trait Backend: Send + Sync {
         generation: Generation,
         spec: &Arc<ProcessSpec>,
     );
+
+    /// Has the first run that was asked for begin now, instead of when its turn comes: all of the
+    /// same moment was asked for, and what comes next is only told.
+    fn begin(&self) {}
 
     /// Asks a run to end: a signal to the main process, or to all that is left where that is gone.
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec);

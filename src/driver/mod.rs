@@ -303,6 +303,11 @@ impl Driver {
     /// a process is waited for.
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
         effects.sort_by_key(Effect::tells);
+        let told_from = effects.partition_point(|effect| !effect.tells());
+        for effect in effects.drain(..told_from) {
+            self.carry_out_one(effect);
+        }
+        self.backend.begin();
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }

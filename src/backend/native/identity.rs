@@ -1,6 +1,7 @@
 //! Finding out who a process shall be.
 
 use super::launch::reason;
+use super::local::is_local;
 use crate::config::environment::{UserRecord, base_environment};
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage};
@@ -75,12 +76,22 @@ impl Identities {
         if !needs_lookup(self.mode, exec) {
             return Ok(Identity { record: self.caller.clone(), credentials: None });
         }
+        if need == Need::User && self.is_known_at_once(exec) {
+            return find(self.mode, exec, &self.default_user, &self.caller, need);
+        }
         let broken = |text: String| failure("", text);
         let _permit = self.lookups.acquire().await.map_err(|error| broken(error.to_string()))?;
         let (mode, exec) = (self.mode, exec.clone());
         let (default_user, caller) = (self.default_user.clone(), self.caller.clone());
         let find = move || find(mode, &exec, &default_user, &caller, need);
         tokio::task::spawn_blocking(find).await.map_err(|error| broken(error.to_string()))?
+    }
+
+    /// Whether nobody but this machine's own files has to be asked.
+    fn is_known_at_once(&self, exec: &ExecSpec) -> bool {
+        let is_number = |group: &Arc<str>| group.parse::<u32>().is_ok();
+        exec.group.as_ref().is_none_or(is_number)
+            && named(self.mode, exec, &self.default_user).is_none_or(is_local)
     }
 
     /// The same, in the caller's thread. May block.
@@ -143,11 +154,7 @@ pub fn find(
     caller: &UserRecord,
     need: Need,
 ) -> Result<Identity, SpawnError> {
-    let name = match (&exec.user, mode) {
-        (Some(name), _) => Some(&**name),
-        (None, Mode::System) => Some(default_user),
-        (None, Mode::User) => None,
-    };
+    let name = named(mode, exec, default_user);
     let group = exec.group.as_deref().map(find_group).transpose()?;
     if name.is_none() && group.is_none() {
         return Ok(Identity { record: caller.clone(), credentials: None });
@@ -171,6 +178,15 @@ pub fn find(
     }
     let credentials = Credentials { uid: record.uid, gid: record.gid, groups };
     Ok(Identity { record, credentials: Some(credentials) })
+}
+
+/// The user that a process shall be, where one is named.
+fn named<'a>(mode: Mode, exec: &'a ExecSpec, default_user: &'a str) -> Option<&'a str> {
+    match (&exec.user, mode) {
+        (Some(name), _) => Some(name),
+        (None, Mode::System) => Some(default_user),
+        (None, Mode::User) => None,
+    }
 }
 
 fn find_user(name: &str, group: Option<u32>) -> Result<UserRecord, SpawnError> {

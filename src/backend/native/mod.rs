@@ -6,6 +6,7 @@
 //! | [`identity`] | who a process shall be |
 //! | [`reaper`] | the statuses of all children |
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
+//! | `local` | whether who a user is can be told at once |
 //! | `hold` | standing still for another program in this process, and going on after one |
 //! | [`run`] | the life of a run, from the request to the end of its tree |
 //! | [`command`] | commands beside a run, such as exec checks |
@@ -24,6 +25,7 @@ pub mod hold;
 pub mod identity;
 pub mod launch;
 pub mod lines;
+mod local;
 pub mod mark;
 pub mod output;
 pub mod reaper;
@@ -49,6 +51,7 @@ use self::run::Handle;
 use self::tree::Tree;
 use super::held;
 use super::sockets::Sockets;
+use super::starts::Starts;
 use super::{
     Backend, Beside, CommandFuture, Facts, HoldFuture, Kept, LogRequest, Purpose, RecoverFuture,
     Usage,
@@ -67,9 +70,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// What the backend has to know about the daemon.
 pub struct NativeOptions {
@@ -101,7 +103,7 @@ pub struct NativeOptions {
 /// It takes the statuses of all children of this process: nothing else may wait for a child.
 pub struct NativeBackend {
     inner: Arc<Inner>,
-    starts: mpsc::UnboundedSender<(Arc<Handle>, Arc<ProcessSpec>)>,
+    starts: Arc<Starts>,
 }
 
 struct Inner {
@@ -173,33 +175,11 @@ impl NativeBackend {
             handed: Mutex::default(),
             reaper: Reaper::new()?,
         };
-        let inner = Arc::new(inner);
-        let (starts, asked) = mpsc::unbounded_channel();
-        tokio::spawn(start_in_turn(inner.clone(), asked));
-        Ok(Arc::new(NativeBackend { inner, starts }))
+        Ok(Arc::new(NativeBackend { inner: Arc::new(inner), starts: Starts::new() }))
     }
 
     fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
         lock(&self.inner.runs).get(&(instance.clone(), run)).cloned()
-    }
-}
-
-/// Begins one run after the other, with everything else in between: to start a process takes longer
-/// than to answer somebody, and where ten thousand begin at once nobody shall wait for them all.
-async fn start_in_turn(
-    inner: Arc<Inner>,
-    mut asked: mpsc::UnboundedReceiver<(Arc<Handle>, Arc<ProcessSpec>)>,
-) {
-    while let Some((handle, spec)) = asked.recv().await {
-        let starting = inner.holding.may_start().await;
-        let mut run = Box::pin(run::live(inner.clone(), handle, spec, starting));
-        // As far as it gets at once, which is to a process that becomes the command: a task of its
-        // own would begin after all that is to be told of the turn before. That task polls it once
-        // more, and is who is woken from then on.
-        if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(run);
-        }
-        tokio::task::yield_now().await;
     }
 }
 
@@ -382,8 +362,11 @@ impl Backend for NativeBackend {
     ) {
         let handle = Arc::new(Handle::new(instance.clone(), run, slot));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
-        // The receiver lives as long as the runtime.
-        let _ = self.starts.send((handle, spec.clone()));
+        self.starts.push(run::live(self.inner.clone(), handle, spec.clone()));
+    }
+
+    fn begin(&self) {
+        self.starts.begin_first();
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

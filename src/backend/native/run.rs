@@ -247,12 +247,8 @@ struct PidFile {
 }
 
 /// Carries out one run and reports what happens.
-pub(super) async fn live(
-    inner: Arc<Inner>,
-    handle: Arc<Handle>,
-    spec: Arc<ProcessSpec>,
-    starting: hold::Busy,
-) {
+pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<ProcessSpec>) {
+    let starting = inner.holding.may_start().await;
     let (instance, run) = (handle.instance.clone(), handle.run);
     let report = |event| {
         // Nobody listens any more when the daemon ends.

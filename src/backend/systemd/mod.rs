@@ -50,6 +50,7 @@ use super::native::cgroup::directory_of;
 use super::native::identity::Identities;
 use super::native::output::open_log_file;
 use super::sockets::Sockets;
+use super::starts::Starts;
 use super::{
     Backend, Beside, CommandFuture, Facts, Kept, LogRequest, Purpose, RecoverFuture, Usage,
 };
@@ -100,6 +101,7 @@ pub struct SystemdOptions {
 /// Runs processes as transient units.
 pub struct SystemdBackend {
     inner: Arc<Inner>,
+    starts: Arc<Starts>,
 }
 
 struct Inner {
@@ -209,7 +211,7 @@ impl SystemdBackend {
             commands: Mutex::default(),
             pumps: watch::Sender::new(0),
         };
-        Ok(Arc::new(SystemdBackend { inner: Arc::new(inner) }))
+        Ok(Arc::new(SystemdBackend { inner: Arc::new(inner), starts: Starts::new() }))
     }
 
     fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
@@ -335,7 +337,11 @@ impl Backend for SystemdBackend {
         let handle = Arc::new(handle);
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
         let asked = run::Asked { generation, spec: spec.clone() };
-        tokio::spawn(run::live(self.inner.clone(), handle, asked, orders));
+        self.starts.push(run::live(self.inner.clone(), handle, asked, orders));
+    }
+
+    fn begin(&self) {
+        self.starts.begin_first();
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

@@ -8,6 +8,7 @@ use crate::backend::native::identity::Identity;
 use crate::backend::sockets::Passed;
 use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::spec::{Rendered, Signal};
+use crate::sys::user::Credentials;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -170,10 +171,12 @@ impl Program<'_> {
             all.push(("EnvironmentFiles", vec![file].into()));
         }
         let directories = self.search();
-        if !directories.is_empty() {
+        if !directories.is_empty() && !self.executable().contains('/') {
             all.push(("ExecSearchPath", directories.into()));
         }
-        if let Some(user) = &self.identity.credentials {
+        // Root is what a unit is anyway.
+        let is_root = |user: &&Credentials| (user.uid, user.gid) == (0, 0);
+        if let Some(user) = self.identity.credentials.as_ref().filter(|user| !is_root(user)) {
             all.push(("User", self.identity.record.name.clone().into()));
             all.push(("Group", user.gid.to_string().into()));
         }
@@ -193,6 +196,9 @@ impl Program<'_> {
             Output::Journal => {
                 all.push(("StandardOutput", "journal".into()));
                 all.push(("StandardError", "journal".into()));
+                // Interval 0 does not lift the limit on every version.
+                all.push(("LogRateLimitIntervalUSec", micros(Duration::from_secs(1)).into()));
+                all.push(("LogRateLimitBurst", 1_000_000_u32.into()));
             }
             Output::File(path) => {
                 let path = path.to_string_lossy().into_owned();
@@ -279,9 +285,6 @@ impl Life<'_> {
             ("OOMPolicy", "continue".into()),
             ("SyslogIdentifier", instance.process.to_string().into()),
             ("LogExtraFields", fields.map(String::into_bytes).to_vec().into()),
-            // Interval 0 does not lift it on every version.
-            ("LogRateLimitIntervalUSec", micros(Duration::from_secs(1)).into()),
-            ("LogRateLimitBurst", 1_000_000_u32.into()),
         ]);
         all
     }
@@ -480,6 +483,25 @@ mod tests {
         assert!(text("UMask").contains("23"), "{}", text("UMask"));
         assert!(text("ExecStart").contains("a $$B %n"));
         assert_eq!(text("Environment"), "");
+    }
+
+    #[test]
+    fn what_changes_nothing_is_not_asked_for() {
+        let (relative, absolute) = (["sh".into()], ["/bin/sh".into()]);
+        let root = crate::sys::user::Credentials { uid: 0, gid: 0, groups: vec![].into() };
+        let root = Identity { credentials: Some(root), ..nobody() };
+        let named = |argv: &[Rendered], identity: &Identity, output| -> Vec<&'static str> {
+            let all = program(argv, identity).properties::<OwnedFd>(output).unwrap();
+            all.into_iter().map(|(name, _)| name).collect()
+        };
+        let all = named(&relative, &nobody(), &Output::Journal);
+        for name in ["ExecSearchPath", "User", "Group", "LogRateLimitBurst"] {
+            assert!(all.contains(&name), "{name}");
+        }
+        let few = named(&absolute, &root, &Output::Null);
+        for name in ["ExecSearchPath", "User", "Group", "LogRateLimitBurst"] {
+            assert!(!few.contains(&name), "{name}");
+        }
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! Runs that are to begin, one after the other.
+//!
+//! To start a process takes longer than to answer somebody, and where ten thousand begin at once
+//! nobody shall wait for them all: everything else comes in between. But one that is alone begins
+//! before anything is told of it ([`Starts::begin_first`]): somebody waits for it, and nobody for
+//! what is told.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use tokio::sync::Notify;
+
+/// The whole life of a run.
+type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Those that have not begun.
+pub struct Starts {
+    waiting: Mutex<VecDeque<Life>>,
+    more: Notify,
+}
+
+impl Starts {
+    /// Needs a tokio runtime, for as long as anything is to begin.
+    #[must_use]
+    pub fn new() -> Arc<Starts> {
+        let starts = Arc::new(Starts { waiting: Mutex::default(), more: Notify::new() });
+        tokio::spawn(in_turn(Arc::clone(&starts)));
+        starts
+    }
+
+    /// The last that is to begin.
+    pub fn push(&self, life: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.waiting).push_back(Box::pin(life));
+        self.more.notify_one();
+    }
+
+    /// Has the first begin now.
+    pub fn begin_first(&self) {
+        let first = lock(&self.waiting).pop_front();
+        if let Some(life) = first {
+            begin(life);
+        }
+    }
+}
+
+async fn in_turn(starts: Arc<Starts>) {
+    loop {
+        starts.more.notified().await;
+        loop {
+            let next = lock(&starts.waiting).pop_front();
+            let Some(life) = next else { break };
+            begin(life);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// As far as it gets at once, which is to a process that becomes the command, or to a request for
+/// one: a task of its own would begin after all others that are ready. That task polls it once more,
+/// and is who is woken from then on.
+fn begin(mut life: Life) {
+    if life.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        tokio::spawn(life);
+    }
+}
+
+/// Each change is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    /// Says its number, waits for nothing, and says it again.
+    async fn life(number: u32, said: mpsc::UnboundedSender<u32>) {
+        let _ = said.send(number);
+        tokio::task::yield_now().await;
+        let _ = said.send(number + 10);
+    }
+
+    #[tokio::test]
+    async fn the_first_begins_at_once_and_the_others_in_turn() {
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let starts = Starts::new();
+        for number in 0..3 {
+            starts.push(life(number, said.clone()));
+        }
+        assert!(heard.try_recv().is_err(), "somebody may still be stopped before it begins");
+        starts.begin_first();
+        assert_eq!(heard.try_recv(), Ok(0));
+        assert!(heard.try_recv().is_err(), "only the first");
+        drop(said);
+        let mut rest = Vec::new();
+        while rest.len() < 5 {
+            rest.push(heard.recv().await.unwrap());
+        }
+        let begun: Vec<u32> = rest.iter().copied().filter(|number| *number < 10).collect();
+        assert_eq!(begun, [1, 2]);
+        rest.sort_unstable();
+        assert_eq!(rest, [1, 2, 10, 11, 12]);
+    }
+
+    #[tokio::test]
+    async fn what_comes_later_begins_too() {
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let starts = Starts::new();
+        starts.begin_first();
+        for number in 0..3 {
+            starts.push(life(number, said.clone()));
+            while heard.recv().await != Some(number + 10) {}
+        }
+    }
+}
