@@ -1,7 +1,7 @@
 //! Draws processes, and changes of what the files say.
 
 use crate::common::rng::Rng;
-use crate::file::{Edge, Entry, Files, Health, Mode, Place, Settings, Style};
+use crate::file::{Edge, Entry, Files, Health, Mode, Place, Settings, Style, TWICE};
 
 /// No more instances than this.
 const MOST: u32 = 22;
@@ -102,7 +102,7 @@ impl Draw {
 
     fn id(&mut self) -> String {
         self.named += 1;
-        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
+        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up", TWICE]);
         format!("{word}{}", self.named)
     }
 
@@ -239,7 +239,6 @@ impl Draw {
                 entry.readiness = rng.maybe(70, words);
             }
             3 if rng.percent(50) => entry.max_unavailable = rng.maybe(70, &[1, 2, 3]),
-            3 if rng.percent(50) => entry.overlap = !entry.overlap,
             3 => entry.start_timeout = rng.maybe(70, &[30_000, 60_000]),
             4 if rng.percent(50) => {
                 entry.limits = [

@@ -122,8 +122,6 @@ pub struct Entry {
     pub env_files: Vec<u32>,
     pub instances: Option<u32>,
     pub max_unavailable: Option<u32>,
-    /// Where it can be: see [`Entry::overlaps`].
-    pub overlap: bool,
     pub depends: BTreeMap<String, Edge>,
     pub readiness: Option<&'static str>,
     pub start_timeout: Option<u64>,
@@ -309,6 +307,9 @@ impl Files {
     }
 }
 
+/// How the ids begin of those of which two runs may be there.
+pub const TWICE: &str = "twice";
+
 impl Entry {
     pub fn new(place: Place, mode: Mode) -> Entry {
         Entry {
@@ -327,7 +328,6 @@ impl Entry {
             env_files: Vec::new(),
             instances: None,
             max_unavailable: None,
-            overlap: false,
             depends: BTreeMap::new(),
             readiness: None,
             start_timeout: None,
@@ -370,12 +370,12 @@ impl Entry {
         self.policy.condition.unwrap_or("always")
     }
 
-    /// Whether two runs of it may be there at the same time. What is ready when it was executed comes up,
-    /// so the run that is replaced always ends.
-    pub fn overlaps(&self) -> bool {
+    /// Whether two runs of it may be there at the same time, which is told by its name as well. What is
+    /// ready when it was executed comes up, so the run that is replaced always ends.
+    pub fn overlaps(&self, id: &str) -> bool {
         let twice = matches!(self.mode, Mode::Stay | Mode::Deaf | Mode::Fork | Mode::Slow(_));
         let is_ready_at_once = self.health.is_none() && self.condition() != "no";
-        self.overlap && twice && is_ready_at_once && !self.pid_file
+        id.starts_with(TWICE) && twice && is_ready_at_once && !self.pid_file
     }
 
     /// The argument vector, with `${INSTANCE}` in it.
