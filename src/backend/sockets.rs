@@ -241,11 +241,9 @@ impl Sockets {
         let mut processes = self.lock();
         let Some(held) = processes.get_mut(process) else { return };
         let used = |place: &Listen| held.users.values().any(|places| places.contains(place));
-        let unused: Vec<Open> = held
-            .open
-            .extract_if(.., |place, _| !used(place) || is_lost(place))
-            .map(|(_, open)| open)
-            .collect();
+        let unused = held.open.keys().filter(|place| !used(place) || is_lost(place));
+        let unused: Vec<Listen> = unused.cloned().collect();
+        let unused: Vec<Open> = unused.iter().filter_map(|place| held.open.remove(place)).collect();
         self.let_go(process, unused.iter(), &held.open);
         if held.users.is_empty() {
             processes.remove(process);
