@@ -327,7 +327,6 @@ impl Machine {
             run: live.map(|live| live.run),
             slot: inst.stand_in().map_or(inst.slot, |former| former.slot),
             beside: inst.beside(),
-            refused: inst.refused.clone(),
             pid: live.filter(|live| live.exit.is_none()).and_then(|live| live.pid),
             started: live.and_then(|live| live.started),
             health: match live {
@@ -350,6 +349,7 @@ impl Machine {
                 _ => Vec::new(),
             },
             needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
+            refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
             generation: inst.stand_in().map_or(inst.generation, |former| former.generation),
             job: inst.job.as_ref().map(|job| (job.id, job.kind)),
             history: inst.history.iter().cloned().collect(),

@@ -303,11 +303,14 @@ impl InstanceView {
     /// What there is to say of one that runs: of its other run, or of the one it should have.
     fn reason_for_two(&self) -> String {
         match (&self.beside, &self.refused) {
+            (Some(Beside::New(_)), _) if self.blockers.is_empty() => {
+                "its new run is not ready yet; the one before serves".into()
+            }
             (Some(Beside::New(_)), _) => {
-                "its new run is not ready; this one serves until then".into()
+                format!("its new run waits for {}", joined(&self.blockers))
             }
             (Some(Beside::Former(_)), _) => "the run before it is ending".into(),
-            (None, Some(end)) => format!("its new run {end}; this one goes on"),
+            (None, Some(end)) => format!("its new run {end}; the one before goes on"),
             (None, None) if self.needs_restart => "its spec changed; its restart is due".into(),
             (None, None) => String::new(),
         }

@@ -132,8 +132,6 @@ pub struct InstanceView {
     pub slot: Slot,
     /// The other run, while there are two.
     pub beside: Option<Beside>,
-    /// How the run ended that was to replace this one, where this one goes on for that.
-    pub refused: Option<String>,
     /// The main process of the current run.
     pub pid: Option<u32>,
     /// When the command of the current run was executed.
@@ -160,6 +158,9 @@ pub struct InstanceView {
     pub blockers: Vec<Blocker>,
     /// Whether the run has another spec than the file, and a restart is due or under way.
     pub needs_restart: bool,
+    /// How the run ended that was to replace the one there is and did not come up, where that is not
+    /// tried again by itself.
+    pub refused: Option<Arc<str>>,
     /// The generation its spec is from.
     pub generation: Generation,
     /// Its job.

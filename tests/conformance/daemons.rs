@@ -2,7 +2,7 @@
 
 use crate::supervisor::*;
 use crate::world::until;
-use provost::client::{JobOutcome, Verb};
+use provost::client::{JobOutcome, ProcessStatus, Verb};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -215,8 +215,9 @@ pub async fn who_speaks_is_healthy_while_it_does(mut it: Supervisor) {
         fs::write(it.path(name).join("well"), "").unwrap();
     }
     it.run(&(one("alive", "interval: 5s") + &one("ill", "interval: 1d, onFailure: none"))).await;
-    let healthy =
-        |all: &Status| ["alive@0", "ill@0"].iter().all(|one| all[*one].health == "healthy");
+    // Whoever speaks at once is heard before systemd says that it was started.
+    let is_well = |one: &ProcessStatus| one.health == "healthy" && one.pid.is_some();
+    let healthy = |all: &Status| ["alive@0", "ill@0"].iter().all(|one| is_well(&all[*one]));
     let before = it.until("healthy", healthy).await;
     // The next daemon gives it time to speak.
     it.kill();

@@ -134,7 +134,7 @@ async fn the_old_one_serves_until_the_new_one_is_ready() {
     let during = daemon.status().await;
     let during = api(&during);
     assert_eq!((during.pid, &*during.phase), (Some(old), "overlapping"));
-    assert_eq!(during.reason, "its new run is not ready; this one serves until then");
+    assert_eq!(during.reason, "its new run is not ready yet; the one before serves");
     for _ in 0..20 {
         assert_eq!(ask(&daemon), old);
     }
@@ -176,7 +176,7 @@ async fn so_does_one_that_is_never_ready_and_nobody_goes_back() {
     let status = one(&daemon, before["api@0"].0).await;
     assert_eq!(identities(&status), before);
     assert!(api(&status).needs_restart);
-    assert!(api(&status).reason.contains("this one goes on"), "{}", api(&status).reason);
+    assert!(api(&status).reason.contains("the one before goes on"), "{}", api(&status).reason);
     // It is tried again when somebody says so.
     put(&daemon, "go2");
     let client = daemon.client().await;

@@ -66,6 +66,7 @@ fn the_old_one_ends_when_the_new_one_is_ready() {
     let (mut s, old) = overlapping([]);
     assert_eq!(s.view("api").sub_state, "overlapping");
     assert!(s.view("api").needs_restart);
+    assert_eq!(s.reason("api"), "its new run is not ready yet");
     s.advance(secs(5));
     assert_eq!((s.done().as_str(), s.run("api")), ("", old));
     s.finds("api", Finding::Healthy);
@@ -133,6 +134,7 @@ fn one_that_fails_leaves_the_old_one_as_it_was() {
             (old, State::Running, "")
         );
         assert_eq!(s.steps(), [format!("restart api@0 failed: it {end}")]);
+        assert_eq!(s.reason("api"), format!("its new run {end}; the one before goes on"));
         s.finds("api", Finding::Healthy);
         s.forget();
         s.advance(secs(600));
@@ -375,6 +377,7 @@ fn a_file_that_wants_no_overlap_any_more_has_it_replaced_as_any_other() {
     s.forget();
     s.config([wants(api()), job()]);
     assert_eq!((s.run("api"), s.state("api"), s.done().as_str()), (old, State::Running, ""));
+    assert_eq!(s.reason("api"), "its new run waits for job to be completed: it is disabled");
     s.config([wants(api()).with(|spec| spec.overlap = false), job()]);
     assert_eq!((s.state("api"), s.done().as_str()), (State::Waiting, "-api@0"));
     s.config([api().with(|spec| spec.overlap = false), job()]);

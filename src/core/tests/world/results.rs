@@ -82,9 +82,7 @@ impl Model {
             }
             (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
             // Another of its process had its turn before it, and did not come back.
-            (JobKind::Restart, JobResult::Failed)
-                if up && (facts.rolled || (facts.renew && facts.view.spec.overlap)) =>
-            {
+            (JobKind::Restart, JobResult::Failed) if up && (facts.rolled || facts.renew) => {
                 (facts.renew, facts.rolled) = (false, false);
             }
             // Its new run did not come up, and the one before it goes on.
@@ -164,7 +162,10 @@ impl Model {
             // What somebody wants a new run of may wait for its dependents to go down first.
             // One that was passed over has its turn when it comes, whether a reload goes on or not.
             let mut steps = report.steps.iter().filter(|step| step.instance == *id);
-            let has_it = steps.any(|step| matches!(step.state, StepState::Done { .. }));
+            let has_it = steps.any(|step| {
+                // One that is up again since it was to be stopped has its turn when it comes as well.
+                step.kind != StepKind::Stop && matches!(step.state, StepState::Done { .. })
+            });
             if facts.up && !facts.renew && has_it {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }

@@ -227,7 +227,8 @@ impl Model {
                 if why.contains("had its turn") || why.contains("was tried") =>
             {
                 // It may follow another in the same turn.
-                matches!(view.state, State::Running | State::Stopping) && view.needs_restart
+                let is_old = view.needs_restart || facts.renew;
+                matches!(view.state, State::Running | State::Stopping) && is_old
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.

@@ -514,7 +514,7 @@ impl Model {
                     let facts = &self.instances[id];
                     facts.rolled
                         // Alone, it waits for room.
-                        || (facts.renew && spec.overlap)
+                        || facts.renew
                         || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
                 });
                 hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
