@@ -304,7 +304,7 @@ impl InstanceView {
     fn reason_for_two(&self) -> String {
         match (&self.beside, &self.refused) {
             (Some(Beside::New(_)), _) if self.blockers.is_empty() => {
-                "its new run is not ready yet; the one before serves".into()
+                "its new run is not ready yet".into()
             }
             (Some(Beside::New(_)), _) => {
                 format!("its new run waits for {}", joined(&self.blockers))

@@ -134,7 +134,7 @@ async fn the_old_one_serves_until_the_new_one_is_ready() {
     let during = daemon.status().await;
     let during = api(&during);
     assert_eq!((during.pid, &*during.phase), (Some(old), "overlapping"));
-    assert_eq!(during.reason, "its new run is not ready yet; the one before serves");
+    assert_eq!(during.reason, "its new run is not ready yet");
     for _ in 0..20 {
         assert_eq!(ask(&daemon), old);
     }
