@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::ids::Slot;
 pub use crate::note::{Blocker, DependencyState, FailReason, Note, RunEnd, StopReason, What};
 
 /// Something that happened, or something that somebody asked for.
@@ -315,6 +316,8 @@ pub enum Effect {
         instance: InstanceId,
         /// Which run of it.
         run: Run,
+        /// Where.
+        slot: Slot,
         /// Of which generation its spec is.
         generation: Generation,
         /// What to run.

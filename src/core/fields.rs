@@ -94,6 +94,7 @@ pub const FIELDS: &[Field] = fields! {
     "nice" Restart |s| s.exec.nice => s.exec.nice.map(|nice| nice.to_string());
     "instances" Count |s| s.instances => Some(s.instances.to_string());
     "maxUnavailable" Live |s| s.max_unavailable => Some(s.max_unavailable.to_string());
+    "overlap" Live |s| s.overlap => Some(s.overlap.to_string());
     "dependsOn" Live |s| &s.depends_on => list(s.depends_on.iter().map(|edge| {
         let restart = if edge.restart { " (restart)" } else { "" };
         format!("{}: {}{restart}", edge.on, edge.condition)
@@ -388,7 +389,8 @@ fn held(config: &Config, dependents: &dyn Fn() -> Dependents) -> BTreeSet<Proces
 
 fn awaited(spec: &ProcessSpec, consequence: Consequence) -> Option<Awaits> {
     let begins = matches!(consequence, Consequence::Start | Consequence::Restart);
-    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout })
+    let overlaps = spec.overlap && consequence == Consequence::Restart;
+    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout, overlaps })
 }
 
 fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {

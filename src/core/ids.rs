@@ -144,6 +144,41 @@ impl fmt::Debug for InstanceId {
     }
 }
 
+/// Where the run of an instance is: units, control groups and records of runs in different slots are
+/// never the same. Most instances are in the first for ever; see `overlap` of
+/// [`crate::spec::ProcessSpec`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Slot {
+    /// The first, which is not named.
+    #[default]
+    A,
+    /// The second, `api@0-b`.
+    B,
+}
+
+impl Slot {
+    /// Both.
+    pub const ALL: [Slot; 2] = [Slot::A, Slot::B];
+
+    /// Whether it is the first: where runs are that never had one beside them.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        *self == Slot::A
+    }
+
+    /// The one that this is not.
+    #[must_use]
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        }
+    }
+}
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

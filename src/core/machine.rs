@@ -9,6 +9,7 @@
 //! | `command` | what somebody asked for, and its jobs |
 //! | `apply` | a new configuration, step by step |
 //! | `roll` | whose turn it is to get a new run |
+//! | `overlap` | the run that goes on until its successor is ready |
 //! | `settings` | new settings without a new run; files that are watched |
 //! | `restore` | going on where a supervisor that was killed has been |
 //!
@@ -21,6 +22,7 @@
 mod apply;
 mod command;
 mod gate;
+pub(crate) mod overlap;
 mod restore;
 mod roll;
 mod run;
@@ -28,7 +30,7 @@ mod settings;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run, Slot};
 use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
@@ -191,6 +193,8 @@ impl Machine {
                 Timer::Start => self.start_timed_out(&id, now, out),
                 Timer::Stop => self.stop_timed_out(&id, now, out),
                 Timer::Kill => self.kill_again(&id, now, out),
+                Timer::FormerStop => self.former_timed_out(&id, now, out),
+                Timer::FormerKill => self.former_still_there(&id, now, out),
                 Timer::Probe => self.check_due(&id, now, out),
                 Timer::ProbeDeadline => self.probe_unanswered(&id, now, out),
                 Timer::ReloadDeadline => self.reload_unanswered(&id, now, out),
@@ -248,7 +252,7 @@ impl Machine {
     /// The current run of an instance.
     #[must_use]
     pub fn run_of(&self, id: &InstanceId) -> Option<Run> {
-        Some(self.instances.get(id)?.live()?.run)
+        Some(self.instances.get(id)?.seen()?.0.run)
     }
 
     /// Counts over all.
@@ -293,13 +297,24 @@ impl Machine {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Where a run of an instance is; None: where its run is that others see.
+    #[must_use]
+    pub fn slot_of(&self, id: &InstanceId, run: Option<Run>) -> Slot {
+        let Some(inst) = self.instances.get(id) else { return Slot::A };
+        match (&inst.former, inst.stand_in(), run) {
+            (Some(former), _, Some(run)) if former.live.run == run => former.slot,
+            (_, Some(former), None) => former.slot,
+            _ => inst.slot,
+        }
+    }
+
     /// What there is to know about one instance; None when there is no such instance (any more).
     #[must_use]
     pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
         let inst = self.instances.get(id)?;
-        let live = inst.live();
+        let live = inst.seen().map(|(live, _)| live);
         let state = inst.state();
-        let checked = live.is_some_and(|_| inst.spec.health.is_some());
+        let checked = inst.seen().is_some_and(|(_, spec)| spec.health.is_some());
         Some(InstanceView {
             id: id.clone(),
             spec: inst.file_spec().clone(),
@@ -310,6 +325,8 @@ impl Machine {
             sub_state: inst.sub_state(),
             since: inst.since,
             run: live.map(|live| live.run),
+            slot: inst.stand_in().map_or(inst.slot, |former| former.slot),
+            beside: inst.beside(),
             pid: live.filter(|live| live.exit.is_none()).and_then(|live| live.pid),
             started: live.and_then(|live| live.started),
             health: match live {
@@ -331,8 +348,9 @@ impl Machine {
                 Phase::Waiting(blockers) => blockers.clone(),
                 _ => Vec::new(),
             },
-            needs_restart: inst.next.is_some(),
-            generation: inst.generation,
+            needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
+            refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
+            generation: inst.stand_in().map_or(inst.generation, |former| former.generation),
             job: inst.job.as_ref().map(|job| (job.id, job.kind)),
             history: inst.history.iter().cloned().collect(),
         })
@@ -377,7 +395,9 @@ impl Machine {
             Some(inst) => {
                 let state = inst.state();
                 let enabled = self.config.settings.enabled && inst.file_spec().enabled;
-                let checked = inst.spec.health.is_some();
+                let is_unhealthy = inst.seen().is_some_and(|(live, spec)| {
+                    spec.health.is_some() && live.health.state() == HealthState::Unhealthy
+                });
                 // What waits for somebody to do something is not on its way.
                 let stuck = matches!(&inst.phase, Phase::Waiting(blockers)
                     if blockers.iter().any(Blocker::is_final));
@@ -386,8 +406,7 @@ impl Machine {
                     enabled: enabled && !inst.removed,
                     running: state == State::Running,
                     failed: matches!(state, State::Failed | State::Backoff),
-                    unhealthy: checked
-                        && inst.live().is_some_and(|l| l.health.state() == HealthState::Unhealthy),
+                    unhealthy: is_unhealthy,
                     missing: (enabled || inst.once)
                         && inst.wanted
                         && !inst.removed
@@ -472,7 +491,7 @@ impl Machine {
     /// when there is none any more.
     fn count_departure(&mut self, id: &InstanceId) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let leaving = inst.is_going_down();
+        let leaving = inst.is_leaving();
         if std::mem::replace(&mut inst.leaving, leaving) == leaving {
             return;
         }
@@ -516,11 +535,24 @@ impl Machine {
     }
 
     fn note(&mut self, id: &InstanceId, what: What, now: Mono, out: &mut Vec<Effect>) {
+        let run = self.instances.get(id).and_then(|inst| Some(inst.live()?.run));
+        self.note_of(id, run, what, now, out);
+    }
+
+    /// The same about one of several runs.
+    fn note_of(
+        &mut self,
+        id: &InstanceId,
+        run: Option<Run>,
+        what: What,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let note = Note {
             at: now,
             instance: Some(id.clone()),
-            run: inst.live().map(|live| live.run),
+            run,
             job: inst.job.as_ref().map(|job| job.id),
             what,
         };

@@ -128,6 +128,18 @@ pub enum What {
         /// Which, and what became of it.
         why: String,
     },
+    /// A new run is to begin beside this one, which goes on until that is ready.
+    Overlaps {
+        /// Why there is to be a new one.
+        why: StopReason,
+    },
+    /// Its new run did not come up, and the one before it goes on.
+    FellBack {
+        /// How the new run ended.
+        end: RunEnd,
+    },
+    /// Its new run is not wanted any more, and the one before it goes on.
+    TakenBack,
     /// A configuration is being applied.
     ReloadStarted {
         /// Its number.
@@ -181,6 +193,9 @@ impl What {
             What::Unhealthy { .. } => "unhealthy",
             What::Waiting { .. } => "waiting",
             What::KeepsRun { .. } => "keeps-run",
+            What::Overlaps { .. } => "overlaps",
+            What::FellBack { .. } => "fell-back",
+            What::TakenBack => "taken-back",
             What::ReloadStarted { .. } => "reload-started",
             What::ReloadFinished(_) => "reload-finished",
             What::TookOver { .. } => "took-over",

@@ -35,15 +35,17 @@
 //!
 //! A run begins with the request to spawn it and ends when its process tree is empty. There is at
 //! most one run of an instance: the next is asked for only when the last is over. That is the whole
-//! of "never two copies".
+//! of "never two copies". Where the file says `overlap` there are at most two, in slots of their own,
+//! and the phase is that of the newer one: see [`crate::machine::overlap`].
 //!
 //! An instance whose dependency crashes or falls ill is left alone; dependencies gate starts. Where
 //! an edge says `restart: true`, the dependent gets a new run when its dependency does.
 
 use crate::event::{Blocker, ExitStatus, FailReason, Note, RunEnd, StopReason};
 use crate::health::Health;
-use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, ReloadId, Run};
+use crate::ids::{Generation, InstanceId, ProbeId, ProcessId, ReloadId, Run, Slot};
 use crate::job::Job;
+use crate::machine::overlap::Former;
 use crate::restart::{self, Next};
 use crate::spec::{ProcessSpec, Readiness};
 use crate::time::Mono;
@@ -170,6 +172,13 @@ pub(crate) struct Instance {
     /// What it was last said to wait for; empty when it does not wait.
     pub told: Vec<Blocker>,
     pub phase: Phase,
+    /// Where its run is, or the next when there is none.
+    pub slot: Slot,
+    /// The run that goes on beside its successor.
+    pub former: Option<Former>,
+    /// How the run ended that was to be the successor and did not come up: `next`, where there is one,
+    /// is not tried again by itself, and those that take turns stand still.
+    pub refused: Option<String>,
     /// The number of its last run; 0 before the first.
     pub last_run: Run,
     /// Since when it is in the state others see.
@@ -224,6 +233,9 @@ impl Instance {
             held: None,
             told: Vec::new(),
             phase: Phase::Down,
+            slot: Slot::A,
+            former: None,
+            refused: None,
             last_run: Run(0),
             since: now,
             rest: None,
@@ -275,7 +287,15 @@ impl Instance {
         match &self.phase {
             Phase::Up(_) => !self.up || self.restart_due.is_some(),
             Phase::Stopping(..) => true,
-            _ => false,
+            _ => self.former_leaves(),
+        }
+    }
+
+    /// Whether what serves is about to end, or is ending.
+    pub fn is_leaving(&self) -> bool {
+        match self.stand_in() {
+            Some(_) => self.former_leaves(),
+            None => self.is_going_down(),
         }
     }
 
@@ -295,6 +315,13 @@ impl Instance {
     }
 
     pub fn state(&self) -> State {
+        if self.stand_in().is_some() {
+            return State::Running;
+        }
+        // Nothing but the end of the run before is left.
+        if matches!(self.phase, Phase::Down) && self.former.is_some() {
+            return State::Stopping;
+        }
         match &self.phase {
             Phase::Down => State::Down,
             Phase::Waiting(_) => State::Waiting,
@@ -310,7 +337,11 @@ impl Instance {
     /// See [`crate::view::InstanceView::sub_state`].
     pub fn sub_state(&self) -> &'static str {
         match &self.phase {
+            _ if self.stand_in().is_some() && self.former_leaves() => "held",
+            _ if self.stand_in().is_some() => "overlapping",
             Phase::Up(_) if self.is_going_down() => "held",
+            Phase::Down => self.former.as_ref().map_or("", Former::sub_state),
+            _ if self.former.is_some() => "overlapping",
             Phase::Up(live) if live.started.is_none() => "spawning",
             Phase::Up(live) if live.ready.is_none() => "checking",
             Phase::Stopping(_, Ending { killed: true, .. }) => "killing",
@@ -336,6 +367,10 @@ pub(crate) enum Timer {
     Probe,
     /// The check that is out counts as failed.
     ProbeDeadline,
+    /// The former run is killed.
+    FormerStop,
+    /// The kill of the former run is repeated.
+    FormerKill,
     /// The command that is out, by which it takes new settings, counts as failed.
     ReloadDeadline,
 }

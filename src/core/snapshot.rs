@@ -11,7 +11,8 @@
 
 use crate::event::{ExitStatus, FailReason, RunEnd, StopReason};
 use crate::health::Health;
-use crate::ids::{Generation, InstanceId, Run};
+use crate::ids::{Generation, InstanceId, Run, Slot};
+use crate::machine::overlap::{Former, Until};
 use crate::process::{Ending, Instance, Live, Phase, Taking};
 use crate::spec::{ProcessSpec, Settings};
 use crate::time::Mono;
@@ -54,6 +55,15 @@ pub struct InstanceSnapshot {
     pub since: Mono,
     /// What it is doing.
     pub phase: PhaseSnapshot,
+    /// Where its run is, or the next when there is none.
+    #[serde(default, skip_serializing_if = "Slot::is_first")]
+    pub slot: Slot,
+    /// The run that goes on beside its successor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<FormerSnapshot>,
+    /// How the run ended that was to be the successor and did not come up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// The number of its last run, where it has none now: what is kept of that one must not be taken
     /// for the next one's.
     #[serde(default, skip_serializing_if = "is_none")]
@@ -63,6 +73,24 @@ pub struct InstanceSnapshot {
 /// Whether it is the number of no run.
 fn is_none(run: &Run) -> bool {
     *run == Run(0)
+}
+
+/// A run beside its successor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormerSnapshot {
+    /// The run.
+    pub run: RunSnapshot,
+    /// What it was started with, and has taken in since.
+    pub spec: Arc<ProcessSpec>,
+    /// The generation that `spec` is from.
+    pub generation: Generation,
+    /// Where it is.
+    pub slot: Slot,
+    /// Why it is replaced.
+    pub why: StopReason,
+    /// None: it serves until its successor is ready. Else it is to end, and whether the time to do so
+    /// by itself is over.
+    pub killed: Option<bool>,
 }
 
 /// What an instance is doing.
@@ -176,6 +204,9 @@ impl InstanceSnapshot {
                 Phase::Completed => PhaseSnapshot::Completed,
                 Phase::Failed => PhaseSnapshot::Failed,
             },
+            slot: inst.slot,
+            former: inst.former.as_ref().map(FormerSnapshot::of),
+            refused: inst.refused.clone(),
         }
     }
 
@@ -208,8 +239,14 @@ impl InstanceSnapshot {
         }
     }
 
+    /// All its runs: that one, and the one beside it.
+    pub fn runs(&self) -> impl Iterator<Item = &RunSnapshot> {
+        self.run().into_iter().chain(self.former.as_ref().map(|former| &former.run))
+    }
+
     /// The instance, with no run, and what it was doing.
-    pub(crate) fn revive(self, now: Mono) -> (Instance, PhaseSnapshot) {
+    pub(crate) fn revive(mut self, now: Mono) -> (Instance, PhaseSnapshot) {
+        self.former = None;
         let last_run = self.run().map_or(self.last_run, |live| live.run);
         let mut inst = Instance::new(self.spec, self.generation, self.wanted, now);
         inst.next = self.next;
@@ -222,9 +259,39 @@ impl InstanceSnapshot {
         inst.anew = self.anew;
         inst.taken_down = self.taken_down;
         inst.last_run = last_run;
+        inst.slot = self.slot;
+        inst.refused = self.refused;
         // A change of the file is worked out again.
         inst.restart_due = self.restart_due.filter(|why| *why != StopReason::Changed);
         (inst, self.phase)
+    }
+}
+
+impl FormerSnapshot {
+    fn of(former: &Former) -> FormerSnapshot {
+        FormerSnapshot {
+            run: RunSnapshot::of(&former.live),
+            spec: former.spec.clone(),
+            generation: former.generation,
+            slot: former.slot,
+            why: former.why.clone(),
+            killed: match former.until {
+                Until::Replaced => None,
+                Until::Over { killed } => Some(killed),
+            },
+        }
+    }
+
+    pub(crate) fn revive(self) -> Former {
+        let until = self.killed.map_or(Until::Replaced, |killed| Until::Over { killed });
+        Former {
+            live: self.run.revive(),
+            spec: self.spec,
+            generation: self.generation,
+            slot: self.slot,
+            why: self.why,
+            until,
+        }
     }
 }
 

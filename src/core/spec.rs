@@ -417,6 +417,9 @@ pub struct ProcessSpec {
     /// So many at most are down for a new run at the same time.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub max_unavailable: NonZeroU32,
+    /// Whether a new run may begin beside the one that it replaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlap: bool,
     /// What a run takes in when it starts.
     pub exec: ExecSpec,
     /// Sorted by the process depended on, one edge for each.
@@ -469,6 +472,7 @@ impl ProcessSpec {
             enabled: true,
             instances: 1,
             max_unavailable: NonZeroU32::MIN,
+            overlap: false,
             exec: ExecSpec {
                 command,
                 cwd: Text::new("/"),

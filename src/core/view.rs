@@ -2,7 +2,7 @@
 //! outside holds a reference into the machine.
 
 use crate::event::{Blocker, ExitStatus, Note, RunEnd};
-use crate::ids::{Generation, InstanceId, JobId, Run};
+use crate::ids::{Generation, InstanceId, JobId, Run, Slot};
 use crate::job::JobKind;
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
@@ -87,6 +87,24 @@ impl HealthState {
     }
 }
 
+/// A run beside the one that serves, by its main process where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It is to replace the one that serves, and is not ready.
+    New(Option<u32>),
+    /// The one that serves has replaced it, and it ends.
+    Former(Option<u32>),
+}
+
+impl Beside {
+    /// Its main process.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        let (Beside::New(pid) | Beside::Former(pid)) = self;
+        pid
+    }
+}
+
 /// All about one instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceView {
@@ -104,12 +122,16 @@ pub struct InstanceView {
     pub state: State,
     /// A finer word within the state: `spawning`, `checking` (waits for readiness), `terminating`,
     /// `killing`, `held` (its stop waits for dependents), `reaping` (main process gone, descendants
-    /// left), else empty.
+    /// left), `overlapping` (another run is beside that one, or is to be), else empty.
     pub sub_state: &'static str,
     /// Since when it is in that state.
     pub since: Mono,
-    /// Its current run.
+    /// Its current run; while there are two, the one that serves.
     pub run: Option<Run>,
+    /// Where that run is, or the next when there is none.
+    pub slot: Slot,
+    /// The other run, while there are two.
+    pub beside: Option<Beside>,
     /// The main process of the current run.
     pub pid: Option<u32>,
     /// When the command of the current run was executed.
@@ -136,6 +158,9 @@ pub struct InstanceView {
     pub blockers: Vec<Blocker>,
     /// Whether the run has another spec than the file, and a restart is due or under way.
     pub needs_restart: bool,
+    /// How the run ended that was to replace the one there is and did not come up, where that is not
+    /// tried again by itself.
+    pub refused: Option<Arc<str>>,
     /// The generation its spec is from.
     pub generation: Generation,
     /// Its job.

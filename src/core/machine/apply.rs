@@ -375,11 +375,16 @@ impl Machine {
         let wished = inst.wanted && managed && (spec.enabled || inst.once);
         let changed = fields::needs_restart(&old, spec);
         let live = inst.live().is_some();
+        let serves = inst.stand_in().is_some();
+        let any = live || inst.former.is_some();
         // What a withdrawn configuration has run again rests again when that run is over, unless
         // somebody asked for a run.
         let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
         let rest = before.and_then(Before::rest).filter(|_| !asked);
-        inst.rest = rest.clone().filter(|_| changed);
+        inst.rest = rest.clone().filter(|_| changed && !serves);
+        // Whatever is another now may be what it failed by.
+        let is_same = inst.next.as_ref().is_some_and(|(tried, _)| tried == spec);
+        inst.refused = inst.refused.take().filter(|_| is_same);
         if changed && live {
             inst.next = Some((spec.clone(), generation));
         } else {
@@ -402,6 +407,8 @@ impl Machine {
             (true, true) if changed || matches!(inst.phase, Phase::Stopping(..)) => {
                 StepKind::Restart
             }
+            // What it is to run, it does not yet.
+            (true, _) if serves => StepKind::Restart,
             (true, true) => StepKind::Live,
             (true, false) if changed || !was_wished || !was_enabled => {
                 inst.gated = true;
@@ -418,7 +425,7 @@ impl Machine {
                 reset = matches!(inst.phase, Phase::Failed) && old.restart != spec.restart;
                 StepKind::Live
             }
-            (false, true) if was_wished => StepKind::Stop,
+            (false, _) if any && was_wished => StepKind::Stop,
             (false, _) => StepKind::Live,
         };
         if let Some(rest) = rest.filter(|_| kind == StepKind::Start) {
@@ -467,7 +474,7 @@ impl Machine {
             && inst.is_some_and(|inst| !inst.is_going_down());
         let state = match step.kind {
             StepKind::Stop => match inst {
-                Some(inst) if inst.is_going_down() => return,
+                Some(inst) if inst.is_leaving() => return,
                 _ => StepState::Done { took },
             },
             _ => match inst.map(|inst| outcome(inst, awaited, took)) {
@@ -675,7 +682,9 @@ fn outcome(inst: &Instance, awaited: bool, took: std::time::Duration) -> Outcome
         Phase::Up(_) if inst.is_ready() && inst.next.is_none() => {
             Outcome::Over(StepState::Done { took })
         }
+        Phase::Up(_) if inst.refused.is_some() && inst.next.is_some() => failed(),
         Phase::Up(_) | Phase::Stopping(..) => Outcome::Busy,
+        Phase::Down if inst.former.is_some() => Outcome::Busy,
         Phase::Completed => Outcome::Over(StepState::Done { took }),
         Phase::Backoff { .. } if awaited && inst.may_come_back() => Outcome::Waits,
         Phase::Failed | Phase::Backoff { .. } => failed(),

@@ -73,19 +73,21 @@ impl Machine {
             named.entry(&id.process).or_default().insert(id.index);
         }
         for id in instances {
-            self.want_anew(id, named[&id.process].len() > 1);
+            self.want_anew(id, named[&id.process].len() > 1, now, out);
             self.want(id, false, now);
         }
     }
 
     /// A new run instead of the one that is there: at once, or where several of a process are to have
     /// one, in turns.
-    fn want_anew(&mut self, id: &InstanceId, in_turns: bool) {
+    fn want_anew(&mut self, id: &InstanceId, in_turns: bool, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
+        inst.former_is_outdated(&StopReason::Restart);
         if !matches!(inst.phase, Phase::Up(_)) {
             return;
         }
-        if in_turns {
+        inst.refused = None;
+        if in_turns || inst.lacks_room() {
             if inst.restart_due == Some(StopReason::Restart) && !inst.anew {
                 // It has its turn, or needs none.
                 return;
@@ -94,12 +96,31 @@ impl Machine {
             self.enqueue(id);
             return;
         }
+        inst.anew = false;
+        self.replace(id, StopReason::Restart, now, out);
+    }
+
+    /// Another run takes the place of the one there is: beside it or after it.
+    pub(super) fn replace(
+        &mut self,
+        id: &InstanceId,
+        why: StopReason,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.begin_overlap(id, &why, now, out) {
+            return;
+        }
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        // Those that take turns wait for it.
         if inst.is_ready() {
             inst.taken_down = Some(inst.restarts);
         }
-        inst.anew = false;
-        inst.restart_due = Some(StopReason::Restart);
-        self.restart_dependents(&id.process);
+        inst.restart_due = Some(why);
+        // Who follows it does so when its former run goes.
+        if inst.stand_in().is_none() {
+            self.restart_dependents(&id.process);
+        }
     }
 
     fn want(&mut self, id: &InstanceId, once: bool, now: Mono) {
@@ -191,8 +212,8 @@ impl Machine {
         whom: Whom,
         out: &mut Vec<Effect>,
     ) {
-        let run = self.existing(id).and_then(|inst| match inst.live() {
-            Some(live) if live.started.is_some() && live.exit.is_none() => Ok(live.run),
+        let run = self.existing(id).and_then(|inst| match inst.seen() {
+            Some((live, _)) if live.started.is_some() && live.exit.is_none() => Ok(live.run),
             _ => Err(Refusal::NotRunning(id.clone())),
         });
         match run {

@@ -4,7 +4,7 @@ use super::Machine;
 use crate::event::{Blocker, DependencyState, Effect, RunEnd, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
-use crate::process::{Instance, Phase};
+use crate::process::{Instance, Live, Phase};
 use crate::restart::Next;
 use crate::spec::{Condition, Dependency};
 use crate::time::Mono;
@@ -55,17 +55,22 @@ impl Machine {
 
     /// Takes the step that the state of an instance calls for.
     pub(super) fn advance(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        if self.advance_former(id, now, out) {
+            self.unjudged.insert(id.clone());
+            return;
+        }
         let Some(inst) = self.instances.get(id) else { return };
         match &inst.phase {
             Phase::Up(_) if inst.is_going_down() => {
-                if self.may_stop(id) {
+                // Nobody uses a run that is not the one which serves.
+                if inst.stand_in().is_some() || self.may_stop(id) {
                     let why = self.why_down(inst);
                     self.begin_stop(id, RunEnd::Asked(why.clone()), None, why, now, out);
                 }
             }
             Phase::Up(_) => self.take_settings(id, now, out),
             Phase::Stopping(..) => {}
-            _ if inst.removed => self.forget(id, now, out),
+            _ if inst.removed && inst.former.is_none() => self.forget(id, now, out),
             Phase::Backoff { .. } if inst.up => {}
             Phase::Completed => {}
             Phase::Failed if self.is_wished(inst) => {}
@@ -95,6 +100,13 @@ impl Machine {
     }
 
     fn start_or_wait(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+        let Some(inst) = self.instances.get(id) else { return };
+        if inst.must_be_alone() {
+            if !matches!(inst.phase, Phase::Down) {
+                self.set_phase(id, Phase::Down, now);
+            }
+            return;
+        }
         let blockers = self.blockers(id);
         if blockers.is_empty() {
             return self.spawn(id, now, out);
@@ -181,12 +193,12 @@ impl Machine {
     ///
     /// Only those count that are going down themselves: a database that is restarted by hand does
     /// not stop what uses it, unless the edge says so.
-    fn may_stop(&self, id: &InstanceId) -> bool {
+    pub(super) fn may_stop(&self, id: &InstanceId) -> bool {
         self.leaving.get(&id.process).is_none_or(|count| *count == 0)
     }
 
     /// Why an instance goes down, when several reasons may hold: the most lasting first.
-    fn why_down(&self, inst: &Instance) -> StopReason {
+    pub(super) fn why_down(&self, inst: &Instance) -> StopReason {
         if self.ending {
             StopReason::Shutdown
         } else if inst.removed {
@@ -206,12 +218,14 @@ impl Machine {
     fn check_job(&mut self, id: &InstanceId, out: &mut Vec<Effect>) {
         self.check_reload(id, out);
         let Some(inst) = self.instances.get(id) else { return };
-        if inst.is_ready() && inst.up {
-            // One that waits for its turn has not had what it was asked for.
-            let had: &[JobKind] = if inst.anew { &[JobKind::Start] } else { UP };
+        if inst.serves() && inst.up {
+            // One that waits for its turn has not had what it was asked for, nor has one whose new
+            // run is not ready.
+            let waits = inst.anew || inst.stand_in().is_some();
+            let had: &[JobKind] = if waits { &[JobKind::Start] } else { UP };
             self.end_job(id, had, JobResult::Done, None, out);
         } else if !self.is_wished(inst) {
-            let down = inst.live().is_none();
+            let down = inst.live().is_none() && inst.former.is_none();
             let why = self.why_down(inst).to_string();
             self.end_job(id, UP, JobResult::Canceled, Some(why), out);
             if down {
@@ -235,6 +249,12 @@ impl Machine {
 
 /// Why an instance that should be up does not meet a condition.
 fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
+    if let Some(former) = inst.stand_in() {
+        if inst.former_leaves() {
+            return Some(DependencyState::Stopping);
+        }
+        return unmet_by_run(&former.live, condition);
+    }
     match &inst.phase {
         Phase::Failed => Some(DependencyState::Failed),
         Phase::Backoff { .. } => Some(DependencyState::Restarting),
@@ -249,6 +269,7 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
                 Some(Next::Complete) => DependencyState::NotCompleted,
             })
         }
+        Phase::Down if inst.former.is_some() => Some(DependencyState::Stopping),
         Phase::Down => Some(DependencyState::Starting),
         Phase::Up(_) if inst.restart_due.is_some() => Some(DependencyState::Stopping),
         // A one-shot that did its work was started and ready, but is not healthy any more.
@@ -256,16 +277,20 @@ fn unmet_by(inst: &Instance, condition: Condition) -> Option<DependencyState> {
             Condition::Healthy => Some(DependencyState::Over),
             Condition::Started | Condition::Ready | Condition::Completed => None,
         },
-        Phase::Up(live) => match condition {
-            Condition::Started => live.started.is_none().then_some(DependencyState::Starting),
-            Condition::Ready => live.ready.is_none().then_some(DependencyState::Starting),
-            Condition::Healthy => match live.health.state() {
-                HealthState::Healthy => None,
-                HealthState::Unhealthy if live.ready.is_some() => Some(DependencyState::NotHealthy),
-                _ => Some(DependencyState::Starting),
-            },
-            Condition::Completed => Some(DependencyState::NotCompleted),
+        Phase::Up(live) => unmet_by_run(live, condition),
+    }
+}
+
+fn unmet_by_run(live: &Live, condition: Condition) -> Option<DependencyState> {
+    match condition {
+        Condition::Started => live.started.is_none().then_some(DependencyState::Starting),
+        Condition::Ready => live.ready.is_none().then_some(DependencyState::Starting),
+        Condition::Healthy => match live.health.state() {
+            HealthState::Healthy => None,
+            HealthState::Unhealthy if live.ready.is_some() => Some(DependencyState::NotHealthy),
+            _ => Some(DependencyState::Starting),
         },
+        Condition::Completed => Some(DependencyState::NotCompleted),
     }
 }
 

@@ -4,12 +4,13 @@
 //! what the instances say of it. Then the first configuration that is read is a change like any
 //! other: what is as it was is left alone. Until then nothing is started.
 
+use super::overlap::Until;
 use super::{Machine, instances_of};
 use crate::event::{Effect, What};
 use crate::graph::find_cycle;
 use crate::ids::{InstanceId, ProcessId};
 use crate::process::{Phase, Timer};
-use crate::snapshot::{InstanceSnapshot, PhaseSnapshot, Restored};
+use crate::snapshot::{FormerSnapshot, InstanceSnapshot, PhaseSnapshot, Restored};
 use crate::spec::{Check, Config, Dependency, ProcessSpec};
 use crate::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,7 @@ impl Machine {
         for (id, snapshot) in instances {
             let run = snapshot.run().map(|run| (run.run, run.started.is_some()));
             let since = snapshot.since;
+            let former = snapshot.former.clone();
             let (inst, phase) = snapshot.revive(now);
             self.last_run = self.last_run.max(inst.last_run);
             let waited = inst.anew || inst.next.is_some();
@@ -77,6 +79,16 @@ impl Machine {
                 }
             } else {
                 self.revive_rest(&id, &phase, now);
+            }
+            if let Some(former) = former {
+                self.last_run = self.last_run.max(former.run.run);
+                let run = former.run.run;
+                let is_there = there.contains(&(id.clone(), run));
+                kept += usize::from(is_there);
+                if !is_there {
+                    lost.push((id.clone(), run));
+                }
+                self.revive_former(&id, former, is_there, now, out);
             }
             // Not since it was found again.
             if let Some(inst) = self.instances.get_mut(&id) {
@@ -148,6 +160,28 @@ impl Machine {
         if !killed {
             // Whether it was asked already is not known.
             let stop = spec.stop.clone();
+            out.push(Effect::Terminate { instance: id.clone(), run, stop });
+        }
+    }
+
+    /// A former run goes on, or goes on ending.
+    fn revive_former(
+        &mut self,
+        id: &InstanceId,
+        former: FormerSnapshot,
+        is_there: bool,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        let former = former.revive();
+        let (run, stop, until) = (former.live.run, former.spec.stop.clone(), former.until);
+        inst.former = Some(former);
+        self.live += 1;
+        let Until::Over { killed } = until else { return };
+        let patience = if killed { std::time::Duration::ZERO } else { stop.timeout };
+        self.timers.arm((id.clone(), Timer::FormerStop), now.after(patience));
+        if !killed && is_there {
             out.push(Effect::Terminate { instance: id.clone(), run, stop });
         }
     }

@@ -66,6 +66,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether others than an instance have not had their turns.
+    pub(super) fn has_others(&self, id: &InstanceId) -> bool {
+        self.waiting.iter().any(|other| other != id)
+    }
+
     /// Whether an instance has not had its turn.
     pub(super) fn has(&self, id: &InstanceId) -> bool {
         self.waiting.contains(id)
@@ -73,12 +78,15 @@ impl Queue {
 }
 
 impl Instance {
-    /// Whether it was ready, has had its turn, and is not ready since or again.
+    /// Whether it was ready, has had its turn, and is not ready since or again; or its former run
+    /// serves until it is: nobody misses it, but the next does not follow before this one is seen to
+    /// work.
     fn is_out(&self) -> bool {
-        self.taken_down.is_some()
+        self.stand_in().is_some()
+            || self.taken_down.is_some()
             // One that nobody wants any more may be wanted again until it is down.
             && (self.up || self.live().is_some())
-            && !self.is_ready()
+            && !self.serves()
             && !matches!(self.phase, Phase::Completed)
     }
 
@@ -116,6 +124,8 @@ impl Instance {
         if live.ready.is_none() || self.restart_due.is_some() {
             Turn::Free
         } else if !self.up {
+            Turn::NotNow
+        } else if self.lacks_room() {
             Turn::NotNow
         } else if self.next.is_some() || self.anew {
             Turn::Costs
@@ -178,6 +188,12 @@ impl Machine {
     fn end_roll(&mut self, process: &ProcessId) {
         for id in self.ids_of(process) {
             if let Some(inst) = self.instances.get_mut(&id)
+                && inst.next.is_none()
+                && inst.refused.take().is_some()
+            {
+                self.changed.insert(id.clone());
+            }
+            if let Some(inst) = self.instances.get_mut(&id)
                 && inst.is_ready()
                 && inst.taken_down.take().is_some()
             {
@@ -208,7 +224,7 @@ impl Machine {
         }
         let Some(queue) = self.queues.get_mut(process) else { return };
         for id in std::mem::take(&mut queue.stirred) {
-            self.look_at_turn(&id, now);
+            self.look_at_turn(&id, now, out);
         }
         let spare = self.config.processes.get(process).map_or(1, |spec| spec.max_unavailable.get());
         let spare = usize::try_from(spare).unwrap_or(usize::MAX);
@@ -223,13 +239,13 @@ impl Machine {
             }
             let Some(id) = queue.ready.pop_first() else { return };
             queue.out.insert(id.clone());
-            self.take_turn(&id, now);
+            self.take_turn(&id, now, out);
         }
     }
 
     /// Works out what there is to know of one that waits, or is waited for; whoever need not wait has
     /// its turn.
-    fn look_at_turn(&mut self, id: &InstanceId, now: Mono) {
+    fn look_at_turn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
@@ -243,10 +259,16 @@ impl Machine {
         } else {
             queue.out.remove(id);
         }
-        match inst.hopeless().filter(|_| inst.is_out()) {
+        let refused = inst.refused.clone().filter(|_| !inst.anew);
+        match refused.clone().or_else(|| inst.hopeless().filter(|_| inst.is_out())) {
             Some(why) => queue.hopeless.insert(id.clone(), why),
             None => queue.hopeless.remove(id),
         };
+        let waits = inst.next.is_some() && queue.waiting.contains(id);
+        if let Some(why) = refused.filter(|_| waits) {
+            self.hold_step(id, &format!("it was tried, and {why}"), now);
+            return self.leave_queue(id);
+        }
         if !queue.waiting.contains(id) {
             return;
         }
@@ -254,7 +276,7 @@ impl Machine {
         let was_passed = queue.passed.remove(id);
         match inst.turn() {
             _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
-            Turn::Free => self.take_turn(id, now),
+            Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again: of a newer reload it was early first.
             Turn::Costs if was_passed && !inst.anew => {
                 queue.passed.insert(id.clone());
@@ -272,7 +294,7 @@ impl Machine {
     }
 
     /// It is the turn of an instance.
-    fn take_turn(&mut self, id: &InstanceId, now: Mono) {
+    fn take_turn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         if !self.is_before_its_step(id) {
             self.begin_step(id, now);
             self.leave_queue(id);
@@ -282,6 +304,11 @@ impl Machine {
         let lent = matches!(&inst.phase, Phase::Up(live) if live.ready.is_none());
         inst.anew &= lent;
         if matches!(inst.phase, Phase::Up(_)) && (anew || inst.next.is_some()) {
+            let why = if anew { StopReason::Restart } else { StopReason::Changed };
+            if self.begin_overlap(id, &why, now, out) {
+                return;
+            }
+            let Some(inst) = self.instances.get_mut(id) else { return };
             if inst.is_ready() {
                 inst.taken_down = Some(inst.restarts);
             }
@@ -293,8 +320,11 @@ impl Machine {
                 None => inst.restart_due = Some(StopReason::Changed),
                 Some(_) => {}
             }
-            self.ripple(id);
-            self.restart_dependents(&id.process);
+            // Who follows it does so when its former run goes.
+            if inst.stand_in().is_none() {
+                self.ripple(id);
+                self.restart_dependents(&id.process);
+            }
         }
         self.touch(id);
     }

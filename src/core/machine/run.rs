@@ -18,7 +18,7 @@ use std::time::Duration;
 /// has lost it.
 const PROBE_GRACE: Duration = Duration::from_secs(2);
 /// A kill is repeated after so long; the kernel may not have been able to carry it out.
-const KILL_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const KILL_AGAIN: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// Asks for a run. There is none.
@@ -28,6 +28,7 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.last_run = run;
         let (spec, generation, attempt) = (inst.spec.clone(), inst.generation, inst.attempt);
+        let slot = inst.slot;
         let live = Live {
             run,
             generation,
@@ -46,7 +47,7 @@ impl Machine {
         self.set_phase(id, Phase::Up(live), now);
         self.timers.arm((id.clone(), Timer::Start), now.after(spec.start_timeout));
         self.note(id, What::Starting { attempt }, now, out);
-        out.push(Effect::Spawn { instance: id.clone(), run, generation, spec });
+        out.push(Effect::Spawn { instance: id.clone(), run, slot, generation, spec });
     }
 
     pub(super) fn spawned(
@@ -97,7 +98,9 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        if !self.main_ended(id, run, status, now, out) {
+        if self.former_exited(id, run, status, now, out)
+            || !self.main_ended(id, run, status, now, out)
+        {
             return;
         }
         let Some(inst) = self.instances.get(id) else { return };
@@ -134,6 +137,7 @@ impl Machine {
     pub(super) fn emptied(&mut self, id: &InstanceId, run: Run, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         if inst.current(run).is_none() {
+            self.former_emptied(id, run, now, out);
             return;
         }
         // The main process is among what is not there: how it ended may have gone past us.
@@ -159,6 +163,8 @@ impl Machine {
                 inst.attempt = 0;
             }
             let live = live.clone();
+            // Now what was refused is all there is to try.
+            inst.refused = None;
             let patience = inst.spec.stop.timeout;
             let ending = Ending { end, give_up, patience, killed: false };
             self.set_phase(id, Phase::Stopping(live, ending), now);
@@ -194,6 +200,9 @@ impl Machine {
             _ => (seen, None),
         };
         let follow_up = inst.follow_up(&end, give_up.as_ref());
+        if follow_up.is_some() && inst.stand_in().is_some() {
+            return self.fall_back(id, &end, now, out);
+        }
         inst.last_end = Some(end.clone());
         inst.restart_due = None;
         inst.anew = false;
@@ -214,7 +223,8 @@ impl Machine {
             },
             Some(next) => self.follow(id, next, &end, now, out),
         }
-        if !asked {
+        let serves = self.instances.get(id).is_some_and(|inst| inst.stand_in().is_some());
+        if !asked && !serves {
             self.restart_dependents(&id.process.clone());
         }
     }
@@ -278,11 +288,19 @@ impl Machine {
         for other in self.dependents.all_on(process, |edge| edge.restart) {
             for id in self.ids_of(&other) {
                 let Some(inst) = self.instances.get_mut(&id) else { continue };
-                if matches!(inst.phase, Phase::Up(_)) && inst.restart_due.is_none() {
-                    inst.restart_due = Some(StopReason::DependencyRestarted(process.clone()));
-                    self.touch(&id);
-                    self.ripple(&id);
+                let why = StopReason::DependencyRestarted(process.clone());
+                let serves = inst.stand_in().is_some();
+                inst.former_is_outdated(&why);
+                // Whatever comes of a new run, nobody goes back to the former one.
+                let has_run =
+                    matches!(inst.phase, Phase::Up(_)) || (serves && inst.live().is_some());
+                if has_run && inst.restart_due.is_none() {
+                    inst.restart_due = Some(why);
+                } else if !serves {
+                    continue;
                 }
+                self.touch(&id);
+                self.ripple(&id);
             }
         }
     }
@@ -338,13 +356,15 @@ impl Machine {
         let live: Vec<InstanceId> = self
             .instances
             .iter()
-            .filter(|(_, inst)| inst.live().is_some())
+            .filter(|(_, inst)| inst.live().is_some() || inst.former.is_some())
             .map(|(id, _)| id.clone())
             .collect();
         for id in live {
             let why = StopReason::Shutdown;
             self.begin_stop(&id, RunEnd::Asked(why.clone()), None, why, now, out);
             self.kill(&id, now, out);
+            self.retire(&id, Some(StopReason::Shutdown), now, out);
+            self.kill_former(&id, now, out);
         }
     }
 
@@ -362,6 +382,10 @@ impl Machine {
         self.timers.disarm(&(id.clone(), Timer::Start));
         self.note(id, What::Ready { after: now.since(started) }, now, out);
         self.ready_when_due(id);
+        if self.instances.get(id).is_some_and(|inst| inst.stand_in().is_some()) {
+            self.retire(id, None, now, out);
+            self.restart_dependents(&id.process);
+        }
         self.touch(id);
     }
 
@@ -369,7 +393,7 @@ impl Machine {
 
     /// Health is looked after from now on: whoever has to be asked is asked, and who speaks by itself
     /// has an interval for its first word.
-    fn begin_checks(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
+    pub(super) fn begin_checks(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get(id) else { return };
         let (Phase::Up(_), Some(check)) = (&inst.phase, &inst.spec.health) else { return };
         match check.check {

@@ -47,6 +47,8 @@ impl Machine {
             return Err(Refusal::NoReload(id.clone()));
         }
         match &inst.phase {
+            // The one takes nothing in any more, and the other not yet.
+            _ if inst.stand_in().is_some() => Err(Refusal::NotReady(id.clone())),
             Phase::Up(live) if live.exit.is_none() && !inst.is_going_down() => match live.ready {
                 Some(_) => Ok(()),
                 None => Err(Refusal::NotReady(id.clone())),
@@ -171,14 +173,27 @@ impl Machine {
             return;
         }
         let Some(inst) = self.instances.get_mut(id) else { return };
+        match action {
+            WatchAction::Restart => {
+                inst.former_is_outdated(&StopReason::WatchedChanged(path.clone()));
+            }
+            // In case that somebody goes back to it.
+            WatchAction::Reload => {
+                if let Some(former) = &mut inst.former {
+                    former.live.taking.due = true;
+                }
+            }
+        }
         let going_down = inst.is_going_down();
+        let lacks_room = inst.lacks_room();
         match &inst.phase {
             Phase::Up(_) if going_down => return,
             Phase::Up(_) if action == WatchAction::Reload => self.settings_are_due(id),
+            Phase::Up(_) if lacks_room => self.renew(id, path, now, out),
             // Why it is stopped tells it.
-            Phase::Up(_) => return self.renew(id, path, now),
+            Phase::Up(_) => return self.renew(id, path, now, out),
             Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
-                self.renew(id, path, now);
+                self.renew(id, path, now, out);
             }
             Phase::Backoff { .. } | Phase::Failed => self.reset(id, now),
             Phase::Completed if action == WatchAction::Restart => self.reset(id, now),
@@ -188,16 +203,18 @@ impl Machine {
     }
 
     /// A new run, whatever becomes of the one there is.
-    fn renew(&mut self, id: &InstanceId, path: &Arc<str>, now: Mono) {
+    fn renew(&mut self, id: &InstanceId, path: &Arc<str>, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        // Those that take turns wait for it.
-        if inst.is_ready() {
-            inst.taken_down = Some(inst.restarts);
-        }
-        inst.restart_due = Some(StopReason::WatchedChanged(path.clone()));
+        let why = StopReason::WatchedChanged(path.clone());
         inst.rest = None;
-        if matches!(inst.phase, Phase::Up(_)) {
-            self.restart_dependents(&id.process.clone());
+        inst.refused = None;
+        match &inst.phase {
+            Phase::Up(_) if inst.lacks_room() => {
+                inst.anew = true;
+                self.enqueue(id);
+            }
+            Phase::Up(_) => self.replace(id, why, now, out),
+            _ => inst.restart_due = Some(why),
         }
         self.reset(id, now);
     }

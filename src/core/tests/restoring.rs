@@ -61,6 +61,9 @@ fn kept(process: &Process, phase: PhaseSnapshot) -> InstanceSnapshot {
         since: ago(60),
         phase,
         last_run: Run(0),
+        slot: provost_core::ids::Slot::A,
+        former: None,
+        refused: None,
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod world;
 
-use provost_core::event::{Event, Told, Whom};
+use provost_core::event::{Blocker, Event, Told, Whom};
 use provost_core::ids::{Generation, InstanceId, Request, Run};
 use provost_core::spec::{Config, ProcessSpec, RestartCondition, Signal};
 use provost_core::time::Mono;
@@ -382,30 +382,40 @@ impl Player {
             finding: Finding::Healthy,
             probe: Duration::ZERO,
         };
-        let spec = |id: &InstanceId| self.world.model.spec_of(&id.process);
-        let alive = self.world.backend.alive();
-        let alive: Vec<(Run, bool)> =
-            alive.map(|(run, id)| (run, spec(id).is_some_and(|spec| ends(spec)))).collect();
-        let now = self.world.now;
-        for (run, one_shot) in alive {
+        let alive: Vec<Run> = self.world.backend.alive().map(|(run, _)| run).collect();
+        for run in alive {
             self.world.backend.change(run, |behaviour| {
                 behaviour.finding = Finding::Healthy;
                 behaviour.immune = 0;
                 behaviour.probe = Duration::ZERO;
             });
-            if one_shot {
-                let status = provost_core::event::ExitStatus::Code(0);
-                self.world.backend.exit(run, now, status);
-            }
         }
+        self.end_one_shots();
         self.world.backend.nature = Some(Box::new(move |spec: &ProcessSpec, _| benign(ends(spec))));
         for _ in 0..4_000 {
             if self.at_rest() {
                 return self.rest_is_right();
             }
+            let generation = self.world.machine.generation();
             self.next(true)?;
+            if self.world.machine.generation() != generation {
+                // What was to run on may be to end by the configuration that is in force again.
+                self.end_one_shots();
+            }
         }
         Err(format!("it does not come to rest: {}", self.describe()))
+    }
+
+    /// What is there and ends by itself where all goes well does so now.
+    fn end_one_shots(&mut self) {
+        let spec = |id: &InstanceId| self.world.model.spec_of(&id.process);
+        let ends = |id: &InstanceId| spec(id).is_some_and(|spec| ends(spec));
+        let alive = self.world.backend.alive().filter(|(_, id)| ends(id));
+        let alive: Vec<Run> = alive.map(|(run, _)| run).collect();
+        for run in alive {
+            let status = provost_core::event::ExitStatus::Code(0);
+            self.world.backend.exit(run, self.world.now, status);
+        }
     }
 
     fn describe(&self) -> String {
@@ -428,7 +438,11 @@ impl Player {
                     .run
                     .as_ref()
                     .is_none_or(|run| run.spec.health.is_none() || run.health.healthy);
-                !busy && facts.job.is_none() && facts.view.sub_state.is_empty() && settled
+                // A new run that waits for what will not come is beside one that serves.
+                let stuck = facts.view.blockers.iter().any(Blocker::is_final);
+                let rests = facts.view.sub_state.is_empty()
+                    || (stuck && facts.view.sub_state == "overlapping");
+                !busy && facts.job.is_none() && rests && settled
             })
     }
 
@@ -437,19 +451,21 @@ impl Player {
         hold!(model.instances.values().all(|facts| facts.job.is_none()), "jobs are left");
         for (id, facts) in &model.instances {
             let view = &facts.view;
-            if view.state == State::Waiting {
-                let lasting = view.blockers.iter().any(|blocker| match blocker {
-                    provost_core::event::Blocker::Dependency { because, .. } => because.is_final(),
-                    provost_core::event::Blocker::Reload => false,
-                });
+            if view.state == State::Waiting || !view.blockers.is_empty() {
+                let lasting = view.blockers.iter().any(Blocker::is_final);
                 hold!(lasting, "{id} waits for what does not come: {}", view.reason(Mono(0)));
             }
             if let Some(run) = &facts.run {
                 hold!(facts.up, "{id} runs and should not");
                 let spec = &model.config.processes[&id.process];
                 let mut others = model.instances_of(&id.process);
-                let behind = others
-                    .any(|(_, other)| matches!(other.view.state, State::Failed | State::Waiting));
+                let refused = |id: &InstanceId| {
+                    self.world.machine.snapshot(id).is_some_and(|kept| kept.refused.is_some())
+                };
+                let behind = others.any(|(id, other)| {
+                    let waits = matches!(other.view.state, State::Failed | State::Waiting);
+                    waits || !other.view.blockers.is_empty() || refused(id)
+                });
                 if behind && view.needs_restart {
                     // One that had its turn has not come back, and will not by itself.
                     continue;

@@ -8,8 +8,8 @@
 mod world;
 
 use provost_core::Machine;
-use provost_core::event::{Effect, Event};
-use provost_core::ids::{Generation, InstanceId, Request, Run};
+use provost_core::event::{Effect, Event, Note, StopReason, What};
+use provost_core::ids::{Generation, InstanceId, Request, Run, Slot};
 use provost_core::snapshot::{InstanceSnapshot, Restored, Stopped};
 use provost_core::spec::{Config, ProcessSpec, RestartCondition};
 use provost_core::time::Mono;
@@ -49,6 +49,16 @@ struct Life {
     /// What operators said last, as far as it was written down.
     stopped: BTreeSet<InstanceId>,
     chance: Rc<Cell<u64>>,
+    /// Where each run was started.
+    slots: BTreeMap<Run, Slot>,
+    /// Runs that were ready at some time.
+    ready: BTreeSet<Run>,
+    /// Runs that were asked to end, or did.
+    asked: BTreeSet<Run>,
+    /// Why.
+    why: BTreeMap<Run, StopReason>,
+    /// How often a run began beside one that served.
+    overlaps: u64,
 }
 
 impl Life {
@@ -76,6 +86,11 @@ impl Life {
             completed: BTreeMap::new(),
             stopped: BTreeSet::new(),
             chance,
+            slots: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            why: BTreeMap::new(),
+            overlaps: 0,
         }
     }
 
@@ -103,6 +118,10 @@ impl Life {
                 return false;
             }
             self.write(&id);
+        }
+        // Whoever is killed in between has written it down, and not said it.
+        for effect in &out {
+            self.listen(effect);
         }
         for (n, effect) in out.iter().enumerate() {
             if matches!(kill, Some(Killed::Acting(at)) if n == at) {
@@ -144,18 +163,50 @@ impl Life {
         }
     }
 
+    /// Takes in what is said of runs.
+    fn listen(&mut self, effect: &Effect) {
+        if let Effect::Note(Note { run: Some(run), what, .. }) = effect {
+            match what {
+                What::Ready { .. } => drop(self.ready.insert(*run)),
+                What::Stopping { why } => drop(self.why.insert(*run, why.clone())),
+                What::Exited { .. } => drop(self.asked.insert(*run)),
+                _ => {}
+            }
+        }
+    }
+
     fn carry_out(&mut self, effect: &Effect) {
         self.trace(|| format!("  -> {effect:?}"));
-        if let Effect::Spawn { instance, run, .. } = effect {
+        if let Effect::Spawn { instance, run, slot, spec, .. } = effect {
             let others: Vec<Run> = self
                 .backend
                 .instances()
                 .filter(|(id, _)| *id == instance)
                 .map(|(_, r)| r)
                 .collect();
-            assert!(others.is_empty(), "{instance}: run {run} beside {others:?}");
+            for other in others {
+                let (is_ready, is_asked) =
+                    (self.ready.contains(&other), self.asked.contains(&other));
+                let right = spec.overlap && self.slots[&other] != *slot && (is_ready || is_asked);
+                assert!(right, "{instance}: run {run} beside {other}");
+                self.overlaps += u64::from(!is_asked);
+            }
+            self.slots.insert(*run, *slot);
+            let count = self.backend.instances().filter(|(id, _)| *id == instance).count();
+            assert!(count < 2, "{instance}: {run} is the third");
             let kept: InstanceSnapshot = serde_json::from_str(&self.kept[instance]).unwrap();
             assert_eq!(kept.run().map(|run| run.run), Some(*run), "{instance} is not written down");
+        }
+        if let Effect::Terminate { instance, run, .. } = effect
+            && self.asked.insert(*run)
+        {
+            let newer = self.backend.instances().filter(|(id, r)| *id == instance && r > run);
+            for (_, newer) in newer {
+                let in_turn =
+                    matches!(self.why.get(run), Some(StopReason::Changed | StopReason::Restart));
+                let early = in_turn && !self.ready.contains(&newer);
+                assert!(!early, "{instance}: run {run} is ended before {newer} is ready");
+            }
         }
         self.backend.carry_out(effect, self.now);
     }
@@ -173,8 +224,10 @@ impl Life {
             .iter()
             .map(|(id, text)| (id.clone(), serde_json::from_str(text).unwrap()))
             .collect();
-        let known: BTreeSet<(InstanceId, Run)> =
-            instances.iter().filter_map(|(id, kept)| Some((id.clone(), kept.run()?.run))).collect();
+        let known: BTreeSet<(InstanceId, Run)> = instances
+            .iter()
+            .flat_map(|(id, kept)| kept.runs().map(|run| (id.clone(), run.run)))
+            .collect();
         assert!(there.is_subset(&known), "{there:?} are there, and known are {known:?}");
         self.machine = Machine::new(self.seed ^ self.lives);
         let generation = instances.values().map(InstanceSnapshot::file_generation).max();
@@ -288,8 +341,10 @@ impl Life {
             // Or after one that had its turn and failed for good.
             let mut all = self.machine.instances().filter(|other| other.process == id.process);
             let behind = all.any(|other| {
-                let state = self.machine.view(other).unwrap().state;
-                matches!(state, State::Failed | State::Waiting)
+                let view = self.machine.view(other).unwrap();
+                let waits = !view.blockers.is_empty();
+                let refused = self.machine.snapshot(other).is_some_and(|s| s.refused.is_some());
+                matches!(view.state, State::Failed) || waits || refused
             });
             let old = view.needs_restart && !turn_comes && !behind;
             assert!(!old, "{id} runs what the file had before: {}", self.describe());
@@ -306,7 +361,8 @@ impl Life {
     }
 }
 
-fn play(seed: u64) {
+/// Returns how often a run began beside one that served.
+fn play(seed: u64) -> u64 {
     let mut dice = Dice::new(seed);
     let mut life = Life::new(seed);
     let count = 1 + dice.below(6);
@@ -385,6 +441,7 @@ fn play(seed: u64) {
         }
     }
     life.check_rest();
+    life.overlaps
 }
 
 /// What was as it should be, and has not ended by itself, goes on in the same run.
@@ -402,13 +459,16 @@ fn kept_as_they_were(life: &Life, before: &BTreeMap<InstanceId, Run>) {
 #[test]
 fn whatever_it_was_doing_when_it_was_killed() {
     if let Ok(seed) = std::env::var("PROVOST_SEED") {
-        return play(seed.parse().unwrap());
+        play(seed.parse().unwrap());
+        return;
     }
     let lives = std::env::var("PROVOST_SCHEDULES").map_or(150, |n| n.parse().unwrap());
+    let mut overlaps = 0;
     for seed in 0..lives {
         let played = std::panic::catch_unwind(|| play(seed));
-        assert!(played.is_ok(), "PROVOST_SEED={seed}");
+        overlaps += played.unwrap_or_else(|_| panic!("PROVOST_SEED={seed}"));
     }
+    assert!(overlaps > lives / 10, "only {overlaps} overlaps in {lives} lives");
 }
 
 #[test]

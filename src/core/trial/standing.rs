@@ -52,6 +52,9 @@ impl Trial {
             Phase::Waiting(blockers) if !blockers.iter().any(is_hopeless) => Standing::Waits,
             Phase::Waiting(_) => Standing::Good,
             Phase::Stopping(..) => open,
+            Phase::Up(_) if inst.refused.is_some() && inst.next.is_some() => {
+                Standing::Bad(last_end(inst))
+            }
             // Its old run, and nobody replaces it: another of its process has shown enough.
             Phase::Up(_) if machine.is_left_behind(id) => Standing::Good,
             // Its old run, or one that is to be replaced.

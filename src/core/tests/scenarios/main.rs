@@ -9,6 +9,7 @@ mod answers;
 mod dependencies;
 mod intent;
 mod jobs;
+mod overlap;
 mod plan;
 mod readiness;
 mod reload;

@@ -55,6 +55,7 @@ const EDITS: &[(&str, Consequence, &str, &str, Edit)] = &[
     ("maxUnavailable", Consequence::Live, "1", "2", |s| {
         s.max_unavailable = NonZeroU32::new(2).unwrap();
     }),
+    ("overlap", Consequence::Live, "false", "true", |s| s.overlap = true),
     ("dependsOn", Consequence::Live, "-", "[db: healthy (restart)]", |s| {
         let on = ProcessId::new("db").unwrap();
         s.depends_on = vec![Dependency { on, condition: Condition::Healthy, restart: true }];
@@ -219,6 +220,7 @@ fn no_field_of_a_spec_is_forgotten() {
         enabled: _,
         instances: _,
         max_unavailable: _,
+        overlap: _,
         exec:
             ExecSpec {
                 command: _,

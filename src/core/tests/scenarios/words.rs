@@ -182,6 +182,17 @@ fn every_note_has_its_name_and_words() {
         ),
         (What::KeepsRun { why: "x".into() }, "keeps-run", "keeps its run for now: x"),
         (
+            What::Overlaps { why: StopReason::Changed },
+            "overlaps",
+            "changed in the file; it goes on until its new run is ready",
+        ),
+        (
+            What::FellBack { end: RunEnd::StartTimedOut },
+            "fell-back",
+            "the run before goes on: the new one was not ready in time",
+        ),
+        (What::TakenBack, "taken-back", "the run before goes on: no new one is wanted any more"),
+        (
             What::ReloadStarted { generation: Generation(2), plan: Arc::default() },
             "reload-started",
             "applying generation 2: 0 unchanged",

@@ -76,6 +76,7 @@ fn process(dice: &mut Dice, n: usize) -> ProcessSpec {
     spec.enabled = !dice.chance(80);
     spec.instances = dice.pick(&[1, 1, 1, 2, 2, 3, 4]);
     spec.max_unavailable = at_once(dice);
+    spec.overlap = dice.chance(400);
     spec.essential = dice.chance(15);
     spec
 }
@@ -235,6 +236,7 @@ pub fn edit(dice: &mut Dice, config: &mut Config) {
                 match kind {
                     6 | 7 => spec.enabled = dice.chance(500),
                     8 | 9 => spec.instances = dice.pick(&[1, 2, 3, 4]),
+                    10 if dice.chance(500) => spec.overlap = dice.chance(500),
                     10 => spec.description = Some(Arc::from(dice.pick(&["a", "b"]))),
                     11 => change_live(dice, spec),
                     12 => {

@@ -32,7 +32,7 @@ impl Model {
         }
         for run in self.instances.values_mut().filter_map(|facts| facts.run.as_mut()) {
             // The file does not say any more how.
-            run.takes &= run.spec.reload.is_some() || !run.ready;
+            run.takes &= run.spec.reload.is_some() || !run.ready || run.taking.is_some();
         }
         hold!(self.promised.is_empty(), "jobs that were never announced: {:?}", self.promised);
         let asked = !matches!(
@@ -61,7 +61,7 @@ impl Model {
         self.check_record(machine, now)?;
         self.check_notes()?;
         self.forget_slack();
-        let over = self.ending && self.instances.values().all(|facts| facts.run.is_none());
+        let over = self.ending && !self.instances.values().any(Facts::is_there);
         hold!(!over || self.finished == 1, "all is down and nobody was told");
         hold!(machine.generation() == self.generation, "generation {}", machine.generation());
         Ok(())
@@ -102,7 +102,7 @@ impl Model {
             hold!(view.spec == *file, "{id} shows another spec than the file's");
         }
         hold!(view.job.map(|job| job.0) == facts.job.as_ref().map(|job| job.id), "{id}: job");
-        hold!(view.run == facts.run.as_ref().map(|run| run.run), "{id}: run {:?}", view.run);
+        hold!(view.run == facts.seen().map(|run| run.run), "{id}: run {:?}", view.run);
         hold!(view.last_exit == facts.last_exit, "{id}: last exit {:?}", view.last_exit);
         if let Some(attempt) = facts.attempt {
             hold!(view.attempt == attempt, "{id}: attempt {}, not {attempt}", view.attempt);
@@ -112,8 +112,13 @@ impl Model {
         let generation = view.generation == facts.generation || view.needs_restart;
         hold!(generation || file.is_none(), "{id}: of {}", view.generation);
         self.check_state(id, facts)?;
+        if let Some(former) = &facts.former {
+            self.check_former(id, facts, former, now, timeout)?;
+        }
         match &facts.run {
+            _ if facts.stand_in().is_some() => {}
             Some(run) => self.check_run(id, facts, run, now, timeout)?,
+            None if facts.former.is_some() => self.check_over(id, facts)?,
             None => {
                 hold!(file.is_some(), "{id} is down and not in the file, and still there");
                 self.check_over(id, facts)?;
@@ -131,8 +136,11 @@ impl Model {
         let view = &facts.view;
         let state = view.state;
         let live = matches!(state, State::Starting | State::Running | State::Stopping);
-        hold!(live == facts.run.is_some(), "{id} is {state:?}, its run: {:?}", facts.run);
+        hold!(live == facts.seen().is_some(), "{id} is {state:?}, its run: {:?}", facts.run);
         hold!((state == State::Backoff) == view.next_start.is_some(), "{id}: next start");
+        if facts.stand_in().is_some() && !view.blockers.is_empty() {
+            return self.check_waiting(id, facts);
+        }
         if live {
             return Ok(());
         }
@@ -218,7 +226,7 @@ impl Model {
             DependencyState::Stopping => state(State::Stopping) || held,
             DependencyState::Restarting => state(State::Backoff) || state(State::Stopping),
             DependencyState::NotHealthy => {
-                any(&|facts| facts.run.as_ref().is_some_and(|run| run.health.ill))
+                any(&|facts| facts.seen().is_some_and(|run| run.health.ill))
             }
             DependencyState::Over => {
                 edge.condition == Condition::Healthy
@@ -241,7 +249,7 @@ impl Model {
 
     /// What follows the end of a run that is ending by itself.
     fn will_be(&self, facts: &Facts) -> Option<State> {
-        let run = facts.run.as_ref()?;
+        let run = facts.run.as_ref().filter(|_| facts.stand_in().is_none())?;
         let end = match (&run.why, run.exit) {
             (None, Some(status)) => RunEnd::Exited(status),
             (Some(StopReason::Unhealthy(detail)), _) => RunEnd::Unhealthy(detail.clone()),
@@ -289,9 +297,65 @@ impl Model {
         let job = facts.job.as_ref().is_some_and(|job| job.kind == JobKind::Reload);
         let under_way = run.goes_on() && (run.takes || run.taking.is_some());
         hold!(!job || under_way, "{id} has nothing to take, and its job goes on");
-        if !timeout {
+        if timeout { self.check_deadlines(id, run, now) } else { Ok(()) }
+    }
+
+    /// What there is to know of a former run, and of the new one while it is not ready.
+    fn check_former(
+        &self,
+        id: &InstanceId,
+        facts: &Facts,
+        former: &RunFacts,
+        now: Mono,
+        timeout: bool,
+    ) -> Verdict {
+        let view = &facts.view;
+        if timeout && !former.goes_on() {
+            self.check_deadlines(id, former, now)?;
+        }
+        if let Some(run) = &facts.run {
+            hold!(run.slot != former.slot, "{id} has two runs in one place");
+        }
+        if !former.goes_on() {
+            let alone = !self.config.processes.get(&id.process).is_some_and(|spec| spec.overlap);
+            let follows = self.follows_another(id, former);
+            let stays = facts.run.is_some() || view.state != State::Stopping || !facts.up;
+            hold!(stays || alone || follows, "{id} waits for the end of its former run");
             return Ok(());
         }
+        hold!(view.state == State::Running, "{id} serves, and is {:?}", view.state);
+        let held = view.sub_state == "held";
+        hold!(held || view.sub_state == "overlapping", "{id} overlaps, and is {}", view.sub_state);
+        hold!(view.needs_restart, "{id} has its new run, and the former serves");
+        hold!(former.ready, "{id}: what serves is not ready");
+        let health = match (&former.spec.health, former.health) {
+            (None, _) => HealthState::None,
+            (_, health) if health.healthy => HealthState::Healthy,
+            (_, health) if health.ill => HealthState::Unhealthy,
+            _ => HealthState::Starting,
+        };
+        hold!(view.health == health, "{id}: {:?}, not {health:?}", view.health);
+        hold!(view.pid.is_some() == former.spawned.is_some(), "{id}: pid");
+        if held || !facts.up {
+            hold!(held, "{id} should be down, and is not to end");
+            let waits = self.dependents_down(id);
+            hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
+        }
+        self.check_follows(id, former, view.sub_state)?;
+        if self.is_as_before(facts) && !held {
+            let gives_way = facts.run.as_ref().is_some_and(|run| !run.goes_on());
+            hold!(gives_way, "{id} is what the file says, and is to be replaced");
+        }
+        let Some(run) = &facts.run else { return Ok(()) };
+        hold!(!run.ready, "{id}: its new run is ready, and the former serves");
+        hold!(!held || !run.goes_on(), "{id} is to go down, and its new run goes on");
+        let limited = !run.goes_on() || run.limited == run.spec.limits;
+        hold!(limited, "{id} is held to other limits than those of its spec");
+        self.check_follows(id, run, view.sub_state)?;
+        if timeout { self.check_deadlines(id, run, now) } else { Ok(()) }
+    }
+
+    fn check_deadlines(&self, id: &InstanceId, run: &RunFacts, now: Mono) -> Verdict {
         match (run.ending, run.killed) {
             (Some(at), None) => {
                 hold!(now < at.after(run.patience), "{id} should have been killed");
@@ -327,9 +391,14 @@ impl Model {
                 .iter()
                 .any(|edge| edge.on == id.process && edge.condition != Condition::Completed);
             !depends
-                || self.instances_of(&spec.id).all(|(_, facts)| {
-                    facts.run.is_none()
-                        || (facts.view.state != State::Stopping && facts.view.sub_state != "held")
+                || self.instances_of(&spec.id).all(|(other, facts)| {
+                    let ends = facts.former.as_ref().filter(|former| !former.goes_on());
+                    let follows = |former| self.follows_another(other, former);
+                    let leaves = ends.is_some() && !facts.up
+                        || facts.run.is_none() && ends.is_some_and(follows);
+                    let held = facts.view.sub_state == "held";
+                    let ends = leaves || held || facts.view.state == State::Stopping;
+                    !facts.is_there() || !ends
                 })
         })
     }
@@ -381,12 +450,22 @@ impl Model {
     /// The machine wants to be woken for the next of what is due, and for nothing else.
     fn check_timers(&self, machine: &Machine, now: Mono, timeout: bool) -> Verdict {
         let armed = machine.poll_timeout();
-        let due = self.instances.values().filter_map(|facts| next_due(facts, now)).min();
+        let all = self.instances.values();
+        let former = all.clone().filter_map(|facts| ending_due(facts.former.as_ref()?));
+        let due = all.filter_map(|facts| next_due(facts, now)).chain(former).min();
         hold!(armed == due, "the next deadline is {armed:?}, not {due:?}");
         if timeout {
             hold!(armed.is_none_or(|at| at > now), "a deadline is over and nothing was done");
         }
         Ok(())
+    }
+}
+
+/// When a run that is ending is killed, or once more.
+fn ending_due(run: &RunFacts) -> Option<Mono> {
+    match (run.ending, run.killed) {
+        (_, Some(at)) => Some(at.after(KILL_AGAIN)),
+        (at, None) => Some(at?.after(run.patience)),
     }
 }
 
@@ -396,10 +475,8 @@ fn next_due(facts: &Facts, now: Mono) -> Option<Mono> {
         return Some(at);
     }
     let run = facts.run.as_ref()?;
-    match (run.ending, run.killed) {
-        (_, Some(at)) => return Some(at.after(KILL_AGAIN)),
-        (Some(at), None) => return Some(at.after(run.patience)),
-        (None, None) => {}
+    if !run.goes_on() {
+        return ending_due(run);
     }
     let start = (!run.ready && !run.overdue).then(|| run.asked.after(run.spec.start_timeout));
     let check = run.spec.health.as_ref().filter(|_| run.spawned.is_some()).map(|check| {

@@ -7,7 +7,7 @@
 use super::World;
 use super::backend::{Behaviour, Finding, Leftovers, Spawning};
 use provost_core::event::{Effect, Event, ExitStatus, Refusal, Told, What};
-use provost_core::ids::{Generation, InstanceId, JobId, ProcessId, Request, Run};
+use provost_core::ids::{Generation, InstanceId, JobId, ProcessId, Request, Run, Slot};
 use provost_core::job::JobResult;
 use provost_core::reload::{ReloadReport, StepState};
 use provost_core::spec::{
@@ -127,6 +127,10 @@ impl Process {
         })
     }
 
+    pub fn overlaps(self) -> Process {
+        self.with(|spec| spec.overlap = true)
+    }
+
     pub fn when_ill(self, action: OnFailure) -> Process {
         self.with(|spec| spec.health.as_mut().unwrap().on_failure = action)
     }
@@ -140,6 +144,8 @@ pub struct Scene {
     log: Vec<Effect>,
     /// Runs that ended, or that it was told of that they are to end.
     asked: std::collections::BTreeSet<Run>,
+    /// Runs in the second slot.
+    second: std::collections::BTreeSet<Run>,
 }
 
 impl Default for Scene {
@@ -158,6 +164,7 @@ impl Scene {
             generation: 0,
             log: Vec::new(),
             asked: std::collections::BTreeSet::new(),
+            second: std::collections::BTreeSet::new(),
         }
     }
 
@@ -205,6 +212,9 @@ impl Scene {
 
     fn check(&mut self, verdict: Result<(), String>) {
         for effect in &self.world.effects {
+            if let Effect::Spawn { run, slot: Slot::B, .. } = effect {
+                self.second.insert(*run);
+            }
             let told = match effect {
                 Effect::RunExited { run, .. } => {
                     self.asked.insert(*run);
@@ -364,7 +374,14 @@ impl Scene {
         self.behave(name, |behaviour| behaviour.leftovers = leftovers);
     }
 
-    /// The main process of an instance ends now.
+    /// The main process of the newest run of an instance ends now.
+    pub fn exit_new(&mut self, name: &str, code: u8) {
+        let run = self.world.model.instances[&id(name)].run.as_ref().expect("it runs").run;
+        self.world.backend.exit(run, self.world.now, ExitStatus::Code(code));
+        self.until(self.world.now);
+    }
+
+    /// The main process of an instance ends now: of the run that others see.
     pub fn exit(&mut self, name: &str, code: u8) {
         self.exit_with(name, ExitStatus::Code(code));
     }
@@ -428,16 +445,18 @@ impl Scene {
     }
 
     /// What was done since this was last asked, in order: `+api@0` started, `-api@0` asked to end,
-    /// `!api@0` killed.
+    /// `!api@0` killed; of a run in the second slot `+api@0-b`.
     pub fn done(&mut self) -> String {
         let mut words: Vec<String> = Vec::new();
         for effect in self.log.drain(..) {
-            match effect {
-                Effect::Spawn { instance, .. } => words.push(format!("+{instance}")),
-                Effect::Terminate { instance, .. } => words.push(format!("-{instance}")),
-                Effect::Kill { instance, .. } => words.push(format!("!{instance}")),
-                _ => {}
-            }
+            let (sign, instance, run) = match effect {
+                Effect::Spawn { instance, run, .. } => ('+', instance, run),
+                Effect::Terminate { instance, run, .. } => ('-', instance, run),
+                Effect::Kill { instance, run } => ('!', instance, run),
+                _ => continue,
+            };
+            let slot = if self.second.contains(&run) { "-b" } else { "" };
+            words.push(format!("{sign}{instance}{slot}"));
         }
         words.join(" ")
     }

@@ -1,7 +1,7 @@
-//! What the outside knows of one instance and of one run.
+//! What the outside knows of one instance and of its runs.
 
 use provost_core::event::{Blocker, Effect, ExitStatus, RunEnd, StopReason};
-use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
+use provost_core::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run, Slot};
 use provost_core::job::JobKind;
 use provost_core::limits::Limits;
 use provost_core::spec::{Check, HealthCheck, ProcessSpec, Readiness, ReloadSpec};
@@ -15,6 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct RunFacts {
     pub run: Run,
+    pub slot: Slot,
     /// What the spec it was started with is from.
     pub generation: Generation,
     /// What it was started with, with what it took in since.
@@ -140,6 +141,19 @@ impl RunFacts {
         self.ending.is_none()
     }
 
+    /// It serves on beside another, and is asked nothing.
+    pub(super) fn turns_passive(&mut self) {
+        (self.probe, self.answered) = (None, None);
+        (self.takes, self.taking) = (false, None);
+        self.due_since = None;
+    }
+
+    /// It is the run again.
+    pub(super) fn turns_active(&mut self, now: Mono) {
+        self.eager = true;
+        self.listen(now);
+    }
+
     pub(super) fn restamp(&mut self, now: Mono) {
         let stable = self.ready && (self.spec.health.is_none() || self.health.healthy);
         self.stable = if stable { self.stable.or(Some(now)) } else { None };
@@ -177,15 +191,21 @@ pub struct Facts {
     pub wished: bool,
     pub up: bool,
     pub run: Option<RunFacts>,
+    /// The run that goes on until that one is ready, or ends since it is.
+    pub former: Option<RunFacts>,
     /// The last generation that changed something about it.
     pub generation: Generation,
     pub over: Over,
+    /// Its last run was to end, or to be followed by another whatever became of it.
+    pub settled: bool,
     /// It completed, and was not asked to run again.
     pub completed: bool,
     /// Restarts since the last stable run; None when a change makes that hard to tell.
     pub attempt: Option<u32>,
     /// Somebody asked for a new run since the current one began.
     pub renew: bool,
+    /// Its former run is to be replaced because the file changed, and nobody has asked for more.
+    pub by_file: bool,
     /// The same, and for others of its process as well.
     pub rolled: bool,
     /// It was ready, got a new run in its turn, and has not been ready since.
@@ -201,6 +221,24 @@ pub struct Facts {
     pub last_exit: Option<ExitStatus>,
     /// What a note last said that it waits for, while it waits.
     pub told: Vec<Waited>,
+}
+
+impl Facts {
+    /// The former run, while it serves.
+    pub fn stand_in(&self) -> Option<&RunFacts> {
+        self.former.as_ref().filter(|former| former.goes_on())
+    }
+
+    /// The run that others see.
+    pub fn seen(&self) -> Option<&RunFacts> {
+        let only = || self.former.as_ref().filter(|_| self.view.state == State::Stopping);
+        self.stand_in().or(self.run.as_ref()).or_else(only)
+    }
+
+    /// Whether anything of it is there.
+    pub fn is_there(&self) -> bool {
+        self.run.is_some() || self.former.is_some()
+    }
 }
 
 /// Who is waited for, whether that will not come by itself, and whether it will not come soon.
@@ -250,11 +288,14 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
         wished: false,
         up: false,
         run: None,
+        former: None,
         generation: Generation(0),
         over: Over::Never,
+        settled: false,
         completed: false,
         attempt: Some(0),
         renew: false,
+        by_file: false,
         rolled: false,
         out: false,
         job: None,
@@ -268,6 +309,8 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             sub_state: "",
             since: Mono(0),
             run: None,
+            slot: provost_core::ids::Slot::A,
+            beside: None,
             pid: None,
             started: None,
             health: provost_core::view::HealthState::None,
@@ -281,6 +324,7 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             next_start: None,
             blockers: Vec::new(),
             needs_restart: false,
+            refused: None,
             generation: Generation(0),
             job: None,
             history: Arc::default(),
@@ -295,9 +339,10 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
 
 /// A run as it is when it was asked for.
 pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Option<RunFacts> {
-    let Effect::Spawn { run, spec, .. } = effect else { return None };
+    let Effect::Spawn { run, slot, spec, .. } = effect else { return None };
     Some(RunFacts {
         run: *run,
+        slot: *slot,
         generation,
         spec: spec.clone(),
         asked: now,

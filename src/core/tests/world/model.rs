@@ -123,7 +123,7 @@ impl Model {
             facts.before = facts.view.state;
             facts.since_before = facts.view.since;
             facts.next_before = facts.view.next_start;
-            if let Some(run) = &mut facts.run {
+            for run in facts.run.iter_mut().chain(&mut facts.former) {
                 run.eager = false;
             }
         }
@@ -162,6 +162,12 @@ impl Model {
                 if self.current(instance, *run).is_some() {
                     self.exited(instance, *run, ExitStatus::Unknown, now);
                     self.over(instance, RunEnd::Exited(ExitStatus::Unknown), now);
+                } else if self.any(instance, *run).is_some() {
+                    self.exited(instance, *run, ExitStatus::Unknown, now);
+                    self.notes.expect(Some(instance), "stopped");
+                    if let Some(facts) = self.instances.get_mut(instance) {
+                        facts.former = None;
+                    }
                 }
                 Cause::Fact(instance.clone())
             }
@@ -242,8 +248,25 @@ impl Model {
         self.instances.get_mut(instance)?.run.as_mut().filter(|facts| facts.run == run)
     }
 
+    /// The same, also of a former one.
+    pub fn any(&mut self, instance: &InstanceId, run: Run) -> Option<&mut RunFacts> {
+        let facts = self.instances.get_mut(instance)?;
+        facts.run.iter_mut().chain(&mut facts.former).find(|facts| facts.run == run)
+    }
+
     fn exited(&mut self, instance: &InstanceId, run: Run, status: ExitStatus, now: Mono) {
         let Some(facts) = self.instances.get_mut(instance) else { return };
+        if let Some(former) = facts.former.as_mut().filter(|former| former.run == run) {
+            if former.exit.is_none() {
+                former.exit = Some(status);
+                self.notes.expect(Some(instance), "exited");
+                if former.goes_on() {
+                    (former.ending, former.patience) = (Some(now), former.spec.stop.timeout);
+                    self.replaced(&instance.process, now);
+                }
+            }
+            return;
+        }
         let Some(live) = facts.run.as_mut().filter(|live| live.run == run) else { return };
         if live.exit.is_some() {
             return;
@@ -262,9 +285,18 @@ impl Model {
         }
     }
 
+    /// What others see of a process is another run from now on: who follows it does so.
+    pub(super) fn replaced(&mut self, process: &ProcessId, now: Mono) {
+        self.disturbed.insert(process.clone(), now);
+        self.renewed.push((process.clone(), now));
+    }
+
     /// What was asked for of a run that ended counts; else its policy does.
     fn over(&mut self, instance: &InstanceId, end: RunEnd, now: Mono) {
-        self.disturbed.insert(instance.process.clone(), now);
+        let serves = self.instances.get(instance).is_some_and(|facts| facts.stand_in().is_some());
+        if !serves {
+            self.disturbed.insert(instance.process.clone(), now);
+        }
         let wanted_spec = self.config.processes.get(&instance.process).cloned();
         let disturbed = self.disturbed_since(instance);
         let rest = self.rest_of(instance);
@@ -284,7 +316,9 @@ impl Model {
             (Some(why), _) => RunEnd::Asked(why.clone()),
         };
         if !matches!(end, RunEnd::Asked(_)) {
-            self.renewed.push((instance.process.clone(), now));
+            if !serves {
+                self.renewed.push((instance.process.clone(), now));
+            }
         } else {
             self.notes.expect(Some(instance), "stopped");
         }
@@ -292,7 +326,12 @@ impl Model {
         // One of these may have been told to follow another, which nobody outside can see.
         facts.over =
             if settled || disturbed { Over::Settled(end) } else { Over::ByPolicy(end, live.ill) };
+        facts.settled = settled;
         (facts.renew, facts.rolled) = (false, false);
+        if serves && !settled && !disturbed {
+            // Whatever its policy says.
+            self.notes.expect(Some(instance), "fell-back");
+        }
         self.over_now = Some(instance.clone());
     }
 
@@ -303,13 +342,22 @@ impl Model {
 
     /// Whether a process that an instance follows had a change since its run began.
     pub fn disturbed_since(&self, instance: &InstanceId) -> bool {
-        let Some(run) = self.instances.get(instance).and_then(|facts| facts.run.as_ref()) else {
-            return false;
-        };
-        self.follows(&instance.process)
-            .iter()
-            .chain(&run.followed)
-            .any(|on| self.disturbed.get(on).is_some_and(|at| *at >= run.asked))
+        let run = self.instances.get(instance).and_then(|facts| facts.run.as_ref());
+        run.is_some_and(|run| self.is_disturbed(instance, run))
+    }
+
+    fn is_disturbed(&self, instance: &InstanceId, run: &RunFacts) -> bool {
+        let all = self.follows(&instance.process);
+        let mut all = all.iter().chain(&run.followed);
+        all.any(|on| self.disturbed.get(on).is_some_and(|at| *at >= run.asked))
+    }
+
+    /// Whether a former run ends because another process does, or was to when it ended by itself.
+    pub(super) fn follows_another(&self, instance: &InstanceId, former: &RunFacts) -> bool {
+        match &former.why {
+            Some(why) => matches!(why, StopReason::DependencyRestarted(_)),
+            None => !former.goes_on() && self.is_disturbed(instance, former),
+        }
     }
 
     /// All that a process follows by edges with `restart: true`, near or far.
@@ -374,6 +422,10 @@ impl Model {
         };
         let renews = watch.action == WatchAction::Restart;
         let (up, held) = (facts.up, facts.view.sub_state == "held");
+        if let Some(former) = &mut facts.former {
+            former.takes |= !renews;
+            facts.by_file &= !renews;
+        }
         match &mut facts.run {
             Some(run) if run.goes_on() && (!up || held) => return,
             Some(run) if run.goes_on() && !renews => {
@@ -497,7 +549,8 @@ impl Model {
                 continue;
             }
             any = true;
-            let live = facts.run.as_ref().filter(|run| run.goes_on());
+            let live = || facts.run.as_ref().filter(|run| run.goes_on());
+            let live = facts.stand_in().or_else(live);
             let met = match edge.condition {
                 Condition::Completed => false,
                 Condition::Started => completed || live.is_some_and(|run| run.spawned.is_some()),
@@ -518,8 +571,9 @@ impl Model {
         self.resting.retain(|id, _| !record.concerns(id));
         for id in self.instances.keys().cloned().collect::<Vec<_>>() {
             let follows = self.follows(&id.process);
-            if let Some(run) = self.instances.get_mut(&id).and_then(|facts| facts.run.as_mut()) {
-                run.followed.extend(follows);
+            let Some(facts) = self.instances.get_mut(&id) else { continue };
+            for run in facts.run.iter_mut().chain(&mut facts.former) {
+                run.followed.extend(follows.iter().cloned());
             }
         }
         self.wished_before =
@@ -586,20 +640,26 @@ impl Model {
         for id in &self.dirty {
             match (machine.view(id), self.instances.get_mut(id)) {
                 (Some(view), Some(facts)) => {
-                    if view.state != State::Waiting {
+                    if view.blockers.is_empty() {
                         facts.told.clear();
                     }
+                    let serves = facts.stand_in().is_some();
+                    let held = facts.up && view.sub_state == "held";
                     if let Some(run) = &mut facts.run {
-                        let due = facts.up && view.sub_state == "held";
+                        let due = held && !serves;
                         run.due_since = due.then(|| run.due_since.unwrap_or(now));
                         facts.out &= !(run.ready && run.goes_on());
-                        if due {
-                            self.disturbed.insert(id.process.clone(), now);
-                        }
+                    }
+                    if let Some(former) = &mut facts.former {
+                        let due = held && serves;
+                        former.due_since = due.then(|| former.due_since.unwrap_or(now));
+                    }
+                    if held && facts.is_there() {
+                        self.disturbed.insert(id.process.clone(), now);
                     }
                     // Who is wanted again after it was down is not out for a turn, but because it is
                     // started; somebody may have been promised a turn by then.
-                    facts.out &= facts.up || facts.run.is_some();
+                    facts.out &= facts.up || facts.is_there();
                     facts.completed = view.state == State::Completed;
                     facts.view = view;
                 }

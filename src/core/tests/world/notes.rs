@@ -79,8 +79,12 @@ impl Model {
             // As it was before what is withdrawn: that was told then.
             State::Completed if rest == Some(Rest::Completed) => Ok(()),
             State::Failed if rest == Some(Rest::Failed) => Ok(()),
+            // What served beside it ended by itself.
+            State::Starting if facts.former.is_some() => self.is_told(id, &["starting", "exited"]),
             State::Starting => self.is_told(id, &["starting"]),
             State::Running => self.is_told(id, &["ready"]),
+            // That its former run ends was told.
+            State::Stopping if facts.former.is_some() && facts.before != State::Running => Ok(()),
             State::Stopping => self.is_told(id, &["stopping", "exited"]),
             State::Backoff => self.is_told(id, &["backing-off"]),
             State::Completed => self.is_told(id, &["completed"]),

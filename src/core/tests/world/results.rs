@@ -63,15 +63,16 @@ impl Model {
         }
         let up = facts.run.as_ref().is_some_and(|run| run.goes_on() && run.ready);
         let new = facts.run.as_ref().is_some_and(|run| run.run > open.after);
+        let serves = facts.stand_in().is_some();
         match (kind, result) {
             (JobKind::Start, JobResult::Done) => {
-                hold!(facts.completed || up, "{id} is not up, its start is done");
+                hold!(facts.completed || up || serves, "{id} is not up, its start is done");
             }
             (JobKind::Restart, JobResult::Done) => {
                 hold!(facts.completed || (up && new), "{id} is not up anew, its restart is done");
             }
             (JobKind::Stop, JobResult::Done) => {
-                hold!(facts.run.is_none() && !facts.wished, "{id} is not down, its stop is done");
+                hold!(!facts.is_there() && !facts.wished, "{id} is not down, its stop is done");
             }
             (JobKind::Stop, JobResult::Canceled) => {
                 hold!(newer || reload, "the stop of {id} was canceled for nothing");
@@ -81,8 +82,12 @@ impl Model {
             }
             (JobKind::Stop, _) => return Err(format!("a stop cannot be {result}")),
             // Another of its process had its turn before it, and did not come back.
-            (JobKind::Restart, JobResult::Failed) if up && facts.rolled => {
+            (JobKind::Restart, JobResult::Failed) if up && (facts.rolled || facts.renew) => {
                 (facts.renew, facts.rolled) = (false, false);
+            }
+            // Its new run did not come up, and the one before it goes on.
+            (JobKind::Restart, JobResult::Failed) if up && self.over_now.as_ref() == Some(id) => {
+                self.is_told(id, &["fell-back"])?;
             }
             (_, JobResult::Timeout | JobResult::Failed | JobResult::Dependency) => {
                 hold!(facts.wished, "the {kind} of {id} is {result} and nobody wishes it");
@@ -157,7 +162,10 @@ impl Model {
             // What somebody wants a new run of may wait for its dependents to go down first.
             // One that was passed over has its turn when it comes, whether a reload goes on or not.
             let mut steps = report.steps.iter().filter(|step| step.instance == *id);
-            let has_it = steps.any(|step| matches!(step.state, StepState::Done { .. }));
+            let has_it = steps.any(|step| {
+                // One that is up again since it was to be stopped has its turn when it comes as well.
+                step.kind != StepKind::Stop && matches!(step.state, StepState::Done { .. })
+            });
             if facts.up && !facts.renew && has_it {
                 hold!(!needs_restart(&run.spec, spec), "{id} runs another spec than the file's");
             }

@@ -207,7 +207,9 @@ impl Model {
             return Ok(());
         };
         let view = &facts.view;
-        let leaving = view.state == State::Stopping || view.sub_state == "held";
+        let leaving = view.state == State::Stopping
+            || view.sub_state == "held"
+            || (facts.former.is_some() && !facts.up);
         let ready = view.state == State::Running && !view.needs_restart;
         let told = match (kind, state) {
             (StepKind::Live, state) => matches!(state, StepState::Done { .. }),
@@ -217,10 +219,16 @@ impl Model {
             (_, StepState::Done { .. }) => ready || view.state == State::Completed,
             (_, StepState::Failed { why, .. }) => {
                 let end = view.last_end.as_ref().map(|end| format!("it {end}"));
-                matches!(view.state, State::Failed | State::Backoff) && end.as_ref() == Some(why)
+                let refused = view.state == State::Running && view.needs_restart;
+                let failed = matches!(view.state, State::Failed | State::Backoff);
+                (failed || refused && kind == StepKind::Restart) && end.as_ref() == Some(why)
             }
-            (StepKind::Restart, StepState::Held { why, .. }) if why.contains("had its turn") => {
-                view.state == State::Running && view.needs_restart
+            (StepKind::Restart, StepState::Held { why, .. })
+                if why.contains("had its turn") || why.contains("was tried") =>
+            {
+                // It may follow another in the same turn.
+                let is_old = view.needs_restart || facts.renew;
+                matches!(view.state, State::Running | State::Stopping) && is_old
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it.
@@ -231,7 +239,7 @@ impl Model {
             (_, StepState::Superseded) => false,
             (StepKind::Restart, StepState::Pending) => true,
             (_, StepState::Pending) => {
-                view.blockers.contains(&Blocker::Reload) || !facts.up || facts.run.is_some()
+                view.blockers.contains(&Blocker::Reload) || !facts.up || facts.is_there()
             }
             (_, StepState::Running { .. }) => match view.state {
                 State::Starting | State::Stopping => true,
@@ -261,7 +269,7 @@ impl Model {
         for step in of(StepKind::Restart).filter(|step| step.state == StepState::Pending) {
             let process = &step.instance.process;
             let busy = |facts: &Facts| {
-                facts.view.state != State::Running || facts.view.sub_state == "held"
+                facts.view.state != State::Running || !facts.view.sub_state.is_empty()
             };
             let waits = self.instances_of(process).any(|(_, facts)| busy(facts));
             hold!(waits, "nothing of {process} is changed, and one is to be");
@@ -272,7 +280,8 @@ impl Model {
             .all(|facts| match facts.view.state {
                 State::Waiting | State::Backoff => true,
                 // It became ready before it was taken down, and waits for its turn once more.
-                State::Running => facts.view.sub_state != "held",
+                State::Running if facts.stand_in().is_none() => facts.view.sub_state != "held",
+                State::Running => !facts.view.blockers.is_empty(),
                 _ => false,
             });
         if began && !self.record.starting {
@@ -290,12 +299,14 @@ fn step_of(facts: &Facts, spec: &ProcessSpec, wished: bool) -> StepKind {
     let was_wished = facts.wished;
     match (&facts.run, wished) {
         (Some(run), true) if !run.goes_on() || needs_restart(&run.spec, spec) => StepKind::Restart,
+        (_, true) if facts.stand_in().is_some() => StepKind::Restart,
         (Some(_), true) => StepKind::Live,
-        (Some(_), false) if was_wished => StepKind::Stop,
+        (_, false) if was_wished && facts.is_there() => StepKind::Stop,
         (_, false) => StepKind::Live,
         (None, true) => {
             let other = needs_restart(&facts.view.spec, spec) || !facts.view.spec.enabled;
-            let rests = matches!(facts.view.state, State::Down | State::Waiting);
+            // Its last run is over where nothing but a former one ends.
+            let rests = matches!(facts.view.state, State::Down | State::Waiting | State::Stopping);
             if other || !was_wished || rests { StepKind::Start } else { StepKind::Live }
         }
     }

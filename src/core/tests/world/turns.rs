@@ -10,7 +10,7 @@ impl Model {
     /// Whether an instance was ready, got a new run in its turn, and is not ready yet.
     fn is_out(facts: &Facts) -> bool {
         let ready = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
-        facts.out && facts.up && !ready && !facts.completed
+        facts.stand_in().is_some() || facts.out && facts.up && !ready && !facts.completed
     }
 
     /// One that was ready is ended for its turn: not more of its process are out than may be.

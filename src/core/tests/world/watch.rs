@@ -1,7 +1,7 @@
 //! What one turn may contain: each effect is held against the model as it comes.
 
 use super::Verdict;
-use super::facts::{OpenJob, Over, RunFacts, new_run, waited};
+use super::facts::{Facts, OpenJob, Over, RunFacts, new_run, waited};
 use super::model::{Cause, Model, OpenReload};
 use crate::hold;
 use provost_core::event::{
@@ -32,7 +32,9 @@ impl Model {
             Effect::Kill { instance, run } => self.watch_kill(instance, *run, now),
             Effect::Signal { instance, run, signal, whom } => {
                 let by_hand = matches!(&self.cause, Cause::Signal(_, id) if id == instance);
-                let live = self.live(instance, *run)?;
+                let seen = self.instances.get(instance).and_then(|facts| Some(facts.seen()?.run));
+                hold!(seen == Some(*run), "{instance}: a signal to {run}, which others do not see");
+                let live = self.one_of(instance, *run)?;
                 let takes = live.spec.reload == Some(ReloadSpec::Signal(*signal));
                 // Somebody may send the same by hand.
                 if live.takes && takes && *whom == Whom::Main && !by_hand {
@@ -104,11 +106,15 @@ impl Model {
                 self.watch_job_removed(*job, *kind, instance.as_ref(), *result)
             }
             Effect::RunExited { instance, run, generation, status, .. } => {
-                if self.over_now.as_ref() != Some(instance) {
-                    let live = self.live(instance, *run)?;
+                if self.over_now.as_ref() != Some(instance)
+                    && let Some(live) = self.any(instance, *run)
+                {
                     hold!(live.exit == Some(*status), "{instance} ended otherwise");
                     let of = live.generation;
                     hold!(of == *generation, "{instance} was of generation {of}, not {generation}");
+                } else {
+                    let of = matches!(&self.cause, Cause::Fact(id) if id == instance);
+                    hold!(of, "run {run} of {instance} is not there and ended");
                 }
                 self.exits.push((instance.clone(), *run, *status));
                 Ok(())
@@ -120,7 +126,7 @@ impl Model {
                 self.finish_code = Some(*code);
                 hold!(self.finished == 1, "finished twice");
                 hold!(self.ending, "finished without a reason");
-                let alive = self.instances.values().any(|facts| facts.run.is_some());
+                let alive = self.instances.values().any(Facts::is_there);
                 hold!(!alive, "finished with something alive");
                 let expected = self.essential.unwrap_or(0);
                 hold!(*code == expected, "finished with {code}, not {expected}");
@@ -131,6 +137,11 @@ impl Model {
 
     fn live(&mut self, id: &InstanceId, run: Run) -> Result<&mut RunFacts, String> {
         self.current(id, run).ok_or_else(|| format!("run {run} of {id} is not the current one"))
+    }
+
+    /// The same, also of a former one.
+    fn one_of(&mut self, id: &InstanceId, run: Run) -> Result<&mut RunFacts, String> {
+        self.any(id, run).ok_or_else(|| format!("run {run} of {id} is not there"))
     }
 
     fn watch_spawn(
@@ -158,6 +169,11 @@ impl Model {
         };
         hold!(facts.run.is_none(), "{id} is started twice");
         hold!(facts.up, "{id} is started and should not be up");
+        if let (Some(former), Effect::Spawn { slot, .. }) = (&facts.former, effect) {
+            let follows = matches!(former.why, Some(StopReason::DependencyRestarted(_)));
+            hold!(spec.overlap && !follows, "{id} is started beside another");
+            hold!(former.slot != *slot, "{id} is started where another is");
+        }
         let early = facts.next_before.is_some_and(|at| now < at);
         if facts.before == State::Backoff && early {
             hold!(by_hand || by_file, "{id} is started before its delay is over");
@@ -202,7 +218,10 @@ impl Model {
         stop: &StopSpec,
         now: Mono,
     ) -> Verdict {
-        let live = self.live(id, run)?;
+        let facts = self.instances.get(id);
+        let serves = facts.is_some_and(|facts| facts.stand_in().is_some());
+        let is_former = self.current(id, run).is_none();
+        let live = self.one_of(id, run)?;
         hold!(live.spec.stop == *stop, "{id} is stopped in another way than its spec says");
         if live.exit.is_some() {
             // What it left behind is asked as well.
@@ -219,11 +238,15 @@ impl Model {
         live.taking = None;
         live.patience = stop.timeout;
         let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-        if stable {
+        if stable && !is_former {
             facts.attempt = Some(0);
         }
-        // Who is ended for what it does itself is not waited for by anybody.
-        let for_itself = !blame || matches!(why, StopReason::Outgrown(_));
+        // Who is ended for what it does itself is not waited for by anybody; nor is who does not serve.
+        let serves_now = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+        let is_replaced = is_former && serves_now;
+        let is_no_use = serves && !is_former;
+        let for_itself =
+            !blame || matches!(why, StopReason::Outgrown(_)) || is_replaced || is_no_use;
         if !for_itself && !matches!(self.cause, Cause::Kill) {
             self.nobody_above(id)?;
         }
@@ -236,7 +259,8 @@ impl Model {
             let edges = spec.depends_on.iter().filter(|edge| edge.on == id.process);
             for _ in edges.filter(|edge| edge.condition != Condition::Completed) {
                 for (other, facts) in self.instances_of(other) {
-                    let stays = facts.up || facts.run.is_none();
+                    let serves = facts.stand_in().or(facts.run.as_ref());
+                    let stays = facts.up || serves.or(facts.former.as_ref()).is_none();
                     hold!(stays, "{id} is ended before {other}, which depends on it");
                 }
             }
@@ -246,7 +270,7 @@ impl Model {
 
     fn watch_kill(&mut self, id: &InstanceId, run: Run, now: Mono) -> Verdict {
         let asked = matches!(self.cause, Cause::Kill);
-        let live = self.live(id, run)?;
+        let live = self.one_of(id, run)?;
         let Some(ending) = live.ending else {
             return Err(format!("{id} is killed without having been asked"));
         };
@@ -310,7 +334,7 @@ impl Model {
             Cause::Restart(_, ids) => self.refusal(ids, false, &there),
             Cause::Stop(_, ids) | Cause::Reset(_, ids) => !ids.iter().all(there),
             Cause::Signal(_, id) => {
-                let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let run = self.instances.get(id).and_then(Facts::seen);
                 !there(id) || run.is_none_or(|r| r.spawned.is_none() || r.exit.is_some())
             }
             Cause::Reload(_, ids) => {
@@ -418,6 +442,7 @@ impl Model {
         facts.once |= once && !enabled;
         facts.attempt = Some(0);
         facts.completed = false;
+        facts.by_file &= !anew;
         facts.renew |= facts.run.as_ref().is_some_and(|run| anew || run.ends_by_itself());
     }
 
@@ -454,6 +479,12 @@ impl Model {
         match &note.what {
             What::Stopping { why } => {
                 let facts = self.instances.get(id);
+                let is_former = facts.is_some_and(|facts| {
+                    facts.former.as_ref().is_some_and(|former| Some(former.run) == note.run)
+                });
+                if is_former {
+                    return self.former_ends(id, why, now);
+                }
                 let run = facts.and_then(|facts| facts.run.as_ref());
                 let in_turn = match why {
                     StopReason::Changed => true,
@@ -482,10 +513,35 @@ impl Model {
                 let waits = self.config.processes.get(&id.process).is_some_and(|spec| {
                     let facts = &self.instances[id];
                     facts.rolled
+                        // Alone, it waits for room.
+                        || facts.renew
                         || facts.run.as_ref().is_some_and(|run| needs_restart(&run.spec, spec))
                 });
                 hold!(keeps.is_some_and(|run| run.ready) && waits, "{id} keeps a run, it is said");
                 Ok(())
+            }
+            What::Overlaps { why } => self.begins_overlap(id, why),
+            What::FellBack { end } => {
+                let facts = &self.instances[id];
+                let told = matches!(&facts.over, Over::ByPolicy(is, _) | Over::Settled(is)
+                    if is == end && !matches!(is, RunEnd::Asked(_)));
+                let now_over = self.over_now.as_ref() == Some(id);
+                hold!(told && now_over && facts.up, "{id}: its new run has not failed");
+                hold!(!facts.settled, "{id} goes back, and is to be another in any case");
+                self.goes_back(id, now)
+            }
+            What::TakenBack => {
+                let file = self.config.processes.get(&id.process);
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                let Some(former) = &mut facts.former else {
+                    return Err(format!("{id}: nobody could go on"));
+                };
+                let as_before = file.is_some_and(|spec| !needs_restart(&former.spec, spec));
+                let alone = file.is_some_and(|spec| !spec.overlap);
+                hold!(as_before || alone, "{id} goes back to what the file does not say");
+                // What somebody asked for is still to be done.
+                facts.renew |= alone;
+                self.goes_back(id, now)
             }
             What::Completed => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
@@ -516,13 +572,14 @@ impl Model {
                 Ok(())
             }
             What::Killing { limit } => {
-                let run = self.instances.get(id).and_then(|facts| facts.run.as_ref());
+                let run = note.run.and_then(|run| self.any(id, run));
                 let right = run.is_some_and(|run| run.patience == *limit);
                 hold!(right, "{id} is killed after {limit:?}");
                 Ok(())
             }
             What::Starting { attempt } => {
                 let Some(facts) = self.instances.get(id) else { return Ok(()) };
+                hold!(facts.run.is_none(), "{id} is started twice");
                 let right = facts.attempt.is_none_or(|n| n == *attempt);
                 hold!(right, "{id} starts attempt {attempt}, not {:?}", facts.attempt);
                 Ok(())
@@ -551,6 +608,86 @@ impl Model {
             }
         }
         Err("all is being ended and nobody asked for it".to_owned())
+    }
+
+    /// A run serves on, and another is to begin beside it.
+    fn begins_overlap(&mut self, id: &InstanceId, why: &StopReason) -> Verdict {
+        let Some(spec) = self.config.processes.get(&id.process).cloned() else {
+            return Err(format!("{id} is not in the file, and is to be another"));
+        };
+        let facts = &self.instances[id];
+        hold!(spec.overlap && facts.up, "{id} is not to overlap");
+        hold!(facts.former.is_none(), "{id} has two runs, and is to have a third");
+        let Some(run) = &facts.run else { return Err(format!("{id} has no run to overlap with")) };
+        hold!(run.ready && run.goes_on(), "{id} is to overlap and does not serve");
+        let right = match why {
+            StopReason::Changed => needs_restart(&run.spec, &spec),
+            StopReason::Restart | StopReason::WatchedChanged(_) => facts.renew,
+            _ => false,
+        };
+        hold!(right, "{id} is to overlap for a reason that is not so: {why}");
+        if *why == StopReason::Changed || (facts.rolled && *why == StopReason::Restart) {
+            self.take_turn(id)?;
+        }
+        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+        (facts.renew, facts.rolled, facts.attempt) = (false, false, Some(0));
+        facts.by_file = *why == StopReason::Changed;
+        facts.former = facts.run.take();
+        if let Some(former) = &mut facts.former {
+            former.turns_passive();
+        }
+        Ok(())
+    }
+
+    /// The former run of an instance is the run again.
+    fn goes_back(&mut self, id: &InstanceId, now: Mono) -> Verdict {
+        let spec = self.config.processes.get(&id.process).cloned();
+        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+        hold!(facts.run.is_none(), "{id} goes back and has another run");
+        hold!(facts.stand_in().is_some(), "{id} goes back to what is ending");
+        facts.run = facts.former.take();
+        if let (Some(run), Some(spec)) = (&mut facts.run, spec) {
+            if !needs_restart(&run.spec, &spec) {
+                run.adopt(&spec, now);
+            }
+            run.turns_active(now);
+        }
+        Ok(())
+    }
+
+    /// Whether the former run, which serves, is what the file says, and nobody has asked for another.
+    pub(super) fn is_as_before(&self, facts: &Facts) -> bool {
+        let spec = self.config.processes.get(&facts.view.id.process);
+        let is = |former: &RunFacts| spec.is_some_and(|spec| !needs_restart(&former.spec, spec));
+        facts.up && facts.by_file && facts.stand_in().is_some_and(is)
+    }
+
+    /// A former run is asked to end.
+    fn former_ends(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
+        let facts = &self.instances[id];
+        let is_replaced = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
+        match why {
+            StopReason::Changed | StopReason::Restart | StopReason::WatchedChanged(_) => {
+                hold!(is_replaced, "{id}: its former run ends before the new one is ready");
+                hold!(!self.is_as_before(facts), "{id} is ended, and is what the file says");
+            }
+            // Whether that is so is looked at as of any.
+            _ => {
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                std::mem::swap(&mut facts.run, &mut facts.former);
+                let justified = self.justified(id, why, now);
+                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
+                std::mem::swap(&mut facts.run, &mut facts.former);
+                justified?;
+            }
+        }
+        if is_replaced {
+            self.replaced(&id.process, now);
+        }
+        if let Some(former) = self.instances.get_mut(id).and_then(|f| f.former.as_mut()) {
+            former.why = Some(why.clone());
+        }
+        Ok(())
     }
 
     /// Every stop has a reason, and it is true.
@@ -598,7 +735,8 @@ impl Model {
                 | StopReason::DependencyRestarted(_)
                 | StopReason::WatchedChanged(_)
         );
-        if again {
+        // As long as another serves nobody need follow.
+        if again && facts.stand_in().is_none() {
             self.renewed.push((id.process.clone(), run.due_since.unwrap_or(now)));
         }
         if let Some(facts) = self.instances.get_mut(id)
@@ -616,7 +754,8 @@ impl Model {
     /// Whether a process has a run of another spec than the file's.
     fn is_outdated(&self, process: &ProcessId) -> bool {
         let Some(spec) = self.config.processes.get(process) else { return false };
-        let mut runs = self.instances_of(process).filter_map(|(_, facts)| facts.run.as_ref());
+        let runs = |facts: &Facts| [facts.run.clone(), facts.former.clone()];
+        let mut runs = self.instances_of(process).flat_map(|(_, facts)| runs(facts)).flatten();
         runs.any(|run| needs_restart(&run.spec, spec))
     }
 
