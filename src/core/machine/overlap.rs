@@ -235,6 +235,7 @@ impl Machine {
             return false;
         }
         let is_as_before = inst.is_as_before();
+        let is_asked = inst.stand_in().is_some_and(|former| former.why != StopReason::Changed);
         if is_as_before && matches!(inst.phase, Phase::Up(_)) {
             // Whatever a reload does first: it must not become ready meanwhile.
             inst.restart_due = Some(StopReason::Changed);
@@ -245,7 +246,7 @@ impl Machine {
         self.note(id, What::TakenBack, now, out);
         self.reinstate(id, now, out);
         if !is_as_before && let Some(inst) = self.instances.get_mut(id) {
-            inst.anew = inst.next.is_none();
+            inst.anew = is_asked;
             self.enqueue(id);
         }
         true

@@ -119,6 +119,13 @@ impl Instance {
         self.anew && self.restart_due.is_some()
     }
 
+    /// Whether it has its turn since it is not ready.
+    pub(super) fn may_give_back_turn(&self) -> bool {
+        let is_ready = matches!(&self.phase, Phase::Up(live) if live.ready.is_some());
+        let is_changed = self.restart_due == Some(StopReason::Changed);
+        !is_ready && (is_changed || self.has_turn_on_loan())
+    }
+
     fn turn(&self) -> Turn {
         let Phase::Up(live) = &self.phase else { return Turn::Free };
         if live.ready.is_none() || self.restart_due.is_some() {

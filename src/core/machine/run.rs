@@ -294,7 +294,8 @@ impl Machine {
                 // Whatever comes of a new run, nobody goes back to the former one.
                 let has_run =
                     matches!(inst.phase, Phase::Up(_)) || (serves && inst.live().is_some());
-                if has_run && inst.restart_due.is_none() {
+                // A turn that it had since it was not ready may go back, and this does not.
+                if has_run && (inst.restart_due.is_none() || inst.may_give_back_turn()) {
                     inst.restart_due = Some(why);
                 } else if !serves {
                     continue;

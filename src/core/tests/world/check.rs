@@ -300,62 +300,7 @@ impl Model {
         if timeout { self.check_deadlines(id, run, now) } else { Ok(()) }
     }
 
-    /// What there is to know of a former run, and of the new one while it is not ready.
-    fn check_former(
-        &self,
-        id: &InstanceId,
-        facts: &Facts,
-        former: &RunFacts,
-        now: Mono,
-        timeout: bool,
-    ) -> Verdict {
-        let view = &facts.view;
-        if timeout && !former.goes_on() {
-            self.check_deadlines(id, former, now)?;
-        }
-        if let Some(run) = &facts.run {
-            hold!(run.slot != former.slot, "{id} has two runs in one place");
-        }
-        if !former.goes_on() {
-            let alone = !self.config.processes.get(&id.process).is_some_and(|spec| spec.overlap);
-            let follows = self.follows_another(id, former);
-            let stays = facts.run.is_some() || view.state != State::Stopping || !facts.up;
-            hold!(stays || alone || follows, "{id} waits for the end of its former run");
-            return Ok(());
-        }
-        hold!(view.state == State::Running, "{id} serves, and is {:?}", view.state);
-        let held = view.sub_state == "held";
-        hold!(held || view.sub_state == "overlapping", "{id} overlaps, and is {}", view.sub_state);
-        hold!(view.needs_restart, "{id} has its new run, and the former serves");
-        hold!(former.ready, "{id}: what serves is not ready");
-        let health = match (&former.spec.health, former.health) {
-            (None, _) => HealthState::None,
-            (_, health) if health.healthy => HealthState::Healthy,
-            (_, health) if health.ill => HealthState::Unhealthy,
-            _ => HealthState::Starting,
-        };
-        hold!(view.health == health, "{id}: {:?}, not {health:?}", view.health);
-        hold!(view.pid.is_some() == former.spawned.is_some(), "{id}: pid");
-        if held || !facts.up {
-            hold!(held, "{id} should be down, and is not to end");
-            let waits = self.dependents_down(id);
-            hold!(!waits, "{id} should be down, nothing keeps it, and it is not asked to end");
-        }
-        self.check_follows(id, former, view.sub_state)?;
-        if self.is_as_before(facts) && !held {
-            let gives_way = facts.run.as_ref().is_some_and(|run| !run.goes_on());
-            hold!(gives_way, "{id} is what the file says, and is to be replaced");
-        }
-        let Some(run) = &facts.run else { return Ok(()) };
-        hold!(!run.ready, "{id}: its new run is ready, and the former serves");
-        hold!(!held || !run.goes_on(), "{id} is to go down, and its new run goes on");
-        let limited = !run.goes_on() || run.limited == run.spec.limits;
-        hold!(limited, "{id} is held to other limits than those of its spec");
-        self.check_follows(id, run, view.sub_state)?;
-        if timeout { self.check_deadlines(id, run, now) } else { Ok(()) }
-    }
-
-    fn check_deadlines(&self, id: &InstanceId, run: &RunFacts, now: Mono) -> Verdict {
+    pub(super) fn check_deadlines(&self, id: &InstanceId, run: &RunFacts, now: Mono) -> Verdict {
         match (run.ending, run.killed) {
             (Some(at), None) => {
                 hold!(now < at.after(run.patience), "{id} should have been killed");
@@ -370,7 +315,12 @@ impl Model {
     }
 
     /// What follows a process by an edge with `restart: true` gets a new run when that does.
-    fn check_follows(&self, id: &InstanceId, run: &RunFacts, sub_state: &str) -> Verdict {
+    pub(super) fn check_follows(
+        &self,
+        id: &InstanceId,
+        run: &RunFacts,
+        sub_state: &str,
+    ) -> Verdict {
         if !run.goes_on() || sub_state == "held" {
             return Ok(());
         }
@@ -384,7 +334,7 @@ impl Model {
     }
 
     /// Whether all above an instance that are going down are down.
-    fn dependents_down(&self, id: &InstanceId) -> bool {
+    pub(super) fn dependents_down(&self, id: &InstanceId) -> bool {
         self.config.processes.values().chain(self.gone.values()).all(|spec| {
             let depends = spec
                 .depends_on

@@ -11,6 +11,7 @@
 //! | `notes` | what people are told of it |
 //! | `steps` | the record of a reload, step by step |
 //! | `turns` | who of several gets a new run, and when |
+//! | `overlap` | two runs of one instance |
 //! | `check` | what holds between turns |
 //! | `dsl` | the words scenarios are written in |
 //! | `chance` | drawn configurations, behaviours and edits |
@@ -25,6 +26,7 @@ pub mod dsl;
 pub mod facts;
 pub mod model;
 pub mod notes;
+pub mod overlap;
 pub mod results;
 pub mod steps;
 pub mod turns;

@@ -625,6 +625,11 @@ impl Model {
             if id.index >= spec.instances || !changed {
                 continue;
             }
+            let edges = old.processes.get(&id.process).map(|spec| &spec.depends_on);
+            if edges != Some(&spec.depends_on) {
+                let runs = facts.run.iter_mut().chain(&mut facts.former);
+                runs.for_each(|run| run.edges_since = now);
+            }
             if let Some(run) = &mut facts.run
                 && !needs_restart(&run.spec, spec)
             {

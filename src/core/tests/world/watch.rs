@@ -521,28 +521,8 @@ impl Model {
                 Ok(())
             }
             What::Overlaps { why } => self.begins_overlap(id, why),
-            What::FellBack { end } => {
-                let facts = &self.instances[id];
-                let told = matches!(&facts.over, Over::ByPolicy(is, _) | Over::Settled(is)
-                    if is == end && !matches!(is, RunEnd::Asked(_)));
-                let now_over = self.over_now.as_ref() == Some(id);
-                hold!(told && now_over && facts.up, "{id}: its new run has not failed");
-                hold!(!facts.settled, "{id} goes back, and is to be another in any case");
-                self.goes_back(id, now)
-            }
-            What::TakenBack => {
-                let file = self.config.processes.get(&id.process);
-                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-                let Some(former) = &mut facts.former else {
-                    return Err(format!("{id}: nobody could go on"));
-                };
-                let as_before = file.is_some_and(|spec| !needs_restart(&former.spec, spec));
-                let alone = file.is_some_and(|spec| !spec.overlap);
-                hold!(as_before || alone, "{id} goes back to what the file does not say");
-                // What somebody asked for is still to be done.
-                facts.renew |= alone;
-                self.goes_back(id, now)
-            }
+            What::FellBack { end } => self.fell_back(id, end, now),
+            What::TakenBack => self.taken_back(id, now),
             What::Completed => {
                 let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
                 facts.completed = true;
@@ -610,88 +590,8 @@ impl Model {
         Err("all is being ended and nobody asked for it".to_owned())
     }
 
-    /// A run serves on, and another is to begin beside it.
-    fn begins_overlap(&mut self, id: &InstanceId, why: &StopReason) -> Verdict {
-        let Some(spec) = self.config.processes.get(&id.process).cloned() else {
-            return Err(format!("{id} is not in the file, and is to be another"));
-        };
-        let facts = &self.instances[id];
-        hold!(spec.overlap && facts.up, "{id} is not to overlap");
-        hold!(facts.former.is_none(), "{id} has two runs, and is to have a third");
-        let Some(run) = &facts.run else { return Err(format!("{id} has no run to overlap with")) };
-        hold!(run.ready && run.goes_on(), "{id} is to overlap and does not serve");
-        let right = match why {
-            StopReason::Changed => needs_restart(&run.spec, &spec),
-            StopReason::Restart | StopReason::WatchedChanged(_) => facts.renew,
-            _ => false,
-        };
-        hold!(right, "{id} is to overlap for a reason that is not so: {why}");
-        if *why == StopReason::Changed || (facts.rolled && *why == StopReason::Restart) {
-            self.take_turn(id)?;
-        }
-        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-        (facts.renew, facts.rolled, facts.attempt) = (false, false, Some(0));
-        facts.by_file = *why == StopReason::Changed;
-        facts.former = facts.run.take();
-        if let Some(former) = &mut facts.former {
-            former.turns_passive();
-        }
-        Ok(())
-    }
-
-    /// The former run of an instance is the run again.
-    fn goes_back(&mut self, id: &InstanceId, now: Mono) -> Verdict {
-        let spec = self.config.processes.get(&id.process).cloned();
-        let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-        hold!(facts.run.is_none(), "{id} goes back and has another run");
-        hold!(facts.stand_in().is_some(), "{id} goes back to what is ending");
-        facts.run = facts.former.take();
-        if let (Some(run), Some(spec)) = (&mut facts.run, spec) {
-            if !needs_restart(&run.spec, &spec) {
-                run.adopt(&spec, now);
-            }
-            run.turns_active(now);
-        }
-        Ok(())
-    }
-
-    /// Whether the former run, which serves, is what the file says, and nobody has asked for another.
-    pub(super) fn is_as_before(&self, facts: &Facts) -> bool {
-        let spec = self.config.processes.get(&facts.view.id.process);
-        let is = |former: &RunFacts| spec.is_some_and(|spec| !needs_restart(&former.spec, spec));
-        facts.up && facts.by_file && facts.stand_in().is_some_and(is)
-    }
-
-    /// A former run is asked to end.
-    fn former_ends(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
-        let facts = &self.instances[id];
-        let is_replaced = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
-        match why {
-            StopReason::Changed | StopReason::Restart | StopReason::WatchedChanged(_) => {
-                hold!(is_replaced, "{id}: its former run ends before the new one is ready");
-                hold!(!self.is_as_before(facts), "{id} is ended, and is what the file says");
-            }
-            // Whether that is so is looked at as of any.
-            _ => {
-                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-                std::mem::swap(&mut facts.run, &mut facts.former);
-                let justified = self.justified(id, why, now);
-                let Some(facts) = self.instances.get_mut(id) else { return Ok(()) };
-                std::mem::swap(&mut facts.run, &mut facts.former);
-                justified?;
-            }
-        }
-        if is_replaced {
-            self.replaced(&id.process, now);
-        }
-        if let Some(former) = self.instances.get_mut(id).and_then(|f| f.former.as_mut()) {
-            former.why = Some(why.clone());
-        }
-        Ok(())
-    }
-
     /// Every stop has a reason, and it is true.
-    fn justified(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
+    pub(super) fn justified(&mut self, id: &InstanceId, why: &StopReason, now: Mono) -> Verdict {
         let spec = self.config.processes.get(&id.process).filter(|s| id.index < s.instances);
         let Some(facts) = self.instances.get(id) else {
             return Err(format!("{id} is stopped and not there"));
