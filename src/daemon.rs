@@ -292,10 +292,16 @@ fn stored_pidfds(
 /// The runs that may still be there.
 #[must_use]
 pub fn kept_runs(restored: &Restored) -> Vec<Kept> {
-    let runs = restored.instances.iter().filter_map(|(id, kept)| {
-        let run = kept.run()?;
-        let (instance, started) = (id.clone(), run.started.is_some());
-        Some(Kept { instance, run: run.run, spec: kept.spec.clone(), started })
+    let runs = restored.instances.iter().flat_map(|(id, kept)| {
+        let current = kept.run().map(|run| (run, kept.slot, &kept.spec));
+        let former = kept.former.as_ref().map(|former| (&former.run, former.slot, &former.spec));
+        current.into_iter().chain(former).map(|(run, slot, spec)| Kept {
+            instance: id.clone(),
+            run: run.run,
+            slot,
+            spec: spec.clone(),
+            started: run.started.is_some(),
+        })
     });
     runs.collect()
 }

@@ -20,7 +20,7 @@ pub mod systemd;
 
 use self::sockets::Sockets;
 use crate::core::event::{Event, Whom};
-use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
 use crate::net::Network;
@@ -132,6 +132,8 @@ pub struct Kept {
     pub instance: InstanceId,
     /// Its number.
     pub run: Run,
+    /// Where it is.
+    pub slot: Slot,
     /// What it was started with, and has taken in since.
     pub spec: Arc<ProcessSpec>,
     /// Whether its command is known to have been executed.
@@ -181,11 +183,13 @@ pub trait Backend: Send + Sync {
     /// that outlived its run may hold its output open: the caller sets the limit.
     fn drained(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-    /// Starts a run of a spec, which is of this generation.
+    /// Starts a run of a spec, which is of this generation. In the other slot another run of the
+    /// instance may be there, and go on.
     fn spawn(
         &self,
         instance: &InstanceId,
         run: Run,
+        slot: Slot,
         generation: Generation,
         spec: &Arc<ProcessSpec>,
     );
@@ -219,8 +223,8 @@ pub trait Backend: Send + Sync {
     /// The control group of a run, as a path below the mount of cgroup v2, where it has one.
     fn control_group(&self, instance: &InstanceId, run: Run) -> Option<String>;
 
-    /// The unit of an instance, where each has one of its own.
-    fn unit(&self, _instance: &InstanceId) -> Option<String> {
+    /// The unit of an instance in a slot, where each has one of its own.
+    fn unit(&self, _instance: &InstanceId, _slot: Slot) -> Option<String> {
         None
     }
 

@@ -1,8 +1,9 @@
 //! Sockets that are held for processes, and passed to each of their runs (sd_listen_fds(3)).
 //!
-//! A socket is opened when the first run of its process needs it, and closed when none of its
-//! instances is to run any more: stopped by an operator, failed for good, done, or gone from the
-//! file. In between it stays open, so who connects while a run is replaced waits and is not refused.
+//! A socket is opened when the first run of its process needs it, and closed when no run has it and
+//! none of its instances is to run with it any more: stopped by an operator, failed for good, done,
+//! or gone from the file. In between it stays open, so who connects while a run is replaced waits and
+//! is not refused. Two runs of one instance, of which the one is to replace the other, share it.
 //!
 //! The service manager keeps a copy of each (`FDSTORE=1`) for the next daemon. Where nobody does,
 //! the next daemon opens it again when it next starts a run; while another instance still has it
@@ -16,7 +17,7 @@
 use super::native::identity::Identity;
 use super::native::launch::{failure, reason};
 use crate::core::event::{SpawnError, SpawnStage};
-use crate::core::ids::{InstanceId, ProcessId};
+use crate::core::ids::{InstanceId, ProcessId, Slot};
 use crate::core::spec::{ExecSpec, Listen};
 use crate::net::Network;
 use crate::net::bind::{BACKLOG, Use};
@@ -79,11 +80,20 @@ pub struct Sockets {
 /// Those of one process.
 #[derive(Default)]
 struct Held {
-    open: BTreeMap<Arc<str>, (Listen, Arc<Socket>)>,
-    /// Instances that run, or are to run again.
-    users: BTreeSet<u32>,
+    /// By their places, where only one socket can be.
+    open: BTreeMap<Listen, Open>,
+    /// What the runs have, and those that are to come: by instance and slot, their places.
+    users: BTreeMap<(u32, Slot), BTreeSet<Listen>>,
     /// One instance after the other opens what is not open yet.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// One that is open.
+struct Open {
+    /// The name it was opened for: under this the service manager keeps it.
+    name: Arc<str>,
+    listen: Listen,
+    socket: Arc<Socket>,
 }
 
 impl Sockets {
@@ -95,7 +105,8 @@ impl Sockets {
             match (of_stored(&stored), place_of(&socket)) {
                 (Some((process, name)), Some(listen)) => {
                     let held = processes.entry(process).or_default();
-                    held.open.insert(name, (listen, Socket::new(socket)));
+                    let socket = Socket::new(socket);
+                    held.open.insert(listen.place(), Open { name, listen, socket });
                 }
                 _ => {
                     if let Some(keeper) = &keeper {
@@ -107,15 +118,18 @@ impl Sockets {
         Sockets { processes: Mutex::new(processes), leaving: Mutex::default(), keeper }
     }
 
-    /// An instance of another daemon runs, and has its sockets open; those that were kept.
-    pub fn goes_on(&self, instance: &InstanceId, exec: &ExecSpec) -> Passed {
+    /// A run of another daemon goes on, and has its sockets open; those that were kept.
+    pub fn goes_on(&self, instance: &InstanceId, slot: Slot, exec: &ExecSpec) -> Passed {
         if exec.sockets.is_empty() {
             return Passed::new();
         }
         let mut processes = self.lock();
         let held = processes.entry(instance.process.clone()).or_default();
-        held.users.insert(instance.index);
-        held.open.iter().map(|(name, (_, socket))| (name.clone(), socket.clone())).collect()
+        held.users.insert((instance.index, slot), places(exec));
+        let kept = |(name, place): (&Arc<str>, &Listen)| {
+            Some((name.clone(), held.open.get(&place.place())?.socket.clone()))
+        };
+        exec.sockets.iter().filter_map(kept).collect()
     }
 
     /// The sockets of a run that is about to start; opens those that are not open.
@@ -125,33 +139,36 @@ impl Sockets {
     pub async fn of_run(
         &self,
         instance: &InstanceId,
+        slot: Slot,
         exec: &ExecSpec,
         identity: &Identity,
         network: &Network,
     ) -> Result<Passed, SpawnError> {
-        if exec.sockets.is_empty() {
-            self.at_rest(instance);
-            return Ok(Vec::new());
-        }
         let turn = {
             let mut processes = self.lock();
+            if exec.sockets.is_empty() && !processes.contains_key(&instance.process) {
+                return Ok(Vec::new());
+            }
             let held = processes.entry(instance.process.clone()).or_default();
-            held.users.insert(instance.index);
+            held.users.insert((instance.index, slot), places(exec));
             held.turn.clone()
         };
         let _turn = turn.lock().await;
-        self.close_others(&instance.process, exec);
+        self.close_unused(&instance.process);
         let mut passed = Passed::new();
         for (name, place) in exec.sockets.iter() {
-            let socket = match self.open(&instance.process, name) {
-                Some(socket) => socket,
+            let error = |io: io::Error| {
+                failure(SpawnStage::Sockets, &format!("{name} ({place})"), reason(&io))
+            };
+            let socket = match self.open(&instance.process, place) {
+                Some((listen, socket)) if listen == *place => socket,
+                Some((_, socket)) => {
+                    self.give_mode(&instance.process, place, identity).await.map_err(error)?;
+                    socket
+                }
                 None => {
                     self.wait_for(place).await;
-                    let opened = open(place, identity, network).await;
-                    let opened = opened.map_err(|error| {
-                        let subject = format!("{name} ({place})");
-                        failure(SpawnStage::Sockets, &subject, reason(&error))
-                    })?;
+                    let opened = open(place, identity, network).await.map_err(error)?;
                     self.hold(&instance.process, name, place, opened)
                 }
             };
@@ -160,18 +177,25 @@ impl Sockets {
         Ok(passed)
     }
 
+    /// A run is over. Where it was the only one of its instance, the next one gets its sockets.
+    pub fn over(&self, instance: &InstanceId, slot: Slot) {
+        let mut processes = self.lock();
+        let Some(held) = processes.get_mut(&instance.process) else { return };
+        if !held.users.contains_key(&(instance.index, slot.other())) {
+            return;
+        }
+        held.users.remove(&(instance.index, slot));
+        drop(processes);
+        self.close_unused(&instance.process);
+    }
+
     /// An instance is not to run for now: whoever connects is to be refused, not kept waiting.
     pub fn at_rest(&self, instance: &InstanceId) {
         let mut processes = self.lock();
         let Some(held) = processes.get_mut(&instance.process) else { return };
-        held.users.remove(&instance.index);
-        if held.users.is_empty()
-            && let Some(held) = processes.remove(&instance.process)
-        {
-            for (name, (place, socket)) in &held.open {
-                self.let_go(&instance.process, name, place, socket);
-            }
-        }
+        held.users.retain(|(index, _), _| *index != instance.index);
+        drop(processes);
+        self.close_unused(&instance.process);
     }
 
     /// Lets go of what was kept for processes that are not there any more.
@@ -179,8 +203,8 @@ impl Sockets {
         let mut processes = self.lock();
         processes.retain(|process, held| {
             let is_there = is_there(process);
-            for (name, (place, socket)) in held.open.iter().filter(|_| !is_there) {
-                self.let_go(process, name, place, socket);
+            if !is_there {
+                self.let_go(process, std::mem::take(&mut held.open).values(), &BTreeMap::new());
             }
             is_there
         });
@@ -193,7 +217,7 @@ impl Sockets {
     pub fn copies(&self) -> io::Result<Vec<(String, OwnedFd)>> {
         let processes = self.lock();
         let all = processes.iter().flat_map(|(process, held)| {
-            held.open.iter().map(move |(name, (_, socket))| (stored_name(process, name), socket))
+            held.open.values().map(move |open| (stored_name(process, &open.name), &open.socket))
         });
         all.map(|(name, socket)| Ok((name, socket.descriptor.try_clone()?))).collect()
     }
@@ -209,25 +233,50 @@ impl Sockets {
         }
         drop(leaving);
         let processes = self.lock();
-        let mut open = processes.values().flat_map(|held| held.open.values());
-        open.any(|(held, _)| held.place() == place.place())
+        processes.values().any(|held| held.open.contains_key(&place.place()))
     }
 
-    /// Those that the spec does not have, or has elsewhere.
-    fn close_others(&self, process: &ProcessId, exec: &ExecSpec) {
+    /// Closes those that no run has, and none that is to come.
+    fn close_unused(&self, process: &ProcessId) {
         let mut processes = self.lock();
         let Some(held) = processes.get_mut(process) else { return };
-        held.open.retain(|name, (place, socket)| {
-            let is_same = exec.sockets.get(name) == Some(place) && !is_lost(place);
-            if !is_same {
-                self.let_go(process, name, place, socket);
-            }
-            is_same
-        });
+        let used = |place: &Listen| held.users.values().any(|places| places.contains(place));
+        let unused = held.open.keys().filter(|place| !used(place) || is_lost(place));
+        let unused: Vec<Listen> = unused.cloned().collect();
+        let unused: Vec<Open> = unused.iter().filter_map(|place| held.open.remove(place)).collect();
+        self.let_go(process, unused.iter(), &held.open);
+        if held.users.is_empty() {
+            processes.remove(process);
+        }
     }
 
-    fn open(&self, process: &ProcessId, name: &str) -> Option<Arc<Socket>> {
-        Some(self.lock().get(process)?.open.get(name)?.1.clone())
+    fn open(&self, process: &ProcessId, place: &Listen) -> Option<(Listen, Arc<Socket>)> {
+        let processes = self.lock();
+        let open = processes.get(process)?.open.get(&place.place())?;
+        Some((open.listen.clone(), open.socket.clone()))
+    }
+
+    /// What is open in this place gets the permissions that it is to have.
+    async fn give_mode(
+        &self,
+        process: &ProcessId,
+        place: &Listen,
+        identity: &Identity,
+    ) -> io::Result<()> {
+        if let Listen::Unix { path, mode } = place {
+            let (path, mode, identity) = (path.clone(), *mode, identity.clone());
+            let work =
+                move || identity.run(|| fs::set_permissions(&*path, Permissions::from_mode(mode)));
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        }
+        let mut processes = self.lock();
+        if let Some(held) = processes.get_mut(process)
+            && let Some(open) = held.open.get_mut(&place.place())
+        {
+            open.listen = place.clone();
+        }
+        Ok(())
     }
 
     fn hold(
@@ -238,22 +287,39 @@ impl Sockets {
         socket: OwnedFd,
     ) -> Arc<Socket> {
         let socket = Socket::new(socket);
+        self.store(process, name, &socket);
+        let mut processes = self.lock();
+        let held = processes.entry(process.clone()).or_default();
+        let open = Open { name: name.clone(), listen: place.clone(), socket: socket.clone() };
+        held.open.insert(place.place(), open);
+        socket
+    }
+
+    /// Has it kept for the next daemon.
+    fn store(&self, process: &ProcessId, name: &str, socket: &Socket) {
         // Where there are no descriptors left, the next daemon opens it again.
         if let (Some(keeper), Ok(copy)) = (&self.keeper, socket.descriptor.try_clone()) {
             keeper(stored_name(process, name), Some(copy));
         }
-        let mut processes = self.lock();
-        let held = processes.entry(process.clone()).or_default();
-        held.open.insert(name.clone(), (place.clone(), socket.clone()));
-        socket
     }
 
-    fn let_go(&self, process: &ProcessId, name: &str, place: &Listen, socket: &Socket) {
-        lock(&self.leaving).insert(place.place(), socket.gone.subscribe());
-        if let Some(keeper) = &self.keeper {
-            keeper(stored_name(process, name), None);
+    fn let_go<'a>(
+        &self,
+        process: &ProcessId,
+        unused: impl Iterator<Item = &'a Open>,
+        others: &BTreeMap<Listen, Open>,
+    ) {
+        for Open { name, listen, socket } in unused {
+            lock(&self.leaving).insert(listen.place(), socket.gone.subscribe());
+            if let Some(keeper) = &self.keeper {
+                keeper(stored_name(process, name), None);
+            }
+            // With it the manager has let go of all of this name.
+            for other in others.values().filter(|other| other.name == *name) {
+                self.store(process, name, &other.socket);
+            }
+            tracing::debug!("{process}: its socket {name} ({listen}) is closed");
         }
-        tracing::debug!("{process}: its socket {name} ({place}) is closed");
     }
 
     /// Returns when nobody we gave a place to has it any more.
@@ -269,6 +335,11 @@ impl Sockets {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Held>> {
         lock(&self.processes)
     }
+}
+
+/// Where the sockets of a run are.
+fn places(exec: &ExecSpec) -> BTreeSet<Listen> {
+    exec.sockets.values().map(Listen::place).collect()
 }
 
 /// Each change is whole when it is given back.

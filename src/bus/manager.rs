@@ -70,8 +70,9 @@ impl ManagerObject {
         Ok(due.with(found))
     }
 
-    fn status_of(view: &InstanceView, usage: Usage, clock: &Clock) -> (String, Dict) {
+    fn status_of(&self, view: &InstanceView, usage: Usage, clock: &Clock) -> (String, Dict) {
         let mut dict = values::all(values::PROCESS, view, clock);
+        dict.insert("Unit", self.0.handle().unit(&view.id).unwrap_or_default().into());
         dict.insert("MemoryCurrent", usage.memory.unwrap_or(UNKNOWN).into());
         dict.insert("CPUUsageNSec", usage.cpu.unwrap_or(UNKNOWN).into());
         dict.insert("TasksCurrent", usage.tasks.unwrap_or(UNKNOWN).into());
@@ -306,7 +307,7 @@ impl ManagerObject {
         let ids = views.iter().map(|view| view.id.clone()).collect();
         let usages = self.0.handle().usages(ids).await;
         let both = views.iter().zip(usages);
-        let found = both.map(|(view, usage)| Self::status_of(view, usage, &clock)).collect();
+        let found = both.map(|(view, usage)| self.status_of(view, usage, &clock)).collect();
         Ok(holding(turn, found))
     }
 

@@ -263,6 +263,11 @@ impl ProcessObject {
         Ok(self.view()?.pid.unwrap_or(0))
     }
 
+    #[zbus(property, name = "OverlapPID")]
+    async fn overlap_pid(&self) -> Result<u32> {
+        Ok(values::overlap_pid(&*self.view()?))
+    }
+
     #[zbus(property)]
     async fn exit_code(&self) -> Result<i32> {
         Ok(values::exit(self.view()?.last_exit).0)
@@ -348,7 +353,7 @@ impl ProcessObject {
         self.usage(header.as_ref()).await.program_changed
     }
 
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     async fn unit(&self) -> String {
         self.context.handle().unit(&self.id).unwrap_or_default()
     }

@@ -78,6 +78,9 @@ fn change(change: &Change) -> Dict {
         dict.insert("awaits", awaits.readiness.as_str().into());
         let within = u64::try_from(awaits.within.as_micros()).unwrap_or(u64::MAX);
         dict.insert("awaits-usec", within.into());
+        if awaits.overlaps {
+            dict.insert("overlaps", true.into());
+        }
     }
     dict
 }

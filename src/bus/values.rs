@@ -9,7 +9,7 @@ use crate::core::event::{ExitStatus, RunEnd};
 use crate::core::limits::Limit;
 use crate::core::spec::{LogTarget, Signal};
 use crate::core::time::Mono;
-use crate::core::view::{InstanceView, active_state};
+use crate::core::view::{Beside, InstanceView, active_state};
 use crate::driver::handle::{self, CheckpointView, ManagerView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -161,6 +161,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "LastCheck" Nothing |v, c| c.usec(v.last_check);
     "StatusText" Value |v, _| status_text(v);
     "MainPID" Value |v, _| v.pid.unwrap_or(0);
+    "OverlapPID" Value |v, _| overlap_pid(v);
     "ExitCode" Value |v, _| exit(v.last_exit).0;
     "ExitStatus" Value |v, _| exit(v.last_exit).1;
     "NRestarts" Value |v, _| restarts(v);
@@ -171,7 +172,7 @@ pub const PROCESS: &[Property<InstanceView>] = table! { InstanceView:
     "CPUQuotaPerSecUSec" Value |v, _| quota(v);
     "MaxMemoryRestart" Value |v, _| v.spec.limits.max_memory_restart.unwrap_or(UNKNOWN);
     "TasksMax" Value |v, _| v.spec.limits.tasks.unwrap_or(UNKNOWN);
-    "Unit" Value |_, _| "";
+    "Unit" Invalidation |v, _| unit_differs(v);
     "WaitingFor" Value |v, _| waiting_for(v);
     "NeedsRestart" Value |v, _| v.needs_restart;
     "ConfigGeneration" Value |v, _| v.generation.0;
@@ -260,6 +261,16 @@ pub fn desired_state(view: &InstanceView) -> &'static str {
 /// What the run last said of itself.
 pub fn status_text(view: &InstanceView) -> String {
     view.status.as_deref().unwrap_or_default().to_owned()
+}
+
+/// The main process of its other run, while there are two.
+pub fn overlap_pid(view: &InstanceView) -> u32 {
+    view.beside.and_then(Beside::pid).unwrap_or(0)
+}
+
+/// What tells one unit of an instance from the other: the name is the backend's to say.
+fn unit_differs(view: &InstanceView) -> bool {
+    !view.slot.is_first()
 }
 
 /// What the last failed check said.

@@ -40,6 +40,7 @@ pub fn process(status: &ProcessStatus, shown: &str) -> Value {
         "status_text": status.status_text,
         "last_check": time(status.last_check),
         "pid": status.pid,
+        "overlap_pid": status.overlap_pid,
         "exit": status.exit.map(exit),
         "restarts": status.restarts,
         "next_restart_ms": status.next_restart.map(millis),
@@ -164,6 +165,7 @@ fn change(change: &Change) -> Value {
             "consequence": field.consequence,
         })).collect::<Vec<_>>(),
         "touches": change.touches,
+        "overlaps": change.overlaps,
         "awaits": (!change.awaits.is_empty()).then(|| json!({
             "readiness": change.awaits,
             "within_ms": millis(change.awaits_within),
@@ -270,6 +272,7 @@ mod tests {
             "status_text",
             "last_check",
             "pid",
+            "overlap_pid",
             "exit",
             "restarts",
             "next_restart_ms",

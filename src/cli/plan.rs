@@ -130,6 +130,9 @@ fn consequence(change: &Change) -> &str {
         ("added", _) => "is new and does not start",
         ("removed", _) => "is gone and stops",
         (_, "live") => "changes without a restart",
+        (_, "restart") if change.overlaps => {
+            "restarts, the new run beside the old one until it is ready"
+        }
         (_, "restart") => "restarts",
         (_, "start") => "starts",
         (_, "stop") => "stops",
@@ -188,6 +191,14 @@ mod tests {
                     touches: vec!["web".into()],
                     awaits: "health".into(),
                     awaits_within: std::time::Duration::from_secs(60),
+                    overlaps: false,
+                },
+                Change {
+                    process: "db".into(),
+                    kind: "modified".into(),
+                    consequence: "restart".into(),
+                    overlaps: true,
+                    ..Default::default()
                 },
                 Change {
                     process: "new".into(),
@@ -213,9 +224,10 @@ mod tests {
                 "    description: (none) -> x (live)",
                 "    restarts with it: web",
                 "    waited for until its check succeeds, at most 1m00s",
+                "~ db   restarts, the new run beside the old one until it is ready",
                 "+ new  is new and starts",
                 "- old  is gone and stops",
-                "1 to add, 1 to remove, 1 to modify; all else stays as it is, against generation 4",
+                "1 to add, 1 to remove, 2 to modify; all else stays as it is, against generation 4",
             ]
         );
     }

@@ -181,6 +181,7 @@ fn print_page(status: &ProcessStatus, names: &Names, screen: &mut Screen) -> Res
     add("wanted", wanted(status).to_owned());
     add("health", health(status, now));
     add("pid", status.pid.map(|pid| pid.to_string()).unwrap_or_default());
+    add("overlap pid", status.overlap_pid.map(|pid| pid.to_string()).unwrap_or_default());
     add("uptime", state::uptime(status, now).map(human::seconds).unwrap_or_default());
     add("restarts", status.restarts.to_string());
     let ended = status.exit.map(state::ended).unwrap_or_default();

@@ -94,6 +94,7 @@ pub fn process(id: String, mut dict: Dict, now: Duration) -> ProcessStatus {
         status_text: text(d, "StatusText"),
         last_check: time(d, "LastCheck"),
         pid: Some(small(d, "MainPID")).filter(|pid| *pid != 0),
+        overlap_pid: Some(small(d, "OverlapPID")).filter(|pid| *pid != 0),
         exit,
         restarts: small(d, "NRestarts"),
         next_restart: (!next.is_zero()).then(|| next.saturating_sub(now)),
@@ -173,6 +174,7 @@ pub fn change((process, mut dict): (String, Dict)) -> Change {
         touches: texts(d, "touches"),
         awaits: text(d, "awaits"),
         awaits_within: Duration::from_micros(number(d, "awaits-usec")),
+        overlaps: switch(d, "overlaps"),
     }
 }
 

@@ -336,6 +336,10 @@ pub trait Process {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
 
+    /// The main process of its other run, while there are two.
+    #[zbus(property, name = "OverlapPID")]
+    fn overlap_pid(&self) -> zbus::Result<u32>;
+
     /// How its last main process ended, as waitid(2) has it.
     #[zbus(property)]
     fn exit_code(&self) -> zbus::Result<i32>;
@@ -405,7 +409,7 @@ pub trait Process {
     fn program_changed(&self) -> zbus::Result<bool>;
 
     /// Its unit.
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "invalidates"))]
     fn unit(&self) -> zbus::Result<String>;
 
     /// What keeps it from starting.

@@ -44,6 +44,8 @@ pub struct ProcessStatus {
     pub last_check: Option<SystemTime>,
     /// The main process.
     pub pid: Option<u32>,
+    /// The main process of its other run, while there are two.
+    pub overlap_pid: Option<u32>,
     /// How the last main process ended.
     pub exit: Option<Exit>,
     /// Restarts by policy since the supervisor knows it.
@@ -222,6 +224,8 @@ pub struct Change {
     pub awaits: String,
     /// How long that may take.
     pub awaits_within: Duration,
+    /// The run before goes on until that one is ready.
+    pub overlaps: bool,
 }
 
 /// One key that differs. Secrets are masked.

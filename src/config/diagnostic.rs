@@ -116,6 +116,8 @@ pub const CODES: &[&str] = &[
     "nul-byte",
     "other-backend",
     "out-of-range",
+    "overlapping-one-shot",
+    "overlapping-pid-file",
     "owned-property",
     "quoted-value",
     "readiness-without-check",

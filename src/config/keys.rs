@@ -270,6 +270,12 @@ pub static PROCESS: Section = Section {
             "So many of its instances at most are down for a new run at the same time.",
         ),
         key(
+            "overlap",
+            Kind::Bool,
+            "false",
+            "A new run starts beside the old one, which ends when the new one is ready.",
+        ),
+        key(
             "dependsOn",
             Kind::Dependencies,
             "[]",
@@ -317,7 +323,6 @@ pub static PROCESS: Section = Section {
         ),
         key("systemd", Kind::Properties, "{}", "Properties of its unit. On the systemd backend."),
         key("tags", Kind::Texts, "[]", "For people and for `tag:NAME` on the command line."),
-        later("overlap", "Whether old and new may run at once during a change."),
         later("schedule", "Runs it at times of the calendar."),
         later("hooks", "Commands around its start and stop."),
     ],

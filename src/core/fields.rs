@@ -389,7 +389,8 @@ fn held(config: &Config, dependents: &dyn Fn() -> Dependents) -> BTreeSet<Proces
 
 fn awaited(spec: &ProcessSpec, consequence: Consequence) -> Option<Awaits> {
     let begins = matches!(consequence, Consequence::Start | Consequence::Restart);
-    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout })
+    let overlaps = spec.overlap && consequence == Consequence::Restart;
+    begins.then_some(Awaits { readiness: spec.readiness, within: spec.start_timeout, overlaps })
 }
 
 fn strongest(before: bool, after: bool, fields: &[FieldChange]) -> Consequence {

@@ -160,6 +160,15 @@ pub enum Slot {
 }
 
 impl Slot {
+    /// Both.
+    pub const ALL: [Slot; 2] = [Slot::A, Slot::B];
+
+    /// Whether it is the first: where runs are that never had one beside them.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        *self == Slot::A
+    }
+
     /// The one that this is not.
     #[must_use]
     pub fn other(self) -> Slot {

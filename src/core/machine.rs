@@ -30,7 +30,7 @@ mod settings;
 
 use crate::event::{Blocker, Effect, Event, Note, What};
 use crate::graph::Dependents;
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ProcessId, ReloadId, Run, Slot};
 use crate::job::{JobKind, JobResult};
 use crate::process::{HISTORY, Instance, Phase, Tally, Timer, TimerKey};
 use crate::reload::Step;
@@ -297,6 +297,17 @@ impl Machine {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Where a run of an instance is; None: where its run is that others see.
+    #[must_use]
+    pub fn slot_of(&self, id: &InstanceId, run: Option<Run>) -> Slot {
+        let Some(inst) = self.instances.get(id) else { return Slot::A };
+        match (&inst.former, inst.stand_in(), run) {
+            (Some(former), _, Some(run)) if former.live.run == run => former.slot,
+            (_, Some(former), None) => former.slot,
+            _ => inst.slot,
+        }
+    }
+
     /// What there is to know about one instance; None when there is no such instance (any more).
     #[must_use]
     pub fn view(&self, id: &InstanceId) -> Option<InstanceView> {
@@ -314,6 +325,8 @@ impl Machine {
             sub_state: inst.sub_state(),
             since: inst.since,
             run: live.map(|live| live.run),
+            slot: inst.stand_in().map_or(inst.slot, |former| former.slot),
+            beside: inst.beside(),
             pid: live.filter(|live| live.exit.is_none()).and_then(|live| live.pid),
             started: live.and_then(|live| live.started),
             health: match live {
@@ -349,7 +362,9 @@ impl Machine {
         let mut turns = 0usize;
         loop {
             turns += 1;
-            debug_assert!(turns < 100_000 + 1_000 * self.instances.len(), "it does not settle");
+            // Whoever does not come to an end here serves nobody; whoever dies is followed by one
+            // that goes on.
+            assert!(turns < 100_000 + 1_000 * self.instances.len(), "it does not settle");
             if let Some(id) = self.intents.pop_first() {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {

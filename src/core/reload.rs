@@ -72,6 +72,9 @@ pub struct Awaits {
     pub readiness: Readiness,
     /// How long that may take.
     pub within: Duration,
+    /// The run before it goes on until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlaps: bool,
 }
 
 /// The difference of two configurations.

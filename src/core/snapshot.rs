@@ -56,7 +56,7 @@ pub struct InstanceSnapshot {
     /// What it is doing.
     pub phase: PhaseSnapshot,
     /// Where its run is, or the next when there is none.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "Slot::is_first")]
     pub slot: Slot,
     /// The run that goes on beside its successor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,11 +73,6 @@ pub struct InstanceSnapshot {
 /// Whether it is the number of no run.
 fn is_none(run: &Run) -> bool {
     *run == Run(0)
-}
-
-/// Whether it is where runs are that have none beside them.
-fn is_first(slot: &Slot) -> bool {
-    *slot == Slot::A
 }
 
 /// A run beside its successor.

@@ -4,7 +4,7 @@ use crate::event::{Blocker, DependencyState, FailReason, RunEnd, StopReason, Wha
 use crate::reload::{ChangeKind, Plan, ReloadReport, StepState};
 use crate::spec::{Check, Condition, Readiness};
 use crate::time::Mono;
-use crate::view::{HealthState, InstanceView, State};
+use crate::view::{Beside, HealthState, InstanceView, State};
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
@@ -300,6 +300,22 @@ impl InstanceView {
         self.spec.health.as_ref().is_some_and(|health| health.check == Check::Notify)
     }
 
+    /// What there is to say of one that runs: of its other run, or of the one it should have.
+    fn reason_for_two(&self) -> String {
+        match (&self.beside, &self.refused) {
+            (Some(Beside::New(_)), _) if self.blockers.is_empty() => {
+                "its new run is not ready yet".into()
+            }
+            (Some(Beside::New(_)), _) => {
+                format!("its new run waits for {}", joined(&self.blockers))
+            }
+            (Some(Beside::Former(_)), _) => "the run before it is ending".into(),
+            (None, Some(end)) => format!("its new run {end}; the one before goes on"),
+            (None, None) if self.needs_restart => "its spec changed; its restart is due".into(),
+            (None, None) => String::new(),
+        }
+    }
+
     /// Why it is not up and healthy, as one sentence; empty when it is, and when it is down because
     /// nobody wants it otherwise and there is nothing to say.
     #[must_use]
@@ -307,17 +323,7 @@ impl InstanceView {
         match self.state {
             State::Running => match (self.health, &self.health_detail) {
                 (HealthState::Unhealthy, Some(detail)) => format!("its check fails: {detail}"),
-                _ if self.needs_restart && self.sub_state == "overlapping" => {
-                    match &self.blockers[..] {
-                        [] => "its new run is not ready yet".to_owned(),
-                        blockers => format!("its new run waits for {}", joined(blockers)),
-                    }
-                }
-                _ if let Some(end) = &self.refused => {
-                    format!("its new run {end}; the one before goes on")
-                }
-                _ if self.needs_restart => "its spec changed; its restart is due".to_owned(),
-                _ => String::new(),
+                _ => self.reason_for_two(),
             },
             State::Starting => match &self.health_detail {
                 Some(detail) => format!("not ready yet; its check says: {detail}"),

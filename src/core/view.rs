@@ -2,7 +2,7 @@
 //! outside holds a reference into the machine.
 
 use crate::event::{Blocker, ExitStatus, Note, RunEnd};
-use crate::ids::{Generation, InstanceId, JobId, Run};
+use crate::ids::{Generation, InstanceId, JobId, Run, Slot};
 use crate::job::JobKind;
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
@@ -87,6 +87,24 @@ impl HealthState {
     }
 }
 
+/// A run beside the one that serves, by its main process where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It is to replace the one that serves, and is not ready.
+    New(Option<u32>),
+    /// The one that serves has replaced it, and it ends.
+    Former(Option<u32>),
+}
+
+impl Beside {
+    /// Its main process.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        let (Beside::New(pid) | Beside::Former(pid)) = self;
+        pid
+    }
+}
+
 /// All about one instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceView {
@@ -108,8 +126,12 @@ pub struct InstanceView {
     pub sub_state: &'static str,
     /// Since when it is in that state.
     pub since: Mono,
-    /// Its current run.
+    /// Its current run; while there are two, the one that serves.
     pub run: Option<Run>,
+    /// Where that run is, or the next when there is none.
+    pub slot: Slot,
+    /// The other run, while there are two.
+    pub beside: Option<Beside>,
     /// The main process of the current run.
     pub pid: Option<u32>,
     /// When the command of the current run was executed.

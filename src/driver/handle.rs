@@ -17,7 +17,7 @@ use crate::config::check::program_changed;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Mode;
 use crate::core::event::{Refusal, Whom};
-use crate::core::ids::{Generation, InstanceId, JobId};
+use crate::core::ids::{Generation, InstanceId, JobId, Slot};
 use crate::core::limits::Limit;
 use crate::core::reload::{Plan, ReloadReport};
 use crate::core::spec::Signal;
@@ -491,7 +491,8 @@ impl Handle {
     /// The unit of an instance, where each has one of its own.
     #[must_use]
     pub fn unit(&self, instance: &InstanceId) -> Option<String> {
-        self.backend.unit(instance)
+        let slot = self.published.instance(instance).map_or(Slot::A, |view| view.slot);
+        self.backend.unit(instance, slot)
     }
 
     /// What the last exec check of an instance that failed wrote at its end.

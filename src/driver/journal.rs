@@ -23,7 +23,10 @@ impl Driver {
         });
         let about = About {
             instance: note.instance.as_ref(),
-            unit: note.instance.as_ref().and_then(|id| self.backend.unit(id)),
+            unit: note
+                .instance
+                .as_ref()
+                .and_then(|id| self.backend.unit(id, self.machine.slot_of(id, note.run))),
             mode: self.options.location.mode,
             job: note.job,
             run: note.run,
@@ -72,6 +75,7 @@ fn level(what: &What) -> Level {
         | What::BackingOff { .. }
         | What::CheckFailed { .. }
         | What::ReloadFailed { .. }
+        | What::FellBack { .. }
         | What::Unhealthy { .. } => Level::WARN,
         // Of each that a reload leaves its report tells as well.
         What::Starting { .. } | What::Kept { .. } | What::KeepsRun { .. } => Level::DEBUG,

@@ -317,8 +317,8 @@ impl Driver {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Spawn { instance, run, generation, spec } => {
-                self.backend.spawn(&instance, run, generation, &spec);
+            Effect::Spawn { instance, run, slot, generation, spec } => {
+                self.backend.spawn(&instance, run, slot, generation, &spec);
             }
             Effect::Terminate { instance, run, stop } => {
                 self.backend.terminate(&instance, run, &stop);

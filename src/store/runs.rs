@@ -5,7 +5,7 @@
 //! record says, and have the mark or be in the control group of the run.
 
 use super::file::{self, Kind, ReadError};
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{InstanceId, Run, Slot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -22,6 +22,9 @@ pub struct RunRecord {
     pub instance: InstanceId,
     /// Its number.
     pub run: Run,
+    /// Where it is: the record of a run is in the place of that of the one before in the same slot.
+    #[serde(default, skip_serializing_if = "Slot::is_first")]
+    pub slot: Slot,
     /// The main process.
     pub pid: u32,
     /// When that was started, in ticks since boot.
@@ -56,7 +59,7 @@ pub struct Runs {
 /// Records that could not be written, and why and when the last one could not.
 #[derive(Debug, Default)]
 struct Unwritten {
-    records: BTreeMap<InstanceId, RunRecord>,
+    records: BTreeMap<(InstanceId, Slot), RunRecord>,
     last: Option<(String, Instant)>,
 }
 
@@ -73,7 +76,7 @@ impl Runs {
         self.token
     }
 
-    /// Writes a record, in the place of that of the run before. What cannot be written is written
+    /// Writes a record, in the place of that of the run before in its slot. What cannot be written is written
     /// when there is room again.
     ///
     /// # Errors
@@ -81,13 +84,14 @@ impl Runs {
     pub fn record(&self, record: &RunRecord) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let written = write(directory, record);
+        let key = (record.instance.clone(), record.slot);
         let mut unwritten = self.lock();
         match &written {
             Ok(()) => {
-                unwritten.records.remove(&record.instance);
+                unwritten.records.remove(&key);
             }
             Err(error) => {
-                unwritten.records.insert(record.instance.clone(), record.clone());
+                unwritten.records.insert(key, record.clone());
                 unwritten.last = Some((error.to_string(), Instant::now()));
             }
         }
@@ -111,9 +115,11 @@ impl Runs {
 
     /// There is no such instance any more.
     pub(super) fn forget(&self, instance: &InstanceId) -> io::Result<()> {
-        self.lock().records.remove(instance);
+        self.lock().records.retain(|(of, _), _| of != instance);
         let Some(directory) = &self.directory else { return Ok(()) };
-        file::remove(&path(directory, instance))
+        // All are tried, whatever becomes of the first.
+        let removed = Slot::ALL.map(|slot| file::remove(&path(directory, instance, slot)));
+        removed.into_iter().collect()
     }
 
     /// Each change is one insertion or removal.
@@ -126,9 +132,13 @@ impl Runs {
     pub fn all(&self, remarks: &mut Vec<String>) -> BTreeMap<(InstanceId, Run), RunRecord> {
         let Some(directory) = &self.directory else { return BTreeMap::new() };
         let mut all = BTreeMap::new();
-        for (id, path) in super::named(directory, RUN) {
+        let named = Slot::ALL.map(|slot| {
+            let of_slot = move |(id, path)| (id, slot, path);
+            super::named(directory, ending(slot)).into_iter().map(of_slot)
+        });
+        for (id, slot, path) in named.into_iter().flatten() {
             match file::read::<RunRecord>(&path, Kind::Run) {
-                Ok(record) if record.instance == id => {
+                Ok(record) if record.instance == id && record.slot == slot => {
                     all.insert((id, record.run), record);
                 }
                 Err(ReadError::Missing) => {}
@@ -146,9 +156,18 @@ impl Runs {
 }
 
 fn write(directory: &Path, record: &RunRecord) -> io::Result<()> {
-    file::write(&path(directory, &record.instance), &file::encode(Kind::Run, record))
+    let path = path(directory, &record.instance, record.slot);
+    file::write(&path, &file::encode(Kind::Run, record))
 }
 
-fn path(directory: &Path, instance: &InstanceId) -> PathBuf {
-    directory.join(format!("{instance}{RUN}"))
+/// How the names of records end.
+fn ending(slot: Slot) -> &'static str {
+    match slot {
+        Slot::A => RUN,
+        Slot::B => "-b.run",
+    }
+}
+
+fn path(directory: &Path, instance: &InstanceId, slot: Slot) -> PathBuf {
+    directory.join(format!("{instance}{}", ending(slot)))
 }

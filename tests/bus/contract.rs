@@ -155,7 +155,7 @@ async fn the_proxies_read_every_property() {
     let read = properties!(
         process, name instance description enabled desired_state active_state sub_state phase
         state_change_usec state_change_monotonic last_result health health_detail status_text
-        last_check main_pid exit_code exit_status n_restarts next_restart_usec started_at memory_current
+        last_check main_pid overlap_pid exit_code exit_status n_restarts next_restart_usec started_at memory_current
         cpu_usage_nsec tasks_current control_group memory_max memory_high cpu_quota max_memory_restart tasks_max
         limits_enforced unenforced_limits program_changed unit waiting_for needs_restart config_generation
         environment_names

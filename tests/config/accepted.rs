@@ -207,6 +207,7 @@ processes:
     assert_eq!((spec.exec.umask, spec.exec.nice), (Some(0o027), Some(-5)));
     assert_eq!(spec.exec.env["PORT"].0.render(1), "3001");
     assert_eq!(spec.exec.env["EMPTY"].0, Text::new(""));
+    assert!(!spec.overlap);
     assert_eq!((spec.instances, spec.max_unavailable.get()), (2, 3));
     let edges: Vec<_> =
         spec.depends_on.iter().map(|d| (d.on.as_str(), d.condition, d.restart)).collect();
@@ -450,4 +451,16 @@ fn a_process_may_speak_for_itself() {
     assert_eq!(c.notify(), Some(Notify { watchdog: None }));
     assert_eq!(d.health.clone().unwrap().failure_threshold, 2);
     assert_eq!(d.notify(), Some(Notify { watchdog: Some(seconds(30)) }));
+}
+
+#[test]
+fn two_runs_at_once_are_had_where_they_are_wanted() {
+    let overlap = |line: &str| {
+        let text = format!("processes:\n  api: {{ command: x, {line} }}\n");
+        let files = Files::new().with("processes.yaml", &text);
+        process(&files.load("processes.yaml"), "api").overlap
+    };
+    assert!(overlap("overlap: true"));
+    assert!(!overlap("overlap: false"));
+    assert!(!overlap("overlap: null"));
 }

@@ -298,6 +298,14 @@ const KEYS: &[Case] = &[
         &["between 1 and 10000"],
     ),
     case(
+        "two runs at once",
+        "processes:\n  a: {command: x, overlap: maybe}\n  b: {command: x, overlap: true, pidFile: /run/b.pid}\n  \
+         c: {command: x, overlap: true, restartPolicy: {condition: \"no\"}}\n  \
+         d: {command: x, overlap: false, pidFile: /run/d.pid, restartPolicy: {condition: \"no\"}}\n",
+        &["2:28 bad-boolean", "3:43 overlapping-pid-file", "4:28 overlapping-one-shot"],
+        &[],
+    ),
+    case(
         "how many may be down",
         "processes:\n  a: {command: x, maxUnavailable: 0}\n  b: {command: x, maxUnavailable: 50%}\n",
         &["2:35 out-of-range", "3:35 bad-number"],
@@ -505,7 +513,6 @@ fn sentence(diagnostic: &Diagnostic) -> String {
 #[test]
 fn a_feature_of_a_later_version_is_refused_by_name() {
     for (key, name) in [
-        ("overlap: false", "overlap"),
         ("schedule: daily", "schedule"),
         ("hooks: {preStart: [x]}", "hooks"),
         ("healthCheck: {url: 'https://x/'}", "https:"),

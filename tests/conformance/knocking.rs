@@ -12,12 +12,18 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Answers a line with its pid. When it is asked to end, it serves whom it has accepted.
 const SERVER: &str = r#"
+use Socket;
 my $over = 0;
 $SIG{TERM} = sub { $over = 1 };
 open(my $listener, "+<&=", 3) or die $!;
+if ($ENV{NOTIFY_SOCKET}) {
+    socket(my $manager, PF_UNIX, SOCK_DGRAM, 0) or die $!;
+    send($manager, "READY=1", 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or die $!;
+}
 until ($over) {
     accept(my $client, $listener) or next;
     my $line = readline($client);
@@ -37,6 +43,8 @@ struct Told {
     failed: BTreeMap<String, usize>,
     /// Who served.
     by: BTreeSet<String>,
+    /// How long it took at most.
+    longest: Duration,
 }
 
 fn connections() -> usize {
@@ -62,8 +70,10 @@ fn knock(address: SocketAddr, count: &AtomicUsize, over: &AtomicBool) -> Told {
     let mut told = Told::default();
     while !over.load(Ordering::Relaxed) {
         count.fetch_add(1, Ordering::Relaxed);
+        let asked = Instant::now();
         match ask(address) {
             Ok(pid) => {
+                told.longest = told.longest.max(asked.elapsed());
                 told.served += 1;
                 told.by.insert(pid);
             }
@@ -116,11 +126,16 @@ async fn nobody_is_refused(mut it: Supervisor, instances: u32, more: &str) {
         let told = client.join().unwrap();
         all.served += told.served;
         all.by.extend(told.by);
+        all.longest = all.longest.max(told.longest);
         for (why, many) in told.failed {
             *all.failed.entry(why).or_default() += many;
         }
     }
-    eprintln!("{} served by {} over {changes} changes; {:?}", all.served, all.by.len(), all.failed);
+    let (by, longest) = (all.by.len(), all.longest);
+    eprintln!(
+        "{} served by {by} over {changes} changes, within {longest:?}; {:?}",
+        all.served, all.failed
+    );
     assert_eq!((all.served, all.failed), (count.load(Ordering::Relaxed), BTreeMap::new()));
     assert!(all.by.len() > instances as usize, "{changes} changes: {:?}", all.by);
 }
@@ -131,4 +146,8 @@ pub async fn nobody_is_refused_while_one_that_serves_is_replaced(it: Supervisor)
 
 pub async fn nobody_is_refused_while_several_that_serve_are_replaced(it: Supervisor) {
     nobody_is_refused(it, 3, "    maxUnavailable: 2\n").await;
+}
+
+pub async fn nobody_is_refused_while_the_old_one_and_the_new_one_serve(it: Supervisor) {
+    nobody_is_refused(it, 1, "    overlap: true\n    readiness: notify\n").await;
 }

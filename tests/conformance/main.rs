@@ -12,6 +12,7 @@ mod daemons;
 mod held;
 mod knocking;
 mod machines;
+mod overlapping;
 mod renewal;
 mod resources;
 mod scenarios;
@@ -104,6 +105,7 @@ scenarios! {
     scenarios::killing_leaves_nothing,
     scenarios::signals_reach_whom_they_are_for,
     scenarios::usage_is_that_of_the_tree,
+    overlapping::a_run_beside_another_is_told_from_it,
     scenarios::a_command_beside_a_run_has_its_context,
     scenarios::a_command_beside_a_run_ends_at_its_deadline,
     stages::arguments_and_environment_arrive_as_they_are,
@@ -132,6 +134,7 @@ scenarios! {
     daemons::one_shots_run_once,
     daemons::a_reload_touches_what_changed,
     daemons::health_is_asked_for_and_acted_on,
+    overlapping::a_new_run_begins_beside_the_old_one,
     daemons::who_says_so_is_ready,
     daemons::who_speaks_is_healthy_while_it_does,
     daemons::a_killed_daemon_is_followed,
@@ -147,6 +150,7 @@ scenarios! {
     held::a_socket_that_cannot_be_had_is_told,
     knocking::nobody_is_refused_while_one_that_serves_is_replaced,
     knocking::nobody_is_refused_while_several_that_serve_are_replaced,
+    knocking::nobody_is_refused_while_the_old_one_and_the_new_one_serve,
     renewal::settings_are_taken_on_a_signal_to_the_main_process,
     renewal::settings_are_taken_by_a_command_in_the_context_of_the_process,
     renewal::what_it_has_watched_renews_a_process,
@@ -164,13 +168,15 @@ mod simulated {
         scenarios::one_run_follows_the_other,
         scenarios::what_is_stopped_before_it_began_is_never_executed,
         scenarios::what_is_stopped_while_it_begins_ends,
-        scenarios::a_run_that_is_over_can_be_stopped_again;
+        scenarios::a_run_that_is_over_can_be_stopped_again,
+        overlapping::a_run_beside_another_is_told_from_it;
         daemons::order_is_that_of_the_graph,
         daemons::a_crashing_process_is_delayed_and_given_up,
         daemons::a_stop_is_over_when_nothing_is_left,
         daemons::one_shots_run_once,
         daemons::a_reload_touches_what_changed,
         daemons::health_is_asked_for_and_acted_on,
+        overlapping::a_new_run_begins_beside_the_old_one,
         daemons::a_killed_daemon_is_followed,
         daemons::what_ends_while_there_is_no_daemon_is_started_again,
         daemons::what_nobody_knows_of_is_ended_before_anything_starts,

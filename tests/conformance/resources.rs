@@ -8,6 +8,7 @@ use crate::world::*;
 use provost::backend::{Beside, CommandEnd};
 use provost::client::ReloadOptions;
 use provost::core::event::{Event, ExitStatus, Whom};
+use provost::core::ids::Slot;
 use provost::core::limits::{Limit, Limits};
 use provost::core::spec::{ProcessSpec, Rendered, Signal};
 use provost::core::unit::{PROPERTIES, Sandbox};
@@ -60,7 +61,7 @@ pub async fn limits_hold_and_change_under_a_run(mut world: World) {
     let run = world.start(limited(program("sleep", &["1000"]), &first));
     let pid = world.spawned().await;
     until_is(loose(&world, &first), || world.backend.unenforced(&instance(), run, &first)).await;
-    let unit = world.backend.unit(&instance());
+    let unit = world.backend.unit(&instance(), Slot::A);
     if let Some(unit) = &unit {
         assert_eq!(shown(unit), ["536870912", "419430400", "1.500000s", "77"].map(str::to_owned));
     }
@@ -99,7 +100,7 @@ pub async fn a_change_of_limits_while_it_begins_is_not_lost(mut world: World) {
         tokio::time::sleep(Duration::from_micros((tasks - 50) * 500)).await;
         world.backend.limit(&instance(), run, &spec);
         world.spawned().await;
-        if let Some(unit) = world.backend.unit(&instance()) {
+        if let Some(unit) = world.backend.unit(&instance(), Slot::A) {
             until_is(tasks.to_string(), || show(&unit, "TasksMax")).await;
         }
         until_is(loose(&world, &limits), || world.backend.unenforced(&instance(), run, &limits))
@@ -181,7 +182,7 @@ pub async fn what_outgrows_its_memory_is_told(mut world: World) {
 }
 
 fn has_units(world: &World) -> bool {
-    world.backend.unit(&instance()).is_some()
+    world.backend.unit(&instance(), Slot::A).is_some()
 }
 
 /// On the one backend that has them.
@@ -232,7 +233,7 @@ pub async fn a_property_of_the_file_is_that_of_the_unit(mut world: World) {
     spec.exec.unit = Arc::new(BTreeMap::from(words));
     let run = world.start(spec);
     let pid = world.spawned().await;
-    let unit = world.backend.unit(&instance()).unwrap();
+    let unit = world.backend.unit(&instance(), Slot::A).unwrap();
     let wanted = [
         ("ProtectSystem", "yes"),
         ("OOMScoreAdjust", "321"),

@@ -4,7 +4,7 @@ use crate::resources::show;
 use crate::world::*;
 use provost::backend::{Beside, CommandEnd, Purpose};
 use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
-use provost::core::ids::{Generation, ProcessId, Run};
+use provost::core::ids::{Generation, ProcessId, Run, Slot};
 use provost::core::spec::{ProcessSpec, Rendered, Signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub async fn many_at_once_are_all_seen(mut world: World) {
     for number in 0..MANY {
         let spec: Arc<ProcessSpec> = Arc::new(program("true", &[]));
         let index = u32::try_from(number).unwrap();
-        world.backend.spawn(&process.instance(index), Run(number + 1), Generation(1), &spec);
+        let run = Run(number + 1);
+        world.backend.spawn(&process.instance(index), run, Slot::A, Generation(1), &spec);
     }
     // How far each has come: 1 spawned, 2 exited, 3 emptied.
     let mut steps: BTreeMap<Run, u8> = BTreeMap::new();
@@ -174,7 +175,7 @@ async fn stays(world: &mut World, code: u8) {
     let left: u32 = world.line("up").await.parse().unwrap();
     assert_eq!(world.exited().await, ExitStatus::Code(code));
     // A service manager that cleans up has begun when it has told of the end.
-    if let Some(unit) = world.backend.unit(&instance()) {
+    if let Some(unit) = world.backend.unit(&instance(), Slot::A) {
         assert_eq!(show(&unit, "SubState"), "exited");
     }
     assert!(world.is_there(left) && world.is_quiet());

@@ -10,7 +10,7 @@ use provost::backend::systemd::{SystemdBackend, SystemdOptions, way};
 use provost::backend::{Backend, Facts};
 use provost::config::load::Mode;
 use provost::core::event::{Event, ExitStatus, SpawnError};
-use provost::core::ids::{Generation, InstanceId, ProcessId, Run};
+use provost::core::ids::{Generation, InstanceId, ProcessId, Run, Slot};
 use provost::core::spec::{Command, LogTarget, ProcessSpec, Signal, StopSpec, Text};
 use provost::store::runs::Runs;
 use provost::sys::random;
@@ -39,7 +39,7 @@ pub struct World {
     heard: HashMap<&'static str, BufReader<Receiver>>,
     runs: u64,
     /// Where processes are, if they are simulated.
-    nature: Option<Nature>,
+    pub nature: Option<Nature>,
 }
 
 /// What both are given.
@@ -173,9 +173,13 @@ impl World {
     }
 
     pub fn start(&mut self, spec: ProcessSpec) -> Run {
+        self.start_in(Slot::A, spec)
+    }
+
+    pub fn start_in(&mut self, slot: Slot, spec: ProcessSpec) -> Run {
         self.runs += 1;
         let run = Run(self.runs);
-        self.backend.spawn(&instance(), run, Generation(1), &Arc::new(spec));
+        self.backend.spawn(&instance(), run, slot, Generation(1), &Arc::new(spec));
         run
     }
 

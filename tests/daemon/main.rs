@@ -15,6 +15,7 @@ mod manager;
 mod measure;
 mod namespace;
 mod notices;
+mod overlapping;
 mod plan;
 mod promises;
 mod reexec;

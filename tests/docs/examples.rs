@@ -28,6 +28,7 @@ pub fn example(section: &Section, key: &Key) -> Option<&'static str> {
             ("envFile", "[.env]"),
             ("instances", "3"),
             ("maxUnavailable", "2"),
+            ("overlap", "true"),
             ("dependsOn", "{ db: healthy }"),
             ("readiness", "started"),
             ("startTimeout", "2m"),

@@ -6,7 +6,7 @@ use provost::backend::native::{NativeBackend, NativeOptions, cgroup};
 use provost::backend::{Backend, Facts, LogRequest};
 use provost::config::load::Mode;
 use provost::core::event::{Event, ExitStatus, SpawnError};
-use provost::core::ids::{Generation, InstanceId, ProcessId, Run};
+use provost::core::ids::{Generation, InstanceId, ProcessId, Run, Slot};
 use provost::core::spec::{Command, ProcessSpec, Signal, StopSpec, Text};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -89,7 +89,7 @@ impl World {
     pub fn start(&mut self, spec: ProcessSpec) -> Run {
         self.runs += 1;
         let run = Run(self.runs);
-        self.backend.spawn(&instance(), run, Generation(1), &Arc::new(spec));
+        self.backend.spawn(&instance(), run, Slot::A, Generation(1), &Arc::new(spec));
         run
     }
 

@@ -1,7 +1,7 @@
 //! Draws processes, and changes of what the files say.
 
 use crate::common::rng::Rng;
-use crate::file::{Edge, Entry, Files, Health, Mode, Place, Settings, Style};
+use crate::file::{Edge, Entry, Files, Health, Mode, Place, Settings, Style, TWICE};
 
 /// No more instances than this.
 const MOST: u32 = 22;
@@ -102,7 +102,7 @@ impl Draw {
 
     fn id(&mut self) -> String {
         self.named += 1;
-        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up"]);
+        let word = self.rng.word(&["web", "db", "queue", "api.v2", "cache_a", "a-b", "7up", TWICE]);
         format!("{word}{}", self.named)
     }
 
@@ -377,6 +377,8 @@ impl Draw {
             "{ command: [sleep, '1'], instances: two }",
             "{ command: [sleep, '1'], maxUnavailable: 0 }",
             "{ command: [sleep, '1'], maxUnavailable: 50% }",
+            "{ command: [sleep, '1'], overlap: true, pidFile: /x }",
+            "{ command: [sleep, '1'], overlap: true, restartPolicy: { condition: 'no' } }",
             "{ command: sleep 1 }",
             "{ command: [sleep, '1'], command: [sleep, '2'] }",
             "{ command: [sleep, '1'], env: { A: @SECRET@, A: b } }",

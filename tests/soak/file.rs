@@ -307,6 +307,9 @@ impl Files {
     }
 }
 
+/// How the ids begin of those of which two runs may be there.
+pub const TWICE: &str = "twice";
+
 impl Entry {
     pub fn new(place: Place, mode: Mode) -> Entry {
         Entry {
@@ -365,6 +368,14 @@ impl Entry {
 
     pub fn condition(&self) -> &'static str {
         self.policy.condition.unwrap_or("always")
+    }
+
+    /// Whether two runs of it may be there at the same time, which is told by its name as well. What is
+    /// ready when it was executed comes up, so the run that is replaced always ends.
+    pub fn overlaps(&self, id: &str) -> bool {
+        let twice = matches!(self.mode, Mode::Stay | Mode::Deaf | Mode::Fork | Mode::Slow(_));
+        let is_ready_at_once = self.health.is_none() && self.condition() != "no";
+        id.starts_with(TWICE) && twice && is_ready_at_once && !self.pid_file
     }
 
     /// The argument vector, with `${INSTANCE}` in it.

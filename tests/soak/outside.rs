@@ -2,7 +2,7 @@
 
 use crate::common::processes::{self, descriptors, memory};
 use crate::common::waiting::DEADLINE;
-use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, name};
+use crate::file::{Entry, Exec, Files, Ground, Instance, Mode, TWICE, name};
 use provost::sys::stat::Stat;
 use rustix::process::{Pid, getpriority_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,6 +149,7 @@ impl Births {
         match words[0] {
             "main" => self.mains.entry(words[1].to_owned()).or_default().push(pid),
             "child" => self.children.entry(words[1].to_owned()).or_default().push(pid),
+            "twin" if words[1].starts_with(TWICE) => {}
             _ => self.wrong.push(text.to_owned()),
         }
     }

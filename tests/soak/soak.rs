@@ -406,6 +406,7 @@ impl Rest {
         }
         for process in told.processes.iter().filter(|p| !self.restless.contains(&p.id)) {
             let rests = match process.state.as_str() {
+                "running" if process.overlap_pid.is_some() => false,
                 "running" if self.ending.contains(&process.id) => false,
                 "running" => !self.checked.contains(&process.id) || process.health == "healthy",
                 state => ["down", "waiting", "completed", "failed"].contains(&state),

@@ -170,6 +170,7 @@ fn process(id: &str, entry: &Entry, ground: &Ground, rng: &mut Rng) -> Node {
     );
     keys.put("instances", entry.instances.map(bare));
     keys.put("maxUnavailable", entry.max_unavailable.map(bare));
+    keys.put("overlap", entry.overlaps(id).then(|| bare(true)));
     keys.put("dependsOn", depends(entry, rng));
     keys.put("readiness", entry.readiness.map(text));
     keys.put("startTimeout", entry.start_timeout.map(|ms| span(ms, rng)));

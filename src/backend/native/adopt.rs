@@ -57,13 +57,11 @@ pub(super) async fn recover(
         tracing::warn!("{remark}");
     }
     let handed = std::mem::take(&mut *lock(&inner.handed));
-    let specs: BTreeMap<&InstanceId, &Arc<ProcessSpec>> =
-        known.iter().map(|kept| (&kept.instance, &kept.spec)).collect();
-    let mut written =
-        hold::take_over(inner, handed, |instance| specs.get(instance).map(|spec| (*spec).clone()));
-    drop(specs);
+    let specs: BTreeMap<hold::Place, Arc<ProcessSpec>> =
+        known.iter().map(|k| ((k.instance.clone(), k.slot), k.spec.clone())).collect();
+    let mut written = hold::take_over(inner, handed, |place| specs.get(place).cloned());
     let mut held = Vec::new();
-    for Kept { instance, run, spec, started } in known {
+    for Kept { instance, run, spec, started, .. } in known {
         let key = (instance, run);
         let Some(record) = records.remove(&key) else { continue };
         // Nothing has waited since the reaper was made, so none of them was reaped.
@@ -105,12 +103,12 @@ pub(super) async fn recover(
     let trees: Vec<Arc<Tree>> = adopted.iter().map(|(_, _, found)| found.tree.clone()).collect();
     end_strays(inner, &trees).await;
     for ((instance, run), spec, found) in adopted {
-        let handle = Arc::new(Handle::new(instance.clone(), run));
+        let handle = Arc::new(Handle::new(instance.clone(), run, found.record.slot));
         lock(&inner.runs).insert((instance, run), handle.clone());
         handle.adopt(&found);
         inner.hear(found.record.pid, &handle, &spec);
-        inner.sockets.goes_on(&handle.key().0, &spec.exec);
-        let logged = written.remove(&handle.key().0).unwrap_or_default();
+        inner.sockets.goes_on(&handle.key().0, found.record.slot, &spec.exec);
+        let logged = written.remove(&(handle.key().0, found.record.slot)).unwrap_or_default();
         tokio::spawn(run::live_on(inner.clone(), handle, spec, found, logged));
     }
     there

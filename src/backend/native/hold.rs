@@ -9,7 +9,7 @@
 
 use super::output::{Pump, Rest};
 use super::{Inner, Shown, lock, sink};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, Slot};
 use crate::core::spec::ProcessSpec;
 use crate::store::runs::stored_name;
 use crate::sys::memory::sealed;
@@ -33,6 +33,12 @@ const BEGUN: &str = "begun-";
 const SHOWN: &str = "shown-";
 const LOG: &str = "log-";
 const SAYS: &str = "says-";
+
+/// Behind the name of an instance: what is of its second slot.
+const SECOND: &str = "-b";
+
+/// Where a run is.
+pub(super) type Place = (InstanceId, Slot);
 
 /// Whether something was handed on under this name that only this backend knows what to do with.
 #[must_use]
@@ -72,21 +78,24 @@ impl Part {
         }
     }
 
-    /// Hands on the log of an instance, which is written by `pid` from `read`, and returns when
-    /// everything goes on after all.
+    /// Hands on the log of a run, which is written by `pid` from `read`, and returns when everything
+    /// goes on after all.
     pub(super) async fn stand_still(
         &mut self,
-        instance: &InstanceId,
+        (instance, slot): &Place,
         pid: u32,
         read: &OwnedFd,
         says: Option<BorrowedFd<'_>>,
     ) {
         let says = says.map(|pipe| (SAYS, pipe));
+        let second = if slot.is_first() { "" } else { SECOND };
         for (kind, descriptor) in [(LOG, read.as_fd())].into_iter().chain(says) {
             let copy = descriptor.try_clone_to_owned();
             let mut logs = lock(&self.logs);
             match (&mut *logs, copy) {
-                (Ok(logs), Ok(copy)) => logs.push((format!("{kind}{instance}-{pid}"), copy)),
+                (Ok(logs), Ok(copy)) => {
+                    logs.push((format!("{kind}{instance}{second}-{pid}"), copy))
+                }
                 (logs, Err(error)) => *logs = Err(error),
                 (Err(_), Ok(_)) => {}
             }
@@ -226,14 +235,15 @@ pub(super) fn go_on(inner: &Arc<Inner>) {
 }
 
 /// Goes on with the outputs that another program has read, and the logs it has looked after. `spec_of`
-/// tells what the run of an instance has. Returns what comes when a log is written, by instance.
+/// tells what a run has. Returns what comes when a log is written, by whose it is.
 pub(super) fn take_over(
     inner: &Arc<Inner>,
     mut handed: Named,
-    spec_of: impl Fn(&InstanceId) -> Option<Arc<ProcessSpec>>,
-) -> HashMap<InstanceId, Vec<oneshot::Receiver<()>>> {
+    spec_of: impl Fn(&Place) -> Option<Arc<ProcessSpec>>,
+) -> HashMap<Place, Vec<oneshot::Receiver<()>>> {
     let shown_of = |instance: &InstanceId| {
-        inner.shown(instance, spec_of(instance).map_or(1, |spec| spec.instances))
+        let spec = Slot::ALL.into_iter().find_map(|slot| spec_of(&(instance.clone(), slot)));
+        inner.shown(instance, spec.map_or(1, |spec| spec.instances))
     };
     for (name, text) in handed.extract_if(.., |(name, _)| name.starts_with(SHOWN)) {
         if let Ok(instance) = InstanceId::parse(&name[SHOWN.len()..]) {
@@ -243,28 +253,33 @@ pub(super) fn take_over(
     let is_beside =
         |(name, _): &mut (String, OwnedFd)| [BEGUN, SAYS].iter().any(|kind| name.starts_with(kind));
     let mut beside: BTreeMap<String, OwnedFd> = handed.extract_if(.., is_beside).collect();
-    let mut written: HashMap<InstanceId, Vec<oneshot::Receiver<()>>> = HashMap::new();
+    let mut written: HashMap<Place, Vec<oneshot::Receiver<()>>> = HashMap::new();
     for (name, descriptor) in handed {
-        if let Some((instance, _, whose)) = of_name(&name, OUTPUT) {
+        if let Some(((instance, _), _, whose)) = of_name(&name, OUTPUT) {
             let begun = beside.remove(&format!("{BEGUN}{whose}")).map(text_of).unwrap_or_default();
             read(inner, &instance, shown_of(&instance), Rest { read: descriptor, begun });
-        } else if let Some((instance, pid, whose)) = of_name(&name, LOG)
-            && let Some(spec) = spec_of(&instance)
+        } else if let Some((place, pid, whose)) = of_name(&name, LOG)
+            && let Some(spec) = spec_of(&place)
         {
             let reports = beside.remove(&format!("{SAYS}{whose}"));
             let handed = sink::Handed { pid, read: descriptor, reports };
-            let done = sink::go_on(inner, &instance, spec, handed);
-            written.entry(instance).or_default().push(done);
+            let done = sink::go_on(inner, &place, spec, handed);
+            written.entry(place).or_default().push(done);
         }
     }
     written
 }
 
-/// The instance and the number in the name of what was handed on, and both as text.
-fn of_name<'a>(name: &'a str, kind: &str) -> Option<(InstanceId, u32, &'a str)> {
+/// Where the run is and the number in the name of what was handed on, and both as text.
+fn of_name<'a>(name: &'a str, kind: &str) -> Option<(Place, u32, &'a str)> {
     let whose = name.strip_prefix(kind)?;
-    let (instance, number) = whose.rsplit_once('-')?;
-    Some((InstanceId::parse(instance).ok()?, number.parse().ok()?, whose))
+    let (place, number) = whose.rsplit_once('-')?;
+    let (instance, slot) = match place.strip_suffix(SECOND) {
+        // An id may end like this, and then has its number behind it.
+        Some(instance) if instance.contains('@') => (instance, Slot::B),
+        _ => (place, Slot::A),
+    };
+    Some(((InstanceId::parse(instance).ok()?, slot), number.parse().ok()?, whose))
 }
 
 /// What is in memory that was handed on. What cannot be read of it is not shown a second time.

@@ -58,7 +58,7 @@ use super::{
 };
 use crate::config::load::Mode;
 use crate::core::event::{SpawnError, SpawnStage, Whom};
-use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::store::runs::{RunRecord, Runs};
@@ -262,8 +262,7 @@ impl Inner {
     /// down runs all the same: its mark or control group still tells whose it is.
     fn keep(
         &self,
-        instance: &InstanceId,
-        run: Run,
+        (instance, run, slot): (&InstanceId, Run, Slot),
         waiting: &Waiting,
         mark: Option<u64>,
         tree: &Tree,
@@ -271,6 +270,7 @@ impl Inner {
         let record = RunRecord {
             instance: instance.clone(),
             run,
+            slot,
             pid: waiting.pid,
             start: waiting.start,
             mark,
@@ -352,8 +352,15 @@ impl Backend for NativeBackend {
         })
     }
 
-    fn spawn(&self, instance: &InstanceId, run: Run, _: Generation, spec: &Arc<ProcessSpec>) {
-        let handle = Arc::new(Handle::new(instance.clone(), run));
+    fn spawn(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        slot: Slot,
+        _: Generation,
+        spec: &Arc<ProcessSpec>,
+    ) {
+        let handle = Arc::new(Handle::new(instance.clone(), run, slot));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
         self.starts.push(run::live(self.inner.clone(), handle, spec.clone()));
     }

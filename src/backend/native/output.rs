@@ -8,7 +8,7 @@ use super::lines::{Line, Splitter};
 use super::ring::Ring;
 use super::sink::{self, Writing, Written};
 use crate::core::event::{SpawnError, SpawnStage};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, Slot};
 use crate::core::spec::{ExecSpec, LogRotation, LogTarget, Rendered};
 use crate::journal::stream;
 use std::io;
@@ -77,6 +77,8 @@ pub struct Connection<'a> {
     pub route: Route,
     /// Whose it is.
     pub instance: &'a InstanceId,
+    /// In which slot that run is.
+    pub slot: Slot,
     /// The log file.
     pub log_file: Option<Rendered>,
     /// When it is rotated.
@@ -111,6 +113,7 @@ pub(super) async fn connect(
             let rotation = connection.rotation.map(sink::rotation);
             let writing = Writing {
                 instance: connection.instance.clone(),
+                slot: connection.slot,
                 identity: connection.identity.clone(),
                 umask: connection.umask,
                 path: connection.log_file.unwrap_or_default(),

@@ -10,7 +10,7 @@ use super::tree::Tree;
 use super::{Inner, hold, lock};
 use crate::backend::{Facts, held, notices};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
-use crate::core::ids::{InstanceId, Run};
+use crate::core::ids::{InstanceId, Run, Slot};
 use crate::core::limits::Limits;
 use crate::core::spec::{ProcessSpec, Rendered, Signal, Text};
 use crate::net::Network;
@@ -54,6 +54,7 @@ async fn nothing_left(name: &InstanceId, tree: &Tree) {
 pub struct Handle {
     instance: InstanceId,
     run: Run,
+    slot: Slot,
     state: Mutex<State>,
 }
 
@@ -91,9 +92,9 @@ struct Child {
 impl Handle {
     /// A run that was asked for.
     #[must_use]
-    pub fn new(instance: InstanceId, run: Run) -> Handle {
+    pub fn new(instance: InstanceId, run: Run, slot: Slot) -> Handle {
         let state = State { phase: Phase::Preparing, ending: None, killing: false, limits: None };
-        Handle { instance, run, state: Mutex::new(state) }
+        Handle { instance, run, slot, state: Mutex::new(state) }
     }
 
     /// Which it is.
@@ -255,6 +256,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
     };
     let over = || {
         lock(&inner.runs).remove(&(instance.clone(), run));
+        inner.sockets.over(&instance, handle.slot);
         lock(&handle.state).phase = Phase::Over;
     };
     // Apart: it needs a lot of room for a moment, and the rest is there for as long as the run.
@@ -339,6 +341,7 @@ pub(super) async fn live_on(
     remove_pid_file(&inner, &record, &spec).await;
     let _ = tokio::time::timeout(LAST_LINES, join_all(logged)).await;
     lock(&inner.runs).remove(&(instance.clone(), run));
+    inner.sockets.over(&instance, record.slot);
     lock(&handle.state).phase = Phase::Over;
     drop(tree);
     report(Event::Emptied { instance, run });
@@ -398,13 +401,15 @@ async fn start(
     let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
     let argv = exec.command.argv(instance.index);
-    let sockets = inner.sockets.of_run(instance, exec, &identity, &Network::Own).await?;
+    let sockets = inner.sockets.of_run(instance, handle.slot, exec, &identity, &Network::Own);
+    let sockets = sockets.await?;
     let mut recipe = inner.recipe(instance, exec, argv, identity);
     recipe.take_sockets(sockets);
     let route = inner.route(exec);
     let connection = Connection {
         route,
         instance,
+        slot: handle.slot,
         log_file: path(&exec.log_file),
         rotation: exec.log_rotation,
         identity: &recipe.identity,
@@ -433,7 +438,7 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
-    inner.keep(instance, handle.run, &waiting, recipe.mark, &tree);
+    inner.keep((instance, handle.run, handle.slot), &waiting, recipe.mark, &tree);
     inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.
     let logged = match output {

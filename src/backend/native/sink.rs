@@ -7,7 +7,7 @@
 //! in this process it is handed on, and that one looks after it as we did.
 
 use super::Inner;
-use super::hold::Part;
+use super::hold::{Part, Place};
 use super::identity::Identity;
 use super::launch::{Recipe, Waiting, failure, reason};
 use super::lines::{Splitter, shown};
@@ -15,7 +15,7 @@ use super::output::{Route, connect_journal};
 use super::reaper::{self, Exit};
 use crate::backend::LogRequest;
 use crate::core::event::{ExitStatus, SpawnError, SpawnStage};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, Slot};
 use crate::core::spec::{LogRotation, ProcessSpec, Rendered};
 use crate::sys::stat::Stat;
 use arguments::Job;
@@ -49,6 +49,8 @@ pub const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 pub struct Writing {
     /// Whose output it is.
     pub instance: InstanceId,
+    /// In which slot that run is.
+    pub slot: Slot,
     /// Who writes the file.
     pub identity: Identity,
     /// File mode creation mask.
@@ -102,19 +104,15 @@ pub(super) struct Handed {
 /// reaped.
 pub(super) fn go_on(
     inner: &Arc<Inner>,
-    instance: &InstanceId,
+    place: &Place,
     spec: Arc<ProcessSpec>,
     Handed { pid, read, reports }: Handed,
 ) -> oneshot::Receiver<()> {
     let exit = Stat::of(pid).and_then(|stat| reaper::take_over(pid, stat.start));
     let reports = reports.and_then(|pipe| Reports::of(pipe).ok());
     let program = exit.zip(reports).map(|(exit, reports)| Program { pid, exit, reports });
-    let (own, instance) = (inner.clone(), instance.clone());
-    look_after(
-        inner,
-        read,
-        async move { Ok((Writing::of(&own, &instance, &spec).await?, program)) },
-    )
+    let (own, place) = (inner.clone(), place.clone());
+    look_after(inner, read, async move { Ok((Writing::of(&own, &place, &spec).await?, program)) })
 }
 
 /// Sees to it that a log is written until the end of file, which the result tells.
@@ -147,12 +145,13 @@ async fn keep(
     mut part: Part,
 ) {
     let name = &writing.instance;
+    let place = (writing.instance.clone(), writing.slot);
     let mut wait = AGAIN.0;
     loop {
         let Some(running) = &mut program else {
             tokio::select! {
                 biased;
-                () = part.is_to_stand_still() => part.stand_still(name, 0, &read, None).await,
+                () = part.is_to_stand_still() => part.stand_still(&place, 0, &read, None).await,
                 () = tokio::time::sleep(wait) => {
                     wait = (wait * 2).min(AGAIN.1);
                     match start_program(inner, writing, read.as_fd()).await {
@@ -167,7 +166,7 @@ async fn keep(
             biased;
             () = part.is_to_stand_still() => {
                 let reports = Some(running.reports.pipe.as_fd());
-                part.stand_still(name, running.pid, &read, reports).await;
+                part.stand_still(&place, running.pid, &read, reports).await;
                 continue;
             }
             status = running.see_off(name) => status,
@@ -184,7 +183,7 @@ impl Writing {
     /// With what the log of a process is written.
     async fn of(
         inner: &Inner,
-        instance: &InstanceId,
+        (instance, slot): &Place,
         spec: &ProcessSpec,
     ) -> Result<Writing, SpawnError> {
         const USUAL_UMASK: u32 = 0o022;
@@ -196,6 +195,7 @@ impl Writing {
         let path = exec.log_file.as_ref().map(|path| path.rendered(instance.index));
         Ok(Writing {
             instance: instance.clone(),
+            slot: *slot,
             identity: inner.identity(exec).await?,
             umask: exec.umask.unwrap_or(USUAL_UMASK),
             path: path.unwrap_or_default(),

@@ -37,14 +37,14 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     let mut units = find(&inner.manager, &inner.names).await;
     let mut there = BTreeSet::new();
     let mut adopted = Vec::new();
-    for Kept { instance, run, spec, started: _ } in known {
-        let unit = inner.names.of(&instance);
+    for Kept { instance, run, slot, spec, started: _ } in known {
+        let unit = inner.names.of(&instance, slot);
         let found = units.get(&unit).and_then(Option::as_ref);
         if found.is_some_and(|found| found.run == Some(run) && found.state != "inactive") {
             // It was just looked at.
             if let Some(Some(found)) = units.remove(&unit) {
                 there.insert((instance.clone(), run));
-                adopted.push((instance, run, spec, unit, found));
+                adopted.push((instance, (run, slot), spec, unit, found));
             }
         } else {
             tidy(inner, &instance, &spec).await;
@@ -54,11 +54,11 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
     let strays = units.keys().map(|unit| end_stray(manager, unit));
     let native = native::end_all(&inner.environment, &inner.name, inner.token);
     tokio::join!(join_all(strays), native);
-    for (instance, run, spec, unit, found) in adopted {
-        let (handle, orders) = Handle::new(instance.clone(), run, &spec.limits);
+    for (instance, (run, slot), spec, unit, found) in adopted {
+        let (handle, orders) = Handle::new(instance.clone(), run, slot, &spec.limits);
         let handle = Arc::new(handle);
         handle.take_unit();
-        let held = inner.sockets.goes_on(&handle.instance, &spec.exec);
+        let held = inner.sockets.goes_on(&handle.instance, slot, &spec.exec);
         lock(&inner.runs).insert((instance, run), handle.clone());
         let watch = manager.watch(&unit);
         let inner = inner.clone();
@@ -141,7 +141,7 @@ async fn live_on(
     mut orders: run::Orders,
 ) {
     let (instance, run) = (handle.instance.clone(), handle.run);
-    let gate = inner.gate(&instance).lock_owned().await;
+    let gate = inner.gate(handle).lock_owned().await;
     let report = |event| {
         let _ = inner.facts.send(event);
     };

@@ -55,9 +55,9 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// A pipe, and its reading end.
-    fn new(inner: &Inner, instance: &InstanceId) -> io::Result<(Pipe, OwnedFd)> {
+    fn new(inner: &Inner, unit: &str) -> io::Result<(Pipe, OwnedFd)> {
         use rustix::fs::{FileType, Mode, OFlags, fcntl_setfl, mknodat, open};
-        let file = inner.handover(&format!("{instance}.log"));
+        let file = inner.handover(&format!("{unit}.log"));
         mknodat(CWD, &file.0, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let read = open(&file.0, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
@@ -73,7 +73,7 @@ impl Pipe {
 /// At stage `Output`, or `LogFile`.
 pub(super) async fn connect(
     inner: &Arc<Inner>,
-    instance: &InstanceId,
+    (instance, unit): (&InstanceId, &str),
     exec: &ExecSpec,
     identity: &Identity,
     umask: u32,
@@ -96,7 +96,7 @@ pub(super) async fn connect(
         }
         Route::Sink { journal } => {
             let copy = match journal {
-                true => Some(open_journal(inner, instance).await?),
+                true => Some(open_journal(instance, unit).await?),
                 false => None,
             };
             let rotation = exec.log_rotation.map(|rotation| Rotation {
@@ -111,7 +111,7 @@ pub(super) async fn connect(
                 rotation,
                 copy,
             };
-            let (pipe, read) = Pipe::new(inner, instance).map_err(|io| output_error(&io))?;
+            let (pipe, read) = Pipe::new(inner, unit).map_err(|io| output_error(&io))?;
             let logged = Some(start_writing(inner, writing, read).await?);
             let output = Output::File(pipe.file.0.clone());
             Ok(Connected { output, logged, pipe: Some(pipe) })
@@ -129,12 +129,12 @@ async fn expect_journal() -> Result<(), SpawnError> {
     }
 }
 
-async fn open_journal(inner: &Inner, instance: &InstanceId) -> Result<OwnedFd, SpawnError> {
+async fn open_journal(instance: &InstanceId, unit: &str) -> Result<OwnedFd, SpawnError> {
     let error = |reason: String| failure(SpawnStage::Output, "to the journal", reason);
     let identifier = instance.process.to_string();
     // The journal lets only root say which unit it is.
     let root = rustix::process::geteuid().is_root();
-    let unit = root.then(|| inner.names.of(instance));
+    let unit = root.then(|| unit.to_owned());
     let open = move || {
         stream::open(Path::new(JOURNAL), &identifier, unit.as_deref())
             .map_err(|io| error(format!("{JOURNAL}: {}", reason(&io))))

@@ -56,7 +56,7 @@ use super::{
 };
 use crate::config::load::Mode;
 use crate::core::event::Whom;
-use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, StopSpec};
 use crate::net::Network;
@@ -129,8 +129,8 @@ struct Inner {
     /// The control group of the service manager, below which those of its units are.
     root: String,
     runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
-    /// One run of an instance after the other.
-    gates: Mutex<HashMap<InstanceId, Gate>>,
+    /// One run of an instance after the other in each slot.
+    gates: Mutex<HashMap<(InstanceId, Slot), Gate>>,
     /// Commands beside runs, by instance.
     commands: Mutex<HashMap<(InstanceId, Purpose), Arc<command::Place>>>,
     /// How many logs are being written.
@@ -251,11 +251,12 @@ impl Inner {
         let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
         let below = group.strip_prefix(&self.root)?.strip_prefix('/')?;
         let below = below.strip_prefix(unit::SLICE)?.strip_prefix('/')?;
-        let instance = self.names.instance(below.split('/').next()?)?;
+        let (instance, slot) = self.names.instance(below.split('/').next()?)?;
         let all = (instance.clone(), Run(0))..=(instance, Run(u64::MAX));
         let runs = lock(&self.runs);
         // The run before has nothing in the unit any more when the next one gets it.
-        let handle = runs.range(all).map(|(_, handle)| handle).find(|handle| handle.has_unit())?;
+        let mut handles = runs.range(all).map(|(_, handle)| handle);
+        let handle = handles.find(|handle| handle.slot == slot && handle.has_unit())?;
         Some((handle.instance.clone(), handle.run))
     }
 
@@ -328,10 +329,11 @@ impl Backend for SystemdBackend {
         &self,
         instance: &InstanceId,
         run: Run,
+        slot: Slot,
         generation: Generation,
         spec: &Arc<ProcessSpec>,
     ) {
-        let (handle, orders) = Handle::new(instance.clone(), run, &spec.limits);
+        let (handle, orders) = Handle::new(instance.clone(), run, slot, &spec.limits);
         let handle = Arc::new(handle);
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
         let asked = run::Asked { generation, spec: spec.clone() };
@@ -391,8 +393,8 @@ impl Backend for SystemdBackend {
         self.handle(instance, run)?.control_group()
     }
 
-    fn unit(&self, instance: &InstanceId) -> Option<String> {
-        Some(self.inner.names.of(instance))
+    fn unit(&self, instance: &InstanceId, slot: Slot) -> Option<String> {
+        Some(self.inner.names.of(instance, slot))
     }
 
     fn pidfd(&self, instance: &InstanceId, run: Run) -> Option<OwnedFd> {

@@ -19,7 +19,7 @@ use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
 use crate::backend::sockets::Passed;
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
-use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::Limits;
 use crate::core::spec::{ExecSpec, ProcessSpec, Rendered, Signal, Text};
 use std::io;
@@ -33,7 +33,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 /// What is killed and still there is killed again after so long: something may have forked.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Whoever has this has the unit of an instance. In it is the main process of the last run: what is
+/// Whoever has this has the unit of an instance in a slot. In it is the main process of the last run: what is
 /// still told of that one is not of the next.
 pub(super) type Gate = Arc<tokio::sync::Mutex<Option<u32>>>;
 
@@ -55,6 +55,7 @@ pub(super) type Orders = mpsc::UnboundedReceiver<Order>;
 pub(super) struct Handle {
     pub instance: InstanceId,
     pub run: Run,
+    pub slot: Slot,
     orders: mpsc::UnboundedSender<Order>,
     /// What it is to be held to.
     limits: watch::Sender<Limits>,
@@ -76,11 +77,16 @@ pub(super) struct Group {
 }
 
 impl Handle {
-    pub(super) fn new(instance: InstanceId, run: Run, limits: &Limits) -> (Handle, Orders) {
+    pub(super) fn new(
+        instance: InstanceId,
+        run: Run,
+        slot: Slot,
+        limits: &Limits,
+    ) -> (Handle, Orders) {
         let (sender, orders) = mpsc::unbounded_channel();
         let limits = watch::Sender::new(limits.clone());
         let (seen, has_unit) = (Mutex::default(), AtomicBool::new(false));
-        (Handle { instance, run, orders: sender, limits, seen, has_unit }, orders)
+        (Handle { instance, run, slot, orders: sender, limits, seen, has_unit }, orders)
     }
 
     /// Holds it to other limits.
@@ -130,8 +136,9 @@ impl Handle {
 }
 
 impl Inner {
-    pub(super) fn gate(&self, instance: &InstanceId) -> Gate {
-        lock(&self.gates).entry(instance.clone()).or_default().clone()
+    pub(super) fn gate(&self, handle: &Handle) -> Gate {
+        let key = (handle.instance.clone(), handle.slot);
+        lock(&self.gates).entry(key).or_default().clone()
     }
 
     fn report(&self, event: Event) {
@@ -141,6 +148,7 @@ impl Inner {
 
     fn over(&self, handle: &Handle) {
         lock(&self.runs).remove(&(handle.instance.clone(), handle.run));
+        self.sockets.over(&handle.instance, handle.slot);
         *lock(&handle.seen) = Seen::default();
     }
 }
@@ -218,12 +226,13 @@ async fn prepare(
     const USUAL_UMASK: u32 = 0o022;
     let (instance, exec) = (&handle.instance, &spec.exec);
     // The unit of the run before may not be unloaded yet.
-    let gate = inner.gate(instance).lock_owned().await;
+    let gate = inner.gate(handle).lock_owned().await;
     let identity = inner.identities.find(exec, Need::User).await?;
-    let (held, sockets) = sockets(inner, instance, exec, &identity).await?;
+    let (held, sockets) = sockets(inner, handle, exec, &identity).await?;
     let umask = exec.umask.unwrap_or(USUAL_UMASK);
+    let unit = inner.names.of(instance, handle.slot);
     let Connected { output, logged, pipe } =
-        log::connect(inner, instance, exec, &identity, umask).await?;
+        log::connect(inner, (instance, &unit), exec, &identity, umask).await?;
     let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
     variables.extend(notices::variables(inner.notices.as_deref(), spec)?);
@@ -233,7 +242,6 @@ async fn prepare(
         let text = format!("systemd takes no environment variable named {name:?}");
         return Err(failure(SpawnStage::Exec, program.shown(), text));
     }
-    let unit = inner.names.of(instance);
     let environment = inner.write_environment(&unit, &variables).map_err(|io| {
         let text = format!("writing its environment for systemd: {}", reason(&io));
         failure(SpawnStage::Fork, "", text)
@@ -288,7 +296,7 @@ async fn prepare(
 /// The sockets that are held for a run, and how its unit gets them.
 async fn sockets(
     inner: &Inner,
-    instance: &InstanceId,
+    handle: &Handle,
     exec: &ExecSpec,
     identity: &Identity,
 ) -> Result<(Passed, Properties), SpawnError> {
@@ -296,7 +304,8 @@ async fn sockets(
     if !exec.sockets.is_empty() && !inner.passes {
         return Err(error(CANNOT_PASS.to_owned()));
     }
-    let held = inner.sockets.of_run(instance, exec, identity, &inner.network).await?;
+    let (instance, slot) = (&handle.instance, handle.slot);
+    let held = inner.sockets.of_run(instance, slot, exec, identity, &inner.network).await?;
     let properties = passing_sockets(&held).map_err(|io| error(reason(&io)))?;
     Ok((held, properties))
 }

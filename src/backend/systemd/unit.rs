@@ -6,7 +6,7 @@
 use super::status::OF_SYSTEMD;
 use crate::backend::native::identity::Identity;
 use crate::backend::sockets::Passed;
-use crate::core::ids::{Generation, InstanceId, Run};
+use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::spec::{Rendered, Signal};
 use crate::sys::user::Credentials;
 use std::os::fd::AsFd;
@@ -39,10 +39,11 @@ impl Names {
         Names { prefix }
     }
 
-    /// The unit of an instance. Every process id is a valid part of a unit name.
+    /// The unit of an instance, for the runs in a slot. Every process id is a valid part of a unit
+    /// name.
     #[must_use]
-    pub fn of(&self, instance: &InstanceId) -> String {
-        format!("{}-{instance}.service", self.prefix)
+    pub fn of(&self, instance: &InstanceId, slot: Slot) -> String {
+        format!("{}-{instance}{}.service", self.prefix, suffix(slot))
     }
 
     /// The unit of a command beside the runs of an instance.
@@ -77,12 +78,26 @@ impl Names {
         unit.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(".check-"))
     }
 
-    /// The instance whose unit has this name.
+    /// The instance whose unit has this name, and the slot.
     #[must_use]
-    pub fn instance(&self, unit: &str) -> Option<InstanceId> {
+    pub fn instance(&self, unit: &str) -> Option<(InstanceId, Slot)> {
         let id = unit.strip_prefix(&self.prefix)?.strip_prefix('-')?.strip_suffix(".service")?;
-        // `api` would be short for `api@0`, and is no name of a unit.
-        InstanceId::parse(id).ok().filter(|instance| instance.to_string() == id)
+        // Behind the number of an instance nothing else can be.
+        let of_slot = |slot| {
+            let id = id.strip_suffix(suffix(slot))?;
+            // `api` would be short for `api@0`, and is no name of a unit.
+            let instance = InstanceId::parse(id).ok().filter(|found| found.to_string() == id)?;
+            Some((instance, slot))
+        };
+        Slot::ALL.into_iter().find_map(of_slot)
+    }
+}
+
+/// What is behind the name of an instance.
+fn suffix(slot: Slot) -> &'static str {
+    match slot {
+        Slot::A => "",
+        Slot::B => "-b",
     }
 }
 
@@ -389,16 +404,21 @@ mod tests {
     #[test]
     fn two_daemons_never_have_the_same_names() {
         let (one, other) = (Names::new(true, 0), Names::new(false, 0xabc));
-        assert_eq!(one.of(&instance("web-1", 2)), "provost-web-1@2.service");
-        assert_eq!(other.of(&instance("web", 0)), "provost.00000abc-web@0.service");
+        assert_eq!(one.of(&instance("web-1", 2), Slot::A), "provost-web-1@2.service");
+        assert_eq!(one.of(&instance("web-1", 2), Slot::B), "provost-web-1@2-b.service");
+        assert_eq!(other.of(&instance("web", 0), Slot::A), "provost.00000abc-web@0.service");
         for names in [&one, &other] {
             let id = instance("a.b_c-d", 7);
-            assert_eq!(names.instance(&names.of(&id)), Some(id.clone()));
+            for slot in Slot::ALL {
+                assert_eq!(names.instance(&names.of(&id, slot)), Some((id.clone(), slot)));
+            }
             assert_eq!(names.instance(&names.of_command(&id, 5)), None);
             assert_eq!(names.instance(&names.of_log(&id, 5)), None);
         }
-        assert_eq!(one.instance(&other.of(&instance("web", 0))), None);
-        assert_eq!(other.instance(&one.of(&instance("web", 0))), None);
+        assert_eq!(one.instance(&other.of(&instance("web", 0), Slot::B)), None);
+        assert_eq!(other.instance(&one.of(&instance("web", 0), Slot::B)), None);
+        assert_eq!(one.instance("provost-web-b.service"), None);
+        assert_eq!(one.instance("provost-web@0-c.service"), None);
         assert_eq!(one.instance("provost-web.service"), None);
         assert_eq!(one.instance("provostd.service"), None);
     }

@@ -7,7 +7,9 @@ use super::{File, Lowered};
 use crate::config::diagnostic::{Diagnostic, shown};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
-use crate::core::spec::{Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, Text};
+use crate::core::spec::{
+    Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, RestartCondition, Text,
+};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -44,6 +46,7 @@ impl<'s> File<'_, 's> {
         spec.reload = reload;
         spec.watch = self.watch(fields, &variables, &spec, reload_is_sure);
         self.shared_pid_file(fields, &spec);
+        self.overlap(fields, &mut spec);
         let edges = self.dependencies(id, fields);
         spec.depends_on = edges.iter().map(|(edge, _)| edge.clone()).collect();
         let (listening, sockets) = self.sockets(fields);
@@ -251,6 +254,26 @@ impl<'s> File<'_, 's> {
             max_size,
             max_files: max_files.and_then(|n| u32::try_from(n).ok()).unwrap_or(USUAL_FILES),
         });
+    }
+
+    /// Two runs of an instance at once, which not every process can have.
+    fn overlap(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {
+        let Some(field) = fields.get("overlap") else { return };
+        spec.overlap = self.boolean(field).unwrap_or(false);
+        if !spec.overlap {
+            return;
+        }
+        if let Some(pid_file) = fields.get("pidFile").filter(|_| spec.exec.pid_file.is_some()) {
+            let message = "with `overlap: true` two runs would write the same `pidFile`";
+            let problem = self.problem("overlapping-pid-file", &pid_file.value, message);
+            self.add(problem.help("leave out `pidFile`, or `overlap`"));
+        }
+        if spec.restart.condition == RestartCondition::No {
+            let message =
+                "`overlap` is for what goes on; with `restartPolicy: no` it is a one-shot";
+            let problem = self.problem("overlapping-one-shot", &field.value, message);
+            self.add(problem.help("leave out `overlap`, or choose another `restartPolicy`"));
+        }
     }
 
     fn shared_pid_file(&mut self, fields: &Fields<'_, 's>, spec: &ProcessSpec) {

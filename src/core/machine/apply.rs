@@ -197,8 +197,10 @@ impl Machine {
     /// may be the same.
     fn rest_again(&mut self, before: &BTreeMap<InstanceId, Before>, now: Mono) {
         for (id, before) in before {
+            // It may wait for its first run already, where what is in force now has it too.
             let fresh = |inst: &Instance| {
-                matches!(inst.phase, Phase::Down) && inst.last_end.is_none() && !inst.removed
+                let has_no_run = matches!(inst.phase, Phase::Down | Phase::Waiting(_));
+                has_no_run && inst.last_end.is_none() && !inst.removed
             };
             if let Some(rest) = before.rest().filter(|_| self.instances.get(id).is_some_and(fresh))
             {

@@ -32,6 +32,7 @@ use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Live, Phase, Taking, Timer};
 use crate::spec::ProcessSpec;
 use crate::time::Mono;
+use crate::view::Beside;
 use std::sync::Arc;
 
 /// A run beside its successor.
@@ -81,6 +82,16 @@ impl Instance {
             Phase::Down => former(),
             _ => self.live().map(|live| (live, &self.spec)),
         }
+    }
+
+    /// The run that others do not see, where there are two.
+    pub fn beside(&self) -> Option<Beside> {
+        let pid = |live: &Live| live.pid.filter(|_| live.exit.is_none());
+        let former = self.former.as_ref()?;
+        Some(match former.until {
+            Until::Replaced => Beside::New(self.live().and_then(pid)),
+            Until::Over { .. } => Beside::Former(pid(&former.live)),
+        })
     }
 
     /// Whether one of its runs is ready, and is to stay so.

@@ -117,10 +117,10 @@ impl Instance {
         self.is_out() && self.hopeless().is_none()
     }
 
-    /// Whether it was asked for in turns, and has its turn since it was not ready: it is remembered
-    /// that it was asked for until it is taken down.
+    /// Whether it was asked for in turns, and has its turn since it was not ready, or is taken down
+    /// for something else anyway: it is remembered that it was asked for until it is.
     fn has_turn_on_loan(&self) -> bool {
-        self.anew && self.restart_due == Some(StopReason::Restart)
+        self.anew && self.restart_due.is_some()
     }
 
     /// Whether it has its turn since it is not ready.

@@ -20,7 +20,7 @@ use provost::backend::{
     Usage,
 };
 use provost::core::event::Whom;
-use provost::core::ids::{Generation, InstanceId, Run};
+use provost::core::ids::{Generation, InstanceId, Run, Slot};
 use provost::core::limits::{Limit, Limits};
 use provost::core::spec::{self, ProcessSpec, Rendered, StopSpec};
 use std::collections::{BTreeSet, HashMap};
@@ -61,7 +61,14 @@ impl Backend for Sim {
         Box::pin(ready(()))
     }
 
-    fn spawn(&self, instance: &InstanceId, run: Run, _: Generation, spec: &Arc<ProcessSpec>) {
+    fn spawn(
+        &self,
+        instance: &InstanceId,
+        run: Run,
+        _: Slot,
+        _: Generation,
+        spec: &Arc<ProcessSpec>,
+    ) {
         let argv = spec.exec.command.argv(instance.index);
         let argv = argv.iter().map(|word| word.value().to_owned()).collect();
         self.nature.spawn(instance.clone(), run, argv);

@@ -2,7 +2,9 @@
 
 use crate::*;
 use provost_core::reload::ReloadResult;
+use provost_core::spec::{Text, WatchAction, WatchSpec};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 const STARTING: Finding = Finding::Ill("starting");
 
@@ -509,4 +511,36 @@ fn what_is_restarted_alone_does_not_wait_and_is_waited_for() {
     s.finds("web@1", Finding::Healthy);
     s.advance(secs(10));
     assert_eq!(s.done(), "-web@1 +web@1");
+}
+
+#[test]
+fn a_turn_that_is_had_for_something_else_is_had_once() {
+    let watch = || WatchSpec {
+        paths: Arc::from([Text::new("/dist")]),
+        ignore: Arc::default(),
+        action: WatchAction::Restart,
+        debounce: millis(200),
+    };
+    let web = |line: &str| web(2).line(line).with(|spec| spec.watch = Some(watch()));
+    let user = || process("user").after("web");
+    let mut s = Scene::of([web("v1"), user(), process("old")]);
+    s.ends_slowly("user", secs(20));
+    s.ends_slowly("old", secs(5));
+    s.finds("web@0", STARTING);
+    s.exit("web@0", 1);
+    s.advance(secs(2));
+    // It is to be replaced for three reasons, and is not taken down before what depends on it.
+    s.stop("user").unwrap();
+    s.tell(Event::WatchedChanged { instance: id("web@0"), path: "/dist/a".into() });
+    s.restart_all(["web@0", "web@1"]);
+    s.forget();
+    s.config([web("v2"), user()]);
+    assert_eq!(s.done(), "-old@0", "and the supervisor goes on with something else");
+    s.finds("web@0", Finding::Healthy);
+    s.advance(secs(60));
+    let done = s.done();
+    for name in ["web@0", "web@1"] {
+        assert_eq!(done.matches(&format!("+{name}")).count(), 1, "{done}");
+        assert_eq!(s.state(name), State::Running);
+    }
 }

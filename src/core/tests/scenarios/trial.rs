@@ -175,6 +175,32 @@ fn a_one_shot_is_not_run_again_by_the_way_back() {
 }
 
 #[test]
+fn a_one_shot_that_waits_to_run_again_need_not_on_the_way_back() {
+    let db =
+        |line: &str| process("db").checked().line(line).with(|spec| spec.start_timeout = secs(5));
+    let shot = || process("migrate").one_shot().after("db");
+    let api = || process("api").on("migrate", Condition::Completed);
+    let mut s = Scene::new();
+    s.behave("migrate", |b| b.life = Some((secs(1), ExitStatus::Code(0))));
+    s.config([db("v1"), shot(), api()]);
+    s.world.judges = true;
+    s.advance(secs(60));
+    assert_eq!((s.state("migrate"), s.state("api")), (State::Completed, State::Running));
+    s.finds("db", Finding::Ill("starting"));
+    s.forget();
+    // It is gone from the file for a moment, and is there again before anything is judged.
+    s.config([db("v2"), process("api")]);
+    s.config([db("v2"), shot(), api()]);
+    assert_eq!(s.state("migrate"), State::Waiting);
+    s.advance(secs(30));
+    s.finds("db", Finding::Healthy);
+    s.advance(secs(60));
+    assert!(s.verdict().starts_with("3 rolled back: db@0"), "{}", s.verdict());
+    assert_eq!((s.state("migrate"), s.state("api")), (State::Completed, State::Running));
+    assert!(!s.done().contains("migrate"), "{}", s.done());
+}
+
+#[test]
 fn what_does_not_come_back_is_named() {
     let mut s = Scene::judging([process("a")]);
     crashes(&mut s, "a");

@@ -309,6 +309,8 @@ pub(super) fn new_facts(id: InstanceId, spec: &Arc<ProcessSpec>, wanted: bool) -
             sub_state: "",
             since: Mono(0),
             run: None,
+            slot: provost_core::ids::Slot::A,
+            beside: None,
             pid: None,
             started: None,
             health: provost_core::view::HealthState::None,
