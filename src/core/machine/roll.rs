@@ -284,8 +284,7 @@ impl Machine {
         queue.ready.remove(id);
         let was_passed = queue.passed.remove(id);
         match inst.turn() {
-            // It is to end already, whatever for.
-            _ if early && (!inst.anew || inst.restart_due.is_some()) => {}
+            _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
             Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again: of a newer reload it was early first.
             Turn::Costs if was_passed && !inst.anew => {
