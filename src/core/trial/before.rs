@@ -55,6 +55,10 @@ impl Before {
 
 /// Whether an instance does not work, in any way that a new generation could be blamed for later.
 fn is_failing(inst: &Instance, now: Mono) -> bool {
+    if let Some(former) = inst.stand_in() {
+        // Whatever becomes of the new run, somebody serves.
+        return former.live.health.state() == HealthState::Unhealthy;
+    }
     match &inst.phase {
         Phase::Backoff { .. } | Phase::Failed => true,
         Phase::Up(live) => {

@@ -303,6 +303,24 @@ fn the_way_back_does_not_touch_the_one_that_serves() {
 }
 
 #[test]
+fn one_that_serves_while_its_new_run_ends_was_not_failing() {
+    let mut s = Scene::judging([api()]);
+    let old = s.run("api");
+    s.ends_slowly("api", secs(5));
+    s.finds("api", STARTING);
+    s.restart("api").unwrap();
+    s.advance(secs(20));
+    assert_eq!(s.run("api"), old);
+    // Its new run has not come up, and is ending still.
+    s.config([api().line("v2")]);
+    s.advance(secs(30));
+    s.finds("api", Finding::Healthy);
+    s.advance(secs(60));
+    assert_eq!(s.verdict(), "2 rolled back: api@0 it was not ready in time");
+    assert_eq!(s.run("api"), old);
+}
+
+#[test]
 fn a_new_one_that_came_up_is_replaced_on_the_way_back_in_the_same_way() {
     let mut s = Scene::judging([api(), process("web")]);
     s.spawns("web", dead());
