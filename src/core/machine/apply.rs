@@ -200,7 +200,9 @@ impl Machine {
             // It may wait for its first run already, where what is in force now has it too.
             let fresh = |inst: &Instance| {
                 let has_no_run = matches!(inst.phase, Phase::Down | Phase::Waiting(_));
-                has_no_run && inst.last_end.is_none() && !inst.removed
+                // Whoever asked for a run gets one.
+                let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
+                has_no_run && inst.last_end.is_none() && !inst.removed && !asked
             };
             if let Some(rest) = before.rest().filter(|_| self.instances.get(id).is_some_and(fresh))
             {
