@@ -228,6 +228,9 @@ impl Life {
             .iter()
             .flat_map(|(id, kept)| kept.runs().map(|run| (id.clone(), run.run)))
             .collect();
+        // That it is ready may be written down and not said.
+        let runs = instances.values().flat_map(InstanceSnapshot::runs);
+        self.ready.extend(runs.filter(|run| run.ready.is_some()).map(|run| run.run));
         assert!(there.is_subset(&known), "{there:?} are there, and known are {known:?}");
         self.machine = Machine::new(self.seed ^ self.lives);
         let generation = instances.values().map(InstanceSnapshot::file_generation).max();
