@@ -406,7 +406,8 @@ impl Rest {
         }
         for process in told.processes.iter().filter(|p| !self.restless.contains(&p.id)) {
             let rests = match process.state.as_str() {
-                "running" if process.overlap_pid.is_some() => false,
+                // Its new run may have no process yet.
+                "running" if process.overlap_pid.is_some() || process.needs_restart => false,
                 "running" if self.ending.contains(&process.id) => false,
                 "running" => !self.checked.contains(&process.id) || process.health == "healthy",
                 state => ["down", "waiting", "completed", "failed"].contains(&state),
