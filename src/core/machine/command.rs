@@ -132,9 +132,11 @@ impl Machine {
         if matches!(&inst.phase, Phase::Stopping(_, e) if !matches!(e.end, RunEnd::Asked(_))) {
             inst.restart_due = Some(StopReason::Restart);
         }
-        // It was going down when its spec changed, so that no reload sees to it.
+        // It was going down when its spec changed, so that no reload sees to it; or what was due for a
+        // change was due for a restart as well by then, and a stop has taken that back.
         let planned = self.reload.as_ref().is_some_and(|reload| reload.restarts(id));
-        if matches!(inst.phase, Phase::Up(_)) && inst.next.is_some() && !planned {
+        let is_seen_to = planned && inst.restart_due.is_some();
+        if matches!(inst.phase, Phase::Up(_)) && inst.next.is_some() && !is_seen_to {
             self.enqueue(id);
         }
         self.reset(id, now);

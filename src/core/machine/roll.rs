@@ -367,10 +367,12 @@ impl Machine {
         let told = std::mem::take(&mut queue.ready);
         queue.passed.extend(told.iter().cloned());
         for id in told {
-            self.hold_step(&id, &why, now);
             self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
+            let is_over = self.instances.get(&id).is_none_or(|inst| inst.next.is_none());
+            if !is_over {
+                self.hold_step(&id, &why, now);
+            }
             let Some(inst) = self.instances.get_mut(&id) else { continue };
-            let is_over = inst.next.is_none();
             if std::mem::take(&mut inst.anew) {
                 let why = Some(why.clone());
                 self.end_job(&id, &[JobKind::Restart], JobResult::Failed, why, out);

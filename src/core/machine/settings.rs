@@ -18,6 +18,9 @@ use std::time::Duration;
 /// runs it has lost it.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Why it has not taken them, where a newer file has no `reload`.
+const GONE: &str = "the file does not say any more how";
+
 const RELOAD: &[JobKind] = &[JobKind::Reload];
 
 impl Machine {
@@ -94,10 +97,7 @@ impl Machine {
                 out.push(Effect::Reload { instance, run, reload, main, command, timeout, spec });
             }
             // The file had it when it was asked for.
-            None => {
-                let gone = Some("the file does not say any more how".to_owned());
-                self.end_job(id, RELOAD, JobResult::Canceled, gone, out);
-            }
+            None => self.end_job(id, RELOAD, JobResult::Canceled, Some(GONE.to_owned()), out),
         }
     }
 
@@ -116,6 +116,8 @@ impl Machine {
             return;
         }
         live.taking.out = None;
+        // Whoever asked meanwhile had it from a file that is no more, if that says nothing of it now.
+        let is_lost = inst.spec.reload.is_none() && std::mem::take(&mut live.taking.due);
         let again = live.taking.due;
         self.timers.disarm(&(id.clone(), Timer::ReloadDeadline));
         let (result, detail) = match outcome {
@@ -127,7 +129,9 @@ impl Machine {
             Some(detail) => What::ReloadFailed { detail: detail.clone() },
         };
         self.note(id, what, now, out);
-        if !again {
+        if is_lost {
+            self.end_job(id, RELOAD, JobResult::Canceled, Some(GONE.to_owned()), out);
+        } else if !again {
             self.end_job(id, RELOAD, result, detail, out);
         }
         self.touch(id);

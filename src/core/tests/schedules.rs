@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use world::backend::{Behaviour, Finding, Leftovers, Spawning, TERMINATED};
 use world::chance::{self, Dice, millis};
-use world::facts::RunFacts;
+use world::facts::{Facts, RunFacts};
 use world::{Verdict, World};
 
 /// What one step does. Each has its own chance, so that dropping some leaves the others as they are.
@@ -331,7 +331,10 @@ impl Player {
         if let Some(run) = current.filter(|_| dice.chance(500)) {
             return self.world.feed(Event::Outgrown { instance, run, used: 5 << 20 });
         }
-        if current == Some(run) {
+        let is_former =
+            |facts: &Facts| facts.former.as_ref().is_some_and(|former| former.run == run);
+        let facts = self.world.model.instances.get(&instance);
+        if current == Some(run) || facts.is_some_and(is_former) {
             return Ok(());
         }
         let before = self.world.machine.view(&instance);

@@ -485,3 +485,20 @@ fn while_it_shuts_down_no_configuration_is_taken() {
     let answer = s.try_config(Settings::default(), [process("b")]);
     assert_eq!(answer, Err(Refusal::ShuttingDown));
 }
+
+#[test]
+fn what_is_due_for_a_change_is_due_whatever_an_operator_says_meanwhile() {
+    let all = |line: &str| [process("db").line(line), process("web").follows("db"), process("old")];
+    let mut s = Scene::of(all("v1"));
+    s.ends_slowly("web", secs(5));
+    s.forget();
+    let [db, web, _] = all("v2");
+    s.config([db, web, process("new")]);
+    assert_eq!(s.done(), "-old@0 -web@0", "what depends on it goes down first");
+    s.restart("db").unwrap();
+    s.stop("db").unwrap();
+    s.start("db").unwrap();
+    s.advance(secs(10));
+    assert_eq!(s.done(), "-db@0 +db@0 +web@0 +new@0");
+    assert!(!s.view("db").needs_restart && !s.world.machine.is_reloading());
+}

@@ -80,6 +80,21 @@ fn a_command_is_waited_for_and_may_fail() {
 }
 
 #[test]
+fn who_asks_while_a_command_is_out_hears_that_the_file_has_none_any_more() {
+    let held = || restarting("bot");
+    let mut s = Scene::of([by_command(held()), process("user").follows("bot")]);
+    s.takes("bot", secs(20));
+    s.ends_slowly("user", secs(28));
+    s.reload("bot").unwrap();
+    let job = s.reload("bot").unwrap();
+    s.config([held(), process("user").follows("bot")]);
+    // It is to be restarted, once what depends on it is down.
+    s.watched("bot");
+    s.advance(secs(21));
+    assert_eq!((s.state("user"), s.result(job)), (State::Stopping, Some(JobResult::Canceled)));
+}
+
+#[test]
 fn who_asks_while_a_command_is_out_gets_it_once_more() {
     let mut s = Scene::of([by_command(process("web"))]);
     s.takes("web", secs(3));

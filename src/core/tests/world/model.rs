@@ -297,7 +297,9 @@ impl Model {
         if !serves {
             self.disturbed.insert(instance.process.clone(), now);
         }
-        let wanted_spec = self.config.processes.get(&instance.process).cloned();
+        let file = self.config.processes.get(&instance.process);
+        // One that is gone from the file may still be there, for a former run that ends.
+        let wanted_spec = file.filter(|spec| instance.index < spec.instances).cloned();
         let disturbed = self.disturbed_since(instance);
         let rest = self.rest_of(instance);
         let Some(facts) = self.instances.get_mut(instance) else { return };

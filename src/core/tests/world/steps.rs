@@ -231,8 +231,10 @@ impl Model {
                 matches!(view.state, State::Running | State::Stopping) && is_old
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
-                // What else was due at the same time may have changed it.
-                Some(_) if matches!(self.cause, Cause::Timeout) => why.starts_with("waits for "),
+                // What else was due at the same time may have changed it, or taken it away.
+                _ if matches!(self.cause, Cause::Timeout) && view.state == State::Waiting => {
+                    why.starts_with("waits for ")
+                }
                 Some(blocker) => *why == format!("waits for {blocker}"),
                 None => view.state == State::Down && !facts.wished && why.contains("not wanted"),
             },
@@ -289,7 +291,7 @@ impl Model {
         }
         let starting = of(StepKind::Start).any(|step| !is_over(step));
         self.record.starting |= began;
-        hold!(began || !starting || !all_wait, "all is changed, and nothing is started");
+        hold!(began || !starting || !all_wait, "all is changed, and nothing is started: {steps:?}");
         Ok(())
     }
 }
