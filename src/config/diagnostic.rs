@@ -118,6 +118,7 @@ pub const CODES: &[&str] = &[
     "out-of-range",
     "overlapping-one-shot",
     "overlapping-pid-file",
+    "overlapping-readiness",
     "owned-property",
     "quoted-value",
     "readiness-without-check",

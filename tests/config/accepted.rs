@@ -456,7 +456,7 @@ fn a_process_may_speak_for_itself() {
 #[test]
 fn two_runs_at_once_are_had_where_they_are_wanted() {
     let overlap = |line: &str| {
-        let text = format!("processes:\n  api: {{ command: x, {line} }}\n");
+        let text = format!("processes:\n  api: {{ command: x, readiness: notify, {line} }}\n");
         let files = Files::new().with("processes.yaml", &text);
         process(&files.load("processes.yaml"), "api").overlap
     };

@@ -306,6 +306,17 @@ const KEYS: &[Case] = &[
         &[],
     ),
     case(
+        "two runs of which the new one may count as ready too early",
+        "processes:\n  a: {command: x, overlap: true}\n  b: {command: x, overlap: true, readiness: notify}\n  \
+         c: {command: x, overlap: true, healthCheck: {url: 'http://x:1/'}}\n  \
+         d: {command: x, overlap: true, healthCheck: {tcp: 'x:1'}}\n  \
+         e: {command: x, overlap: true, healthCheck: {tcp: 'x:1'}, readiness: notify}\n  \
+         f: {command: x, overlap: true, healthCheck: {exec: [y]}}\n  \
+         g: {command: x, overlap: true, healthCheck: {notify: true}}\n",
+        &["2:28 overlapping-readiness", "4:28 overlapping-readiness", "5:28 overlapping-readiness"],
+        &["counts as ready", "`readiness: notify`"],
+    ),
+    case(
         "how many may be down",
         "processes:\n  a: {command: x, maxUnavailable: 0}\n  b: {command: x, maxUnavailable: 50%}\n",
         &["2:35 out-of-range", "3:35 bad-number"],
@@ -497,7 +508,10 @@ pub(crate) fn run(cases: &[Case]) {
     for case in cases {
         let loaded = load_text(case.text);
         assert_eq!(places(&loaded.diagnostics), case.wanted, "{}", case.name);
-        let warnings_only = case.wanted.iter().all(|wanted| wanted.ends_with("shared-pid-file"));
+        let warns = |wanted: &&str| {
+            ["shared-pid-file", "overlapping-readiness"].iter().any(|code| wanted.ends_with(code))
+        };
+        let warnings_only = case.wanted.iter().all(warns);
         assert_eq!(refused(&loaded), !warnings_only, "{}", case.name);
         let said = loaded.diagnostics.first().map(sentence).unwrap_or_default();
         for words in case.says {

@@ -8,7 +8,8 @@ use crate::config::diagnostic::{Diagnostic, shown};
 use crate::config::yaml::Kind;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{
-    Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, RestartCondition, Text,
+    Check, Command, ExecSpec, LogRotation, LogTarget, ProcessSpec, Readiness, RestartCondition,
+    Text,
 };
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -260,19 +261,32 @@ impl<'s> File<'_, 's> {
     fn overlap(&mut self, fields: &Fields<'_, 's>, spec: &mut ProcessSpec) {
         let Some(field) = fields.get("overlap") else { return };
         spec.overlap = self.boolean(field).unwrap_or(false);
+        let pid_file = fields.get("pidFile").filter(|_| spec.exec.pid_file.is_some());
+        let is_one_shot = spec.restart.condition == RestartCondition::No;
         if !spec.overlap {
             return;
         }
-        if let Some(pid_file) = fields.get("pidFile").filter(|_| spec.exec.pid_file.is_some()) {
+        if let Some(pid_file) = pid_file {
             let message = "with `overlap: true` two runs would write the same `pidFile`";
             let problem = self.problem("overlapping-pid-file", &pid_file.value, message);
             self.add(problem.help("leave out `pidFile`, or `overlap`"));
         }
-        if spec.restart.condition == RestartCondition::No {
+        if is_one_shot {
             let message =
                 "`overlap` is for what goes on; with `restartPolicy: no` it is a one-shot";
             let problem = self.problem("overlapping-one-shot", &field.value, message);
             self.add(problem.help("leave out `overlap`, or choose another `restartPolicy`"));
+        }
+        // Of a check that cannot be read something else is said.
+        let is_unread = fields.get("healthCheck").is_some() && spec.health.is_none();
+        if pid_file.is_some() || is_one_shot || is_unread {
+            return;
+        }
+        if let Some(message) = ready_too_early(spec) {
+            let place = self.place(field.value.span());
+            let problem = Diagnostic::warning("overlapping-readiness", place, message);
+            let help = "use `readiness: notify`, or a check by `exec` that asks the new run alone";
+            self.add(problem.help(help));
         }
     }
 
@@ -286,6 +300,19 @@ impl<'s> File<'_, 's> {
             let problem = Diagnostic::warning("shared-pid-file", place, message);
             self.add(problem.help("put `${INSTANCE}` into its name"));
         }
+    }
+}
+
+/// Why a run that overlaps with the one before it may count as ready before it is.
+fn ready_too_early(spec: &ProcessSpec) -> Option<&'static str> {
+    match (spec.readiness, spec.health.as_ref().map(|health| &health.check)) {
+        (Readiness::Started, _) => {
+            Some("the new run counts as ready once it is executed, and the old one ends then")
+        }
+        (Readiness::Health, Some(Check::Http(_) | Check::Tcp(_))) => {
+            Some("the old run may answer the check of the new one, which counts as ready then")
+        }
+        _ => None,
     }
 }
 

@@ -232,7 +232,7 @@ impl Model {
             }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it, or taken it away.
-                _ if matches!(self.cause, Cause::Timeout) && view.state == State::Waiting => {
+                _ if matches!(self.cause, Cause::Timeout) && !view.blockers.is_empty() => {
                     why.starts_with("waits for ")
                 }
                 Some(blocker) => *why == format!("waits for {blocker}"),
