@@ -148,7 +148,8 @@ impl Model {
         }
         let live = facts.run.as_ref();
         if kind == StepKind::Stop {
-            let back = live.is_none_or(|run| facts.up || run.run > after);
+            // Whoever was started although the file disables it may go down since for something else.
+            let back = live.is_none_or(|run| facts.up || facts.once || run.run > after);
             hold!(back, "{id} is not down, its step is done");
         }
         Ok(())
