@@ -262,6 +262,22 @@ pub async fn a_killed_daemon_is_followed(mut it: Supervisor) {
     assert!(it.marked().is_empty());
 }
 
+const BRIEF: &str = "  brief:\n    command: [sleep, \"0.1\"]\n    log: { target: none }\n    \
+                     instances: 8\n    restartPolicy: { delay: 0, minUptime: 0, maxDelay: 20ms }\n";
+
+pub async fn what_ends_while_a_daemon_comes_back_is_seen(mut it: Supervisor) {
+    it.run(BRIEF).await;
+    let all = || (0..8).map(|n| format!("brief@{n}"));
+    for _ in 0..5 {
+        it.kill();
+        it.start().await;
+        let before = it.until("there", |now| all().all(|id| now.contains_key(&id))).await;
+        // Each ends twice at least, and one of these is of a run that this daemon has started.
+        let goes_on = |now: &Status, id: String| now[&id].restarts >= before[&id].restarts + 2;
+        it.until("all go on", |now| all().all(|id| goes_on(now, id))).await;
+    }
+}
+
 pub async fn what_ends_while_there_is_no_daemon_is_started_again(mut it: Supervisor) {
     it.run(MARKED).await;
     let before = it.until_all("running", &FIVE).await;

@@ -138,6 +138,7 @@ scenarios! {
     daemons::who_says_so_is_ready,
     daemons::who_speaks_is_healthy_while_it_does,
     daemons::a_killed_daemon_is_followed,
+    daemons::what_ends_while_a_daemon_comes_back_is_seen,
     daemons::what_ends_while_there_is_no_daemon_is_started_again,
     daemons::what_nobody_knows_of_is_ended_before_anything_starts,
     daemons::the_other_backend_leaves_nothing_behind,

@@ -60,7 +60,8 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
         handle.take_unit();
         let held = inner.sockets.goes_on(&handle.instance, slot, &spec.exec);
         lock(&inner.runs).insert((instance, run), handle.clone());
-        let watch = manager.watch(&unit);
+        // It may have ended since it was found.
+        let watch = manager.watch_on(&unit);
         let inner = inner.clone();
         tokio::spawn(async move {
             live_on(&inner, &handle, &spec, (unit, watch, found, held), orders).await;

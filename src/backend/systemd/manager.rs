@@ -230,6 +230,15 @@ impl Manager {
         Watch { manager: self.clone(), path, number, events }
     }
 
+    /// Watches a unit that was looked at before: what has happened since nobody was told of, so the
+    /// first that is told is to look again.
+    #[must_use]
+    pub fn watch_on(self: &Arc<Manager>, unit: &str) -> Watch {
+        let watch = self.watch(unit);
+        self.tell(&watch.path, UnitEvent::Look);
+        watch
+    }
+
     /// Leave for one more job, to be kept until it is removed.
     pub async fn job_slot(&self) -> SemaphorePermit<'_> {
         // It is never closed.
