@@ -3,7 +3,7 @@
 //! Events about a run are facts and carry the run; an event about a run that is not the current one
 //! of its instance changes nothing. Effects are whole outside operations, never a step of one.
 
-use crate::ids::{Generation, InstanceId, JobId, ProbeId, ReloadId, Request, Run};
+use crate::ids::{Generation, InstanceId, JobId, ProbeId, ReloadId, Request, Run, Slot};
 use crate::job::{JobKind, JobResult};
 use crate::reload::ReloadReport;
 use crate::spec::{Config, HealthCheck, ProcessSpec, Signal, StopSpec, Text};
@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::ids::Slot;
 pub use crate::note::{Blocker, DependencyState, FailReason, Note, RunEnd, StopReason, What};
 
 /// Something that happened, or something that somebody asked for.

@@ -176,6 +176,7 @@ pub async fn whatever_dies_on_the_way_it_is_wholly_the_one_or_wholly_the_other(m
 async fn settled(it: &Supervisor, what: &str, is_bad: bool, count: usize) {
     let client = it.client().await;
     let mut watch = client.watch().await.unwrap();
+    // A machine waits no longer than that for the whole of it, and would not show the log.
     let deadline = tokio::time::Instant::now() + DEADLINE / 2;
     loop {
         let manager = client.manager().await.unwrap();

@@ -33,8 +33,8 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 /// What is killed and still there is killed again after so long: something may have forked.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(1);
 
-/// Whoever has this has the unit of an instance in a slot. In it is the main process of the last run: what is
-/// still told of that one is not of the next.
+/// Whoever has this has the unit of an instance in a slot. In it is the main process of the last run:
+/// what is still told of that one is not of the next.
 pub(super) type Gate = Arc<tokio::sync::Mutex<Option<u32>>>;
 
 /// What is wanted of a run.
