@@ -102,8 +102,9 @@ pub struct Limit {
 }
 
 /// What a process shall set up before it becomes its command. Without a wish all stays as it is with
-/// the daemon, but for the session, the signals and the descriptors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// the daemon, but for the session, the signals and the descriptors. Paths may have values of an
+/// environment in them, so it cannot be printed.
+#[derive(Clone, Default)]
 pub struct Setup {
     /// It has inherited a wish how likely it is to be killed for want of memory, and shall not have
     /// it.
