@@ -51,20 +51,14 @@ fn unmap_program() {
     if segments.iter().filter(|s| s.kind == libc::PT_DYNAMIC).any(is_relocated) {
         return;
     }
-    let page = rustix::param::page_size();
-    let constant = |s: &&Segment| s.kind == libc::PT_LOAD && s.flags & libc::PF_W == 0;
-    for Segment { start, length, .. } in segments.iter().filter(constant) {
-        // Whole pages, so that nothing of a neighbour is in them.
-        let (first, end) = (start.next_multiple_of(page), (start + length) / page * page);
-        if first < end {
-            // SAFETY: a segment that is not writable is a private mapping of a file. The linker wrote
-            // to none of it: there are no relocations in it, as was looked at above, and what is made
-            // read-only after them (RELRO) is in a segment that is writable. So what comes back by
-            // the next fault is what was there (madvise(2), MADV_DONTNEED). A refusal, as for memory
-            // that is locked, changes nothing.
-            unsafe {
-                libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_DONTNEED);
-            }
+    for (first, end) in segments.iter().filter_map(Segment::constant_pages) {
+        // SAFETY: a segment that is not writable is a private mapping of a file. The linker wrote to
+        // none of it: there are no relocations in it, as was looked at above, and what is made
+        // read-only after them (RELRO) is in a segment that is writable. So what comes back by the
+        // next fault is what was there (madvise(2), MADV_DONTNEED). A refusal, as for memory that is
+        // locked, changes nothing.
+        unsafe {
+            libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_DONTNEED);
         }
     }
 }
@@ -75,6 +69,18 @@ struct Segment {
     flags: u32,
     start: usize,
     length: usize,
+}
+
+impl Segment {
+    /// From where to where its pages are, if nobody writes to them. Whole pages, so that nothing of a
+    /// neighbour is in them.
+    fn constant_pages(&self) -> Option<(usize, usize)> {
+        let page = rustix::param::page_size();
+        let is_constant = self.kind == libc::PT_LOAD && self.flags & libc::PF_W == 0;
+        let first = self.start.next_multiple_of(page);
+        let end = (self.start + self.length) / page * page;
+        (is_constant && first < end).then_some((first, end))
+    }
 }
 
 /// Those of the program itself. Libraries are mapped by many processes.
@@ -158,6 +164,12 @@ mod tests {
 
     #[test]
     fn the_program_leaves_and_comes_back_as_it_is_used() {
+        for (first, end) in segments().iter().filter_map(Segment::constant_pages) {
+            for page in (first..end).step_by(rustix::param::page_size()) {
+                // SAFETY: it is mapped, may be read, and is at the beginning of a page.
+                unsafe { std::ptr::read_volatile(page as *const u8) };
+            }
+        }
         let before = mapped();
         unmap_program();
         let after = mapped();
