@@ -18,6 +18,19 @@ pub fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Has all threads take their memory from one place (mallopt(3), `M_ARENA_MAX`), from then on. Files are
+/// read in a thread, and what is left between the specs that are kept of it would be of use to no
+/// other one. The threads that there are hardly ever allocate at the same time.
+///
+/// Of use before there is a second thread.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number; it may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Gives back to the system what is not used at the moment, after something large: memory that was
 /// freed (malloc_trim(3)), since reading a large configuration needs many times of what is kept of
 /// it, and the allocator would keep all of it for good; and the program itself.
