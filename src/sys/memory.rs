@@ -152,8 +152,10 @@ impl Dynamic {
 mod tests {
     use super::*;
 
+    type Show = fn(u32) -> String;
+
     /// In constants that are relocated, and so in private pages that must stay.
-    static RELOCATED: [(&str, fn(u32) -> String); 2] =
+    static RELOCATED: [(&str, Show); 2] =
         [("decimal", |n| format!("{n}")), ("hexadecimal", |n| format!("{n:x}"))];
 
     /// KiB of this program's own file that this process has mapped and cannot write to.
