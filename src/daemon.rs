@@ -77,7 +77,8 @@ pub struct DaemonOptions {
 /// Runs a daemon until it has ended everything.
 #[must_use]
 pub fn run(options: DaemonOptions) -> ExitCode {
-    // Both before there is any other thread.
+    // These before there is any other thread.
+    memory::share_one_heap();
     let handed = Handed::take();
     arrival::defer();
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use tokio::sync::Notify;
 
+/// For so many the room is kept.
+const FEW: usize = 64;
+
 /// The whole life of a run.
 type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -53,6 +56,8 @@ async fn in_turn(starts: Arc<Starts>) {
             begin(life);
             tokio::task::yield_now().await;
         }
+        // There may have been a whole configuration of them.
+        lock(&starts.waiting).shrink_to(FEW);
     }
 }
 

@@ -47,7 +47,8 @@ use std::sync::Arc;
 pub struct Machine {
     config: Arc<Config>,
     generation: Generation,
-    instances: BTreeMap<InstanceId, Instance>,
+    /// Boxed: a tree that is filled in order keeps nearly half of its leaves empty.
+    instances: BTreeMap<InstanceId, Box<Instance>>,
     /// What the file last said of processes that it has no more and that may not be down yet.
     gone: BTreeMap<ProcessId, Arc<ProcessSpec>>,
     /// The edges of the configuration and of what it removed that is not down yet, turned round.
@@ -228,7 +229,7 @@ impl Machine {
 
     /// All there is to know about one instance.
     pub(crate) fn instance(&self, id: &InstanceId) -> Option<&Instance> {
-        self.instances.get(id)
+        self.instances.get(id).map(Box::as_ref)
     }
 
     /// Whether a configuration is being carried out.
@@ -352,7 +353,7 @@ impl Machine {
             refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
             generation: inst.stand_in().map_or(inst.generation, |former| former.generation),
             job: inst.job.as_ref().map(|job| (job.id, job.kind)),
-            history: inst.history.iter().cloned().collect(),
+            history: inst.history.clone(),
         })
     }
 
@@ -527,7 +528,7 @@ impl Machine {
         &self,
         process: &ProcessId,
     ) -> impl Iterator<Item = (&InstanceId, &Instance)> {
-        self.instances.range(instances_of(process))
+        self.instances.range(instances_of(process)).map(|(id, inst)| (id, &**inst))
     }
 
     fn ids_of(&self, process: &ProcessId) -> Vec<InstanceId> {
@@ -556,10 +557,9 @@ impl Machine {
             job: inst.job.as_ref().map(|job| job.id),
             what,
         };
-        if inst.history.len() == HISTORY {
-            inst.history.pop_front();
-        }
-        inst.history.push_back(note.clone());
+        let too_many = (inst.history.len() + 1).saturating_sub(HISTORY);
+        let kept = inst.history[too_many..].iter().cloned();
+        inst.history = kept.chain([note.clone()]).collect();
         self.changed.insert(id.clone());
         out.push(Effect::Note(note));
     }

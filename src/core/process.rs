@@ -51,7 +51,6 @@ use crate::spec::{ProcessSpec, Readiness};
 use crate::time::Mono;
 use crate::trial::Rest;
 use crate::view::{HealthState, State};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +64,7 @@ pub(crate) enum Phase {
     /// A run that is to go on.
     Up(Live),
     /// A run that is being ended.
-    Stopping(Live, Ending),
+    Stopping(Live, Box<Ending>),
     /// No run; the next start is armed.
     Backoff {
         /// When.
@@ -174,8 +173,8 @@ pub(crate) struct Instance {
     pub phase: Phase,
     /// Where its run is, or the next when there is none.
     pub slot: Slot,
-    /// The run that goes on beside its successor.
-    pub former: Option<Former>,
+    /// The run that goes on beside its successor. Boxed, as few have one.
+    pub former: Option<Box<Former>>,
     /// How the run ended that was to be the successor and did not come up: `next`, where there is one,
     /// is not tried again by itself, and those that take turns stand still.
     pub refused: Option<String>,
@@ -199,7 +198,8 @@ pub(crate) struct Instance {
     pub restarts: u64,
     pub last_exit: Option<ExitStatus>,
     pub last_end: Option<RunEnd>,
-    pub history: VecDeque<Note>,
+    /// Oldest first, at most [`HISTORY`]. Views have the same: there are few notes, and many read.
+    pub history: Arc<[Note]>,
     /// What of it is counted in the summary.
     pub tally: Tally,
 }
@@ -247,7 +247,7 @@ impl Instance {
             restarts: 0,
             last_exit: None,
             last_end: None,
-            history: VecDeque::new(),
+            history: Arc::default(),
             tally: Tally::default(),
         }
     }
@@ -340,11 +340,11 @@ impl Instance {
             _ if self.stand_in().is_some() && self.former_leaves() => "held",
             _ if self.stand_in().is_some() => "overlapping",
             Phase::Up(_) if self.is_going_down() => "held",
-            Phase::Down => self.former.as_ref().map_or("", Former::sub_state),
+            Phase::Down => self.former.as_deref().map_or("", Former::sub_state),
             _ if self.former.is_some() => "overlapping",
             Phase::Up(live) if live.started.is_none() => "spawning",
             Phase::Up(live) if live.ready.is_none() => "checking",
-            Phase::Stopping(_, Ending { killed: true, .. }) => "killing",
+            Phase::Stopping(_, ending) if ending.killed => "killing",
             Phase::Stopping(live, _) if live.exit.is_some() => "reaping",
             Phase::Stopping(..) => "terminating",
             _ => "",

@@ -205,7 +205,7 @@ impl InstanceSnapshot {
                 Phase::Failed => PhaseSnapshot::Failed,
             },
             slot: inst.slot,
-            former: inst.former.as_ref().map(FormerSnapshot::of),
+            former: inst.former.as_deref().map(FormerSnapshot::of),
             refused: inst.refused.clone(),
         }
     }

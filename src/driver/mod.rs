@@ -69,6 +69,8 @@ const MAILBOX: usize = 256;
 const TURNS: usize = 1024;
 /// How many facts are taken in before others get their turn.
 const FACTS_AT_ONCE: usize = 32;
+/// For how many effects of a turn the allocation is kept for the next.
+const EFFECTS_KEPT: usize = 256;
 /// How many ends of jobs are kept for a caller who asks late.
 const ENDS_KEPT: usize = 1024;
 
@@ -311,8 +313,10 @@ impl Driver {
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }
-        // Kept for its allocation.
-        self.effects = effects;
+        // Kept for its allocation, unless that was for a whole configuration.
+        if effects.capacity() <= EFFECTS_KEPT {
+            self.effects = effects;
+        }
     }
 
     fn carry_out_one(&mut self, effect: Effect) {

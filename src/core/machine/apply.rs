@@ -204,7 +204,7 @@ impl Machine {
                 let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
                 has_no_run && inst.last_end.is_none() && !inst.removed && !asked
             };
-            if let Some(rest) = before.rest().filter(|_| self.instances.get(id).is_some_and(fresh))
+            if let Some(rest) = before.rest().filter(|_| self.instance(id).is_some_and(fresh))
             {
                 self.put_to_rest(id, rest, now);
             }
@@ -322,7 +322,7 @@ impl Machine {
         let rests = before.is_some_and(|before| before.rest.is_some());
         let start = wanted && self.config.settings.enabled && spec.enabled && !rests;
         inst.gated = start;
-        self.instances.insert(id.clone(), inst);
+        self.instances.insert(id.clone(), Box::new(inst));
         self.intents.insert(id.clone());
         self.touch(id);
         if start {
@@ -560,7 +560,7 @@ impl Machine {
     pub(crate) fn is_left_behind(&self, id: &InstanceId) -> bool {
         let is_open = self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let old = |inst: &Instance| inst.next.is_some() && inst.restart_due.is_none();
-        !is_open && self.instances.get(id).is_some_and(old)
+        !is_open && self.instance(id).is_some_and(old)
     }
 
     /// All that was to go or to change has done so, or waits for what is to start.

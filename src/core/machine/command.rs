@@ -15,8 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Machine {
     pub(super) fn existing(&self, id: &InstanceId) -> Result<&Instance, Refusal> {
-        self.instances
-            .get(id)
+        self.instance(id)
             .filter(|inst| !inst.removed)
             .ok_or_else(|| Refusal::NoSuchProcess(id.to_string()))
     }

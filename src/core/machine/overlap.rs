@@ -71,7 +71,7 @@ impl Former {
 impl Instance {
     /// The former run, while it serves in the place of one that is not ready.
     pub fn stand_in(&self) -> Option<&Former> {
-        self.former.as_ref().filter(|former| former.until == Until::Replaced)
+        self.former.as_deref().filter(|former| former.until == Until::Replaced)
     }
 
     /// The run that others see: one that ends only where nothing else is left.
@@ -120,7 +120,7 @@ impl Instance {
     /// Whether a former run goes down as what it follows does.
     fn former_follows(&self) -> bool {
         let follows = |former: &Former| matches!(former.why, StopReason::DependencyRestarted(_));
-        self.former.as_ref().is_some_and(follows)
+        self.former.as_deref().is_some_and(follows)
     }
 
     /// Whether a former run is to be there no more, whatever becomes of its successor.
@@ -171,7 +171,7 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return false };
         let (spec, generation, slot) = (inst.spec.clone(), inst.generation, inst.slot);
         let (why, until) = (why.clone(), Until::Replaced);
-        inst.former = Some(Former { live, spec, generation, slot, why, until });
+        inst.former = Some(Box::new(Former { live, spec, generation, slot, why, until }));
         inst.slot = slot.other();
         inst.refused = None;
         inst.anew = false;
@@ -193,7 +193,7 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        let Some(former) = self.instances.get(id).and_then(Instance::stand_in) else { return };
+        let Some(former) = self.instance(id).and_then(Instance::stand_in) else { return };
         let (run, stop) = (former.live.run, former.spec.stop.clone());
         let why = why.unwrap_or_else(|| former.why.clone());
         self.former_is_over(id, now);
@@ -274,7 +274,7 @@ impl Machine {
     /// it as what it does not run.
     fn reinstate(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let Some(former) = inst.former.clone() else { return };
+        let Some(former) = inst.former.as_deref().cloned() else { return };
         let wanted = inst.next.take().unwrap_or_else(|| (inst.spec.clone(), inst.generation));
         inst.slot = former.slot;
         inst.taken_down = None;

@@ -20,7 +20,7 @@ impl Machine {
     /// What has to be kept of an instance; None when there is no such instance (any more).
     #[must_use]
     pub fn snapshot(&self, id: &InstanceId) -> Option<InstanceSnapshot> {
-        let mut snapshot = self.instances.get(id).map(InstanceSnapshot::of)?;
+        let mut snapshot = self.instance(id).map(InstanceSnapshot::of)?;
         // An end of everything is a stop, and an exception holds until the next one.
         snapshot.once &= !self.ending;
         Some(snapshot)
@@ -61,7 +61,7 @@ impl Machine {
             let (inst, phase) = snapshot.revive(now);
             self.last_run = self.last_run.max(inst.last_run);
             let waited = inst.anew || inst.next.is_some();
-            self.instances.insert(id.clone(), inst);
+            self.instances.insert(id.clone(), Box::new(inst));
             if waited {
                 self.enqueue(&id);
             }
@@ -155,7 +155,7 @@ impl Machine {
         let killed = matches!(phase, PhaseSnapshot::Stopping { killed: true, .. });
         let patience = if killed { std::time::Duration::ZERO } else { ending.patience };
         let run = live.run;
-        self.set_phase(id, Phase::Stopping(live, ending), now);
+        self.set_phase(id, Phase::Stopping(live, Box::new(ending)), now);
         self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         if !killed {
             // Whether it was asked already is not known.
@@ -176,7 +176,7 @@ impl Machine {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let former = former.revive();
         let (run, stop, until) = (former.live.run, former.spec.stop.clone(), former.until);
-        inst.former = Some(former);
+        inst.former = Some(Box::new(former));
         self.live += 1;
         let Until::Over { killed } = until else { return };
         let patience = if killed { std::time::Duration::ZERO } else { stop.timeout };

@@ -105,7 +105,9 @@ impl Machine {
         }
         let Some(inst) = self.instances.get(id) else { return };
         // Whatever it left behind is asked to end as well; mostly that is nothing.
-        if let Phase::Stopping(_, Ending { killed: false, .. }) = &inst.phase {
+        if let Phase::Stopping(_, ending) = &inst.phase
+            && !ending.killed
+        {
             let stop = inst.spec.stop.clone();
             out.push(Effect::Terminate { instance: id.clone(), run, stop });
         }
@@ -167,7 +169,7 @@ impl Machine {
             inst.refused = None;
             let patience = inst.spec.stop.timeout;
             let ending = Ending { end, give_up, patience, killed: false };
-            self.set_phase(id, Phase::Stopping(live, ending), now);
+            self.set_phase(id, Phase::Stopping(live, Box::new(ending)), now);
             self.timers.arm((id.clone(), Timer::Stop), now.after(patience));
         }
     }
@@ -583,7 +585,7 @@ impl Machine {
         now: Mono,
         out: &mut Vec<Effect>,
     ) {
-        if self.instances.get(id).is_some_and(Instance::is_going_down) {
+        if self.instance(id).is_some_and(Instance::is_going_down) {
             // It ends anyway, in its turn: not before those that depend on it.
             return;
         }

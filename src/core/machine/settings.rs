@@ -138,7 +138,7 @@ impl Machine {
     }
 
     pub(super) fn reload_unanswered(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let Some(live) = self.instances.get(id).and_then(Instance::live) else { return };
+        let Some(live) = self.instance(id).and_then(Instance::live) else { return };
         if let (run, Some(reload)) = (live.run, live.taking.out) {
             self.reloaded(id, run, reload, Err("gave no answer".to_owned()), now, out);
         }
