@@ -88,11 +88,22 @@ pub struct Text {
     pub digest: [u8; 32],
 }
 
+impl Text {
+    /// The room that it took, for the next one; none where that is unusually large.
+    pub(super) fn into_room(self) -> Vec<u8> {
+        const USUAL: usize = 64 * 1024;
+        if self.bytes.capacity() > USUAL { Vec::new() } else { self.bytes }
+    }
+}
+
 /// Puts a file together.
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
-    /// Most states have no more.
-    const USUAL: usize = 2048;
-    let mut bytes = Vec::with_capacity(USUAL);
+    encode_in(Vec::new(), kind, value)
+}
+
+/// Puts a file together where another was.
+pub(super) fn encode_in<T: Serialize>(mut bytes: Vec<u8>, kind: Kind, value: &T) -> Text {
+    bytes.clear();
     // The head is as long whatever the digest.
     bytes.extend(head_of(kind, &[0; 32]).as_bytes());
     bytes.push(b'\n');
@@ -251,12 +262,7 @@ pub fn write(path: &Path, text: &Text) -> io::Result<()> {
     let new = beside(path, "new");
     let written = open(&new, Old::Overwritten).and_then(|mut file| {
         file.write_all(&text.bytes)?;
-        let length = text.bytes.len() as u64;
-        // To ask costs a fraction of what it costs to cut.
-        match file.metadata()?.len() == length {
-            true => Ok(()),
-            false => file.set_len(length),
-        }
+        file.set_len(text.bytes.len() as u64)
     });
     written.and_then(|()| exchange(&new, path)).inspect_err(|_| {
         // It may not be there; and it is replaced the next time.
