@@ -21,10 +21,11 @@ use crate::store::lock::Lock;
 use crate::sys::arrival::Arrival;
 use crate::sys::clone::Program;
 use crate::sys::exec::execute;
+use crate::sys::setup::{Report, Setup};
 use crate::sys::signal::send;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -232,24 +233,28 @@ impl Upgrade {
 
 /// Runs a program to its end: its status, its output and what it complains about.
 async fn asked(path: &Path, argv: Vec<CString>) -> io::Result<(ExitStatus, String, String)> {
-    let file = File::open(path)?;
     let null = File::open("/dev/null")?;
     let pair = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let ((out, theirs), (err, complaints)) = (pair()?, pair()?);
-    let fds = [(null.as_fd(), 0), (theirs.as_fd(), 1), (complaints.as_fd(), 2)];
-    let env = handover::own_environment();
-    let program = Program { file: file.as_fd(), argv, env, fds: &fds, cgroup: None };
-    let (started, exit) = reaper::start_registered(program).map_err(io::Error::other)?;
-    drop((theirs, complaints));
+    let setup =
+        Setup { candidates: vec![CString::new(path.as_os_str().as_bytes())?], ..Setup::default() };
+    let stdio = [null.as_fd(), theirs.as_fd(), complaints.as_fd()];
+    let program = Program { argv, env: handover::own_environment(), setup, stdio, cgroup: None };
+    let (mut started, exit) = reaper::start_registered(program).map_err(io::Error::other)?;
+    drop((theirs, complaints, started.reserve));
+    started.socket.write_all(&[0])?;
     // Or their ends would not be seen.
-    started.execution.take_back();
+    started.lent.take_back();
     let mut child = Unfinished(Some(started.pidfd.try_clone()?));
     let (out, err) = (pipe::Receiver::from_owned_fd(out)?, pipe::Receiver::from_owned_fd(err)?);
     let (out, err, status) =
         tokio::join!(text_of(out), text_of(err), reaper::ended(started.pidfd, exit));
     child.0 = None;
-    match started.execution.failure() {
-        Some(error) => Err(error),
+    let mut report = Vec::new();
+    // It has ended, so there is no more to come.
+    let _ = started.socket.read_to_end(&mut report);
+    match Report::decode(&report) {
+        Some(report) => Err(io::Error::from_raw_os_error(report.errno)),
         None => Ok((status?, out?, err?)),
     }
 }

@@ -14,11 +14,12 @@ pub mod memory;
 pub mod mounts;
 pub mod pidfd;
 pub mod reap;
+pub mod setup;
 pub mod signal;
 pub mod stat;
 pub mod user;
 
-#[path = "../shim/kernel.rs"]
+mod child;
 mod kernel;
 
 /// A number that hardly comes twice. Nothing secret may depend on it.

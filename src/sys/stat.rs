@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// One line of it, as far as it is used. Everybody may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Stat {
     pub parent: u32,
     /// Its session; 0 for threads of the kernel, and where that is of another pid namespace.
     pub session: u32,
+    /// Whether it has executed no program since it was made (ps(1), flag 1).
+    pub has_not_executed: bool,
     /// Processor time, in ticks.
     pub ticks: u64,
     /// Its threads.
@@ -46,13 +49,27 @@ impl Stat {
         let state = *field(0)?.as_bytes().first()?;
         let parent = field(0)?.parse().ok()?;
         let session = field(1)?.parse().unwrap_or(0);
-        let (user, system): (u64, u64) = (field(7)?.parse().ok()?, field(0)?.parse().ok()?);
+        let flags: u32 = field(2)?.parse().ok()?;
+        let (user, system): (u64, u64) = (field(4)?.parse().ok()?, field(0)?.parse().ok()?);
         let threads = field(4)?.parse().ok()?;
         let start = field(1)?.parse().ok()?;
         let pages = field(1)?.parse().ok()?;
         let status = field(27)?.parse().ok()?;
         let ticks = user + system;
-        Some(Stat { state, parent, session, ticks, threads, start, pages, status })
+        /// `PF_FORKNOEXEC` (linux/sched.h).
+        const HAS_NOT_EXECUTED: u32 = 0x40;
+        let has_not_executed = flags & HAS_NOT_EXECUTED != 0;
+        Some(Stat {
+            state,
+            parent,
+            session,
+            has_not_executed,
+            ticks,
+            threads,
+            start,
+            pages,
+            status,
+        })
     }
 
     /// Whether nothing of it runs any more. A process whose first thread has ended lives on in the
@@ -63,9 +80,59 @@ impl Stat {
     }
 }
 
+/// A moment, in ticks since boot, as the start of a process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks(u64);
+
+impl Ticks {
+    /// The present one.
+    #[must_use]
+    pub fn now() -> Ticks {
+        const SECOND: u64 = 1_000_000_000;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanoseconds = now.tv_sec.unsigned_abs() * SECOND + now.tv_nsec.unsigned_abs();
+        Ticks(nanoseconds / (SECOND / rustix::param::clock_ticks_per_second().max(1)))
+    }
+}
+
+/// When a process was started that was made between two moments, in ticks since boot; 0 where that
+/// cannot be known. Where both are the same tick that is it, and `/proc`, which takes as long as half
+/// the making of a process, is not asked. Whether this kernel counts like that is found out with the
+/// first process.
+#[must_use]
+pub fn start_between(pid: u32, before: Ticks, after: Ticks) -> u64 {
+    static COUNTS: AtomicU8 = AtomicU8::new(UNKNOWN);
+    const UNKNOWN: u8 = 0;
+    const SO: u8 = 1;
+    const OTHERWISE: u8 = 2;
+    let counts = COUNTS.load(Ordering::Relaxed);
+    let is_one = before == after;
+    if is_one && counts == SO {
+        return after.0;
+    }
+    let told = Stat::of(pid).map_or(0, |stat| stat.start);
+    if is_one && counts == UNKNOWN {
+        COUNTS.store(if told == after.0 { SO } else { OTHERWISE }, Ordering::Relaxed);
+    }
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However often, and whether or not a tick passes meanwhile.
+    #[test]
+    fn when_a_process_was_started_is_known_without_asking() {
+        for _ in 0..50 {
+            let before = Ticks::now();
+            let mut child = std::process::Command::new("true").spawn().unwrap();
+            let start = start_between(child.id(), before, Ticks::now());
+            assert_eq!(start, Stat::of(child.id()).unwrap().start);
+            child.wait().unwrap();
+        }
+        assert_eq!(start_between(u32::MAX, Ticks(1), Ticks(2)), 0);
+    }
 
     /// Each field has the number of its field in the manual, but for the state and the threads.
     fn line(state: &str, threads: &str) -> Vec<u8> {
@@ -82,6 +149,7 @@ mod tests {
             state: b'S',
             parent: 4,
             session: 6,
+            has_not_executed: false,
             ticks: 14 + 15,
             threads: 3,
             start: 22,
@@ -91,6 +159,17 @@ mod tests {
         assert_eq!(Stat::parse(&line("S", "3")), Some(expected));
         assert_eq!(Stat::parse(b""), None);
         assert_eq!(Stat::parse(b"1 (sh) S 1 1"), None);
+    }
+
+    #[test]
+    fn who_has_not_executed_anything_is_flagged() {
+        let line = |flags: &str| {
+            let mut line = String::from_utf8(line("S", "1")).unwrap();
+            line = line.replacen(" 8 9 10 ", &format!(" 8 {flags} 10 "), 1);
+            Stat::parse(line.as_bytes()).unwrap().has_not_executed
+        };
+        assert!(line("4194368") && line("64") && !line("4194304"));
+        assert!(!Stat::of(std::process::id()).unwrap().has_not_executed);
     }
 
     #[test]

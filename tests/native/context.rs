@@ -197,7 +197,7 @@ async fn arguments_that_cannot_be_passed_are_no_crash() {
         failure_of(|spec, _| *spec = program("true", &[&"x".repeat(200_000)])).await;
     assert_eq!(
         (stage, text.as_str()),
-        (SpawnStage::Exec, "executing true: Argument list too long")
+        (SpawnStage::Exec, "executing /usr/bin/true: Argument list too long")
     );
 }
 

@@ -184,17 +184,11 @@ async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
     }
 }
 
-/// Whether a process has not become its command yet.
+/// Whether a process has not become its command yet: it is what made it, and has executed nothing
+/// since.
 pub(super) fn is_waiting(pid: u32) -> bool {
-    let Some(program) = program_of(&pid.to_string()) else { return false };
-    program.starts_with("/memfd:provost-shim") || has_not_begun(pid, &program)
-}
-
-/// Whether it is still to execute the shim. Until then it is what made it, in the session of that; the
-/// shim gives it a session of its own.
-fn has_not_begun(pid: u32, program: &str) -> bool {
-    program_of("self").is_some_and(|own| own == program)
-        && Stat::of(pid).is_some_and(|stat| stat.session != pid)
+    Stat::of(pid).is_some_and(|stat| stat.has_not_executed)
+        && program_of(&pid.to_string()).is_some_and(|program| Some(program) == program_of("self"))
 }
 
 /// What a process executes, also where another file has taken the place of that.
@@ -278,14 +272,9 @@ mod tests {
 
     /// What a daemon is killed over: it has recorded a process that has not executed anything yet.
     #[test]
-    fn who_is_what_made_it_and_in_the_session_of_that_has_not_begun() {
-        let own = program_of("self").unwrap();
-        let leads = Stat::of(std::process::id()).unwrap().session == std::process::id();
-        assert_eq!(has_not_begun(std::process::id(), &own), !leads);
-        // It never is somebody else who has no session of his own either.
+    fn who_has_executed_something_does_not_wait() {
+        assert!(!is_waiting(std::process::id()));
         let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let program = program_of(&cat.id().to_string()).unwrap();
-        assert_ne!(program, own);
         assert!(!is_waiting(cat.id()));
         drop(cat.stdin.take());
         cat.wait().unwrap();

@@ -82,16 +82,15 @@ async fn carry_out(
                 recipe.env.extend(beside.variable());
                 let label = format!("{instance}.{}", purpose.as_str());
                 let tree = inner.plant(&label, None, &mut recipe)?;
-                let instruction = inner.launcher.instruction(&recipe)?;
                 let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                     .map_err(|errno| output_error(&errno.into()))?;
                 let waiting = inner.begin(&recipe, std::os::fd::AsFd::as_fd(&write), &tree)?;
                 let read = pipe::Receiver::from_owned_fd(read).map_err(|io| output_error(&io))?;
-                Ok((recipe, instruction, waiting, tree, Output { pipe: read, tail: Vec::new() }))
+                Ok((recipe, waiting, tree, Output { pipe: read, tail: Vec::new() }))
             }),
         ),
     };
-    let (recipe, instruction, mut waiting, tree, mut output) = match begun {
+    let (recipe, mut waiting, tree, mut output) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             let _ = answer.send(CommandEnd::Failure(error.to_string()));
@@ -99,7 +98,7 @@ async fn carry_out(
         }
     };
     let end = timeout_at(deadline, async {
-        match waiting.go(&recipe, &instruction).await {
+        match waiting.go(&recipe).await {
             Err(error) => CommandEnd::Failure(error.to_string()),
             Ok(()) => output.collect_until_exit(&mut waiting).await,
         }

@@ -1,34 +1,26 @@
-//! From what shall run to the first instruction of the command, by way of the shim.
+//! From what shall run to the first instruction of the command.
 //!
-//! [`Launcher::begin`] makes a process that executes the shim, which waits. Its pid is recorded
-//! meanwhile; only [`Waiting::go`] lets it become the command. When this process dies in between, the
-//! shim sees the end of its socket and ends.
+//! [`Launcher::begin`] makes a process that sets itself up and waits. Its pid is recorded meanwhile;
+//! only [`Waiting::go`] lets it become the command. When this process dies in between, the other one
+//! sees the end of its socket and ends.
 
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
 use crate::backend::sockets::Passed;
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
-use crate::sys::clone::{Execution, Program, StartError};
-use crate::sys::stat::Stat;
-use message::{
-    Draft, LISTEN_PID, Limit, MAX_INSTRUCTION, MAX_SOCKETS, NO_INDEX, Report, SOCKET_FD, Stage,
-};
-use rustix::fs::{MemfdFlags, SealFlags};
+use crate::sys::clone::{Lent, Program, StartError};
+use crate::sys::setup::{Ids, Limit, MAX_SOCKETS, NO_INDEX, Report, Setup, Stage};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
-use std::io::{self, Write};
+use std::ffi::CString;
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-
-#[path = "../../shim/message.rs"]
-#[allow(dead_code, reason = "one file for two programs, of which each has its part")]
-mod message;
 
 /// The usual soft limit of open files. The daemon's own is raised, and is not for its children: a
 /// program that uses select(2) breaks above this one.
@@ -64,17 +56,14 @@ pub struct Recipe {
 
 /// What is needed to start any process.
 pub struct Launcher {
-    shim: OwnedFd,
     null: OwnedFd,
     /// The hard limit of open files, of the daemon and so of its children.
     files: u64,
-    /// The signals that the daemon ignores: it was started so, or does so itself.
-    ignored: u64,
     /// The daemon is more, or less, likely to be killed for want of memory than its children are.
     oom_adjusted: bool,
 }
 
-/// A process that executes the shim, which waits to be told what to become.
+/// A process that waits to become its command.
 pub struct Waiting {
     /// Its process id.
     pub pid: u32,
@@ -87,19 +76,18 @@ pub struct Waiting {
     /// When it was started, in ticks since boot; 0 where that cannot be read.
     pub start: u64,
     socket: UnixStream,
-    execution: Execution,
+    /// Where there are hardly any descriptors it is noticed before there is a process, and not when
+    /// its pid is to be written down.
+    reserve: Option<OwnedFd>,
+    lent: Lent,
 }
 
 impl Launcher {
-    /// Puts the shim into memory, and raises this process's own limit of open files.
+    /// Raises this process's own limit of open files.
     ///
     /// # Errors
-    /// When memory that can be executed is not to be had (`vm.memfd_noexec`), or /dev/null is not.
+    /// When /dev/null is not to be had.
     pub fn new() -> io::Result<Launcher> {
-        let explain = |error: io::Error| {
-            io::Error::new(error.kind(), format!("making executable memory for the shim: {error}"))
-        };
-        let shim = sealed(include_bytes!(concat!(env!("OUT_DIR"), "/shim"))).map_err(explain)?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let mut limit = getrlimit(Resource::Nofile);
         let files = limit.maximum.unwrap_or(u64::MAX);
@@ -108,8 +96,7 @@ impl Launcher {
         let _ = setrlimit(Resource::Nofile, limit);
         let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let oom_adjusted = !matches!(own.trim(), "" | "0");
-        let ignored = crate::sys::signal::ignored()?;
-        Ok(Launcher { shim, null: null.into(), files, ignored, oom_adjusted })
+        Ok(Launcher { null: null.into(), files, oom_adjusted })
     }
 
     /// Standard input of everything, and the output of what shall have none.
@@ -121,7 +108,7 @@ impl Launcher {
     /// Makes a process that waits. It reads nothing, and writes all to `output`.
     ///
     /// # Errors
-    /// At stage `Fork`, or `Exec` when the arguments or the environment cannot be passed.
+    /// At stage `Fork`, or at that whose text cannot be passed on.
     pub fn begin(
         &self,
         recipe: &Recipe,
@@ -138,7 +125,7 @@ impl Launcher {
     pub fn begin_with(
         &self,
         recipe: &Recipe,
-        [input, output, error]: [BorrowedFd<'_>; 3],
+        stdio: [BorrowedFd<'_>; 3],
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Waiting, SpawnError> {
         let fork = |error: io::Error| failure(SpawnStage::Fork, "", reason(&error));
@@ -148,77 +135,56 @@ impl Launcher {
         let argv: Vec<_> = Result::map_err(argv, |_| has_nul())?;
         let env = recipe.env.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
         let env: Vec<_> = env.collect::<Result<_, _>>().map_err(|_| has_nul())?;
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fork)?;
-        ours.set_nonblocking(true).map_err(fork)?;
-        let socket = UnixStream::from_std(ours).map_err(fork)?;
-
-        let fds = [(input, 0), (output, 1), (error, 2), (theirs.as_fd(), SOCKET_FD)];
-        let program = Program { file: self.shim.as_fd(), argv, env, fds: &fds, cgroup };
-        let (started, exit) = start_registered(program).map_err(|StartError(error)| {
-            match cgroup.is_some() && is_about_cgroup(&error) {
+        let setup = self.setup(recipe)?;
+        let (started, exit) = start_registered(Program { argv, env, setup, stdio, cgroup })
+            .map_err(|StartError(error)| match cgroup.is_some() && is_about_cgroup(&error) {
                 true => failure(SpawnStage::Cgroup, "", reason(&error)),
                 false => fork(error),
-            }
-        })?;
+            })?;
         Ok(Waiting {
             pid: started.pid,
             pidfd: Arc::new(started.pidfd),
             exit,
             in_cgroup: started.in_cgroup,
-            // It cannot have been reaped: whoever reaps is not running now.
-            start: Stat::of(started.pid).map_or(0, |stat| stat.start),
-            socket,
-            execution: started.execution,
+            start: started.start,
+            socket: UnixStream::from_std(started.socket).map_err(fork)?,
+            reserve: Some(started.reserve),
+            lent: started.lent,
         })
     }
 
-    /// What the shim has to be told.
-    ///
-    /// # Errors
-    /// At the stage whose text cannot be passed on.
-    pub fn instruction(&self, recipe: &Recipe) -> Result<Vec<u8>, SpawnError> {
+    /// What the process has to set up for itself.
+    fn setup(&self, recipe: &Recipe) -> Result<Setup, SpawnError> {
         let text = |stage, text: &str, shown: &str| {
             CString::new(text).map_err(|_| failure(stage, shown, "it has a NUL byte".into()))
         };
-        let optional = |stage, path: &Option<Rendered>| {
-            path.as_ref().map(|path| text(stage, path.value(), path.shown())).transpose()
+        let path = |stage, path: &Rendered| text(stage, path.value(), path.shown());
+        let optional = |stage, wanted: &Option<Rendered>| {
+            wanted.as_ref().map(|wanted| path(stage, wanted)).transpose()
         };
-        let cwd = text(SpawnStage::Cwd, recipe.cwd.value(), recipe.cwd.shown())?;
-        let log_file = optional(SpawnStage::LogFile, &recipe.log_file)?;
-        let pid_file = optional(SpawnStage::PidFile, &recipe.pid_file)?;
         let candidates = recipe.candidates().into_iter();
         let candidates =
             candidates.map(|path| text(SpawnStage::Exec, &path, recipe.shown_program()));
-        let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
-        let candidates: Vec<&CStr> = candidates.iter().map(CString::as_c_str).collect();
-        let credentials = recipe.identity.credentials.as_ref();
-        let groups = credentials.map(|user| user.groups.ids()).transpose();
-        let groups = groups.map_err(|error| {
+        let ids = recipe.identity.credentials.as_ref().map(|user| {
+            let groups = user.groups.ids().map(<[u32]>::to_vec);
+            groups.map(|groups| Ids { uid: user.uid, gid: user.gid, groups })
+        });
+        let ids = ids.transpose().map_err(|error| {
             failure(SpawnStage::Identity, &recipe.identity.record.name, reason(&error))
         })?;
-
-        let mut bytes = vec![0; 4];
-        Draft {
-            ignored: self.ignored,
+        Ok(Setup {
             oom_adjusted: self.oom_adjusted,
-            umask: recipe.umask,
+            limits: self.limits(recipe),
             nice: recipe.nice.map(i32::from),
-            credentials: credentials.zip(groups).map(|(user, groups)| (user.uid, user.gid, groups)),
-            limits: &self.limits(recipe),
-            cwd: &cwd,
-            log_file: log_file.as_deref(),
-            pid_file: pid_file.as_deref(),
-            candidates: &candidates,
-            sockets: u32::try_from(recipe.sockets.len()).unwrap_or(u32::MAX),
-        }
-        .encode(&mut bytes);
-        if bytes.len() > MAX_INSTRUCTION {
-            let reason = format!("PATH and paths are longer than {MAX_INSTRUCTION} bytes in all");
-            return Err(failure(SpawnStage::Exec, recipe.shown_program(), reason));
-        }
-        let len = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
-        bytes[..4].copy_from_slice(&len.to_le_bytes());
-        Ok(bytes)
+            umask: Some(recipe.umask),
+            ids,
+            cwd: Some(path(SpawnStage::Cwd, &recipe.cwd)?),
+            log_file: optional(SpawnStage::LogFile, &recipe.log_file)?,
+            pid_file: optional(SpawnStage::PidFile, &recipe.pid_file)?,
+            candidates: candidates.collect::<Result<_, _>>()?,
+            shell_scripts: true,
+            sockets: recipe.sockets.len(),
+        })
     }
 
     fn limits(&self, recipe: &Recipe) -> Vec<Limit> {
@@ -243,16 +209,17 @@ impl Launcher {
 }
 
 impl Waiting {
+    /// Gives up the descriptor that was kept for writing down its pid.
+    pub fn use_reserve(&mut self) {
+        self.reserve = None;
+    }
+
     /// Lets the process become the command, and returns when it has.
     ///
     /// # Errors
-    /// At the stage the shim reports. The process ends by itself then.
-    pub async fn go(&mut self, recipe: &Recipe, instruction: &[u8]) -> Result<(), SpawnError> {
-        let answer = self.tell(recipe, instruction).await;
-        if let Some(error) = self.execution.failure() {
-            return Err(recipe.explain_shim(&error));
-        }
-        match answer {
+    /// At the stage it reports. The process ends by itself then.
+    pub async fn go(&mut self, recipe: &Recipe) -> Result<(), SpawnError> {
+        match self.answer(recipe).await {
             Ok(answer) => match Report::decode(&answer) {
                 Some(report) => Err(recipe.explain(report)),
                 None => Ok(()),
@@ -264,21 +231,20 @@ impl Waiting {
         }
     }
 
-    /// Sends the instruction, and returns what the shim reports when it has ended or become the
-    /// command.
-    async fn tell(&mut self, recipe: &Recipe, instruction: &[u8]) -> io::Result<Vec<u8>> {
-        // At once, and not when the runtime has found that there is room: there nearly always is.
-        let sent = match send(&self.socket, instruction, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-        {
-            Err(rustix::io::Errno::AGAIN) => 0,
-            sent => sent?,
-        };
-        self.socket.write_all(&instruction[sent..]).await?;
+    /// Opens the gate, and returns what the process says until it has ended or become the command.
+    async fn answer(&mut self, recipe: &Recipe) -> io::Result<Vec<u8>> {
+        // Or the end would not be seen.
+        self.use_reserve();
+        // At once, and not when the runtime has found that there is room: it is the first byte.
+        match send(&self.socket, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::AGAIN) => self.socket.write_all(&[0]).await?,
+            sent => drop(sent?),
+        }
         if !recipe.sockets.is_empty() {
             self.pass(&recipe.sockets).await?;
         }
         // By now it has hardly ever to be waited for.
-        self.execution.take_back();
+        self.lent.take_back();
         let mut answer = Vec::new();
         self.socket.read_to_end(&mut answer).await?;
         Ok(answer)
@@ -313,9 +279,7 @@ impl Recipe {
             return;
         }
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
-        // The shim writes the number, which nobody knows before there is a process.
-        let room = "0000000000".to_owned();
-        self.env.insert(LISTEN_PID.trim_end_matches('=').to_owned(), room);
+        // The process itself adds its number: nobody else knows it before it is made.
         self.env.insert("LISTEN_FDS".to_owned(), sockets.len().to_string());
         self.env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
         self.sockets = sockets;
@@ -347,20 +311,11 @@ impl Recipe {
         inside.collect()
     }
 
-    /// Why not even the shim could be executed.
-    fn explain_shim(&self, error: &io::Error) -> SpawnError {
-        match error.raw_os_error() {
-            // It has the arguments and the environment of the command.
-            Some(libc::E2BIG) => failure(SpawnStage::Exec, self.shown_program(), reason(error)),
-            _ => failure(SpawnStage::Fork, "", format!("executing the shim: {}", reason(error))),
-        }
-    }
-
-    /// The report of the shim in words.
+    /// A report in words.
     fn explain(&self, report: Report) -> SpawnError {
         let mut reason = reason(&io::Error::from_raw_os_error(report.errno));
         let (stage, subject) = match report.stage {
-            Stage::Instruction | Stage::Session => (SpawnStage::Fork, String::new()),
+            Stage::Descriptors | Stage::Session => (SpawnStage::Fork, String::new()),
             Stage::Sockets => (SpawnStage::Sockets, String::new()),
             Stage::Limits => (SpawnStage::Limits, self.limit_text(report.index)),
             Stage::Nice => {
@@ -419,19 +374,6 @@ impl Recipe {
 /// What clone3(2) says about `CLONE_INTO_CGROUP` and nothing else.
 fn is_about_cgroup(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EBUSY | libc::EOPNOTSUPP))
-}
-
-/// A file in memory that can be executed and never changed.
-fn sealed(content: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 do not know that it has to be asked for.
-    let file = rustix::fs::memfd_create("provost-shim", flags | MemfdFlags::EXEC)
-        .or_else(|_| rustix::fs::memfd_create("provost-shim", flags))?;
-    let mut file = std::fs::File::from(file);
-    file.write_all(content)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
 }
 
 /// What the system says about an error, without the number.

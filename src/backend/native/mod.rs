@@ -2,7 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`launch`] | from what shall run to the first instruction of the command, through the shim |
+//! | [`launch`] | from what shall run to the first instruction of the command |
 //! | [`identity`] | who a process shall be |
 //! | [`reaper`] | the statuses of all children |
 //! | [`tree`] | all that a run has started: by [`cgroup`] where there is one, else by [`census`] |
@@ -263,7 +263,7 @@ impl Inner {
     fn keep(
         &self,
         (instance, run, slot): (&InstanceId, Run, Slot),
-        waiting: &Waiting,
+        waiting: &mut Waiting,
         mark: Option<u64>,
         tree: &Tree,
     ) {
@@ -276,6 +276,7 @@ impl Inner {
             mark,
             group: tree.group_name().map(str::to_owned),
         };
+        waiting.use_reserve();
         match self.runs_kept.record(&record) {
             Ok(()) => self.told_unkept.store(false, Ordering::Relaxed),
             Err(error) if !self.told_unkept.swap(true, Ordering::Relaxed) => {

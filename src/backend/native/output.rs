@@ -24,7 +24,7 @@ use tokio::sync::watch;
 pub enum Route {
     /// Nowhere.
     Null,
-    /// The shim opens the log file, and the process holds it.
+    /// The process opens the log file as its user, and holds it.
     File,
     /// A program of its own writes the log file, see [`super::sink`]: it is rotated, or the journal
     /// gets a copy.
@@ -56,7 +56,7 @@ impl Route {
 
 /// What a process gets as its output, and what we keep of it.
 pub enum Output {
-    /// /dev/null, until the shim opens the log file where there is one.
+    /// /dev/null, until the process opens the log file where there is one.
     Null,
     /// Held by the process alone.
     Held(OwnedFd),

@@ -420,7 +420,6 @@ async fn start(
     recipe.pid_file = path(&exec.pid_file);
     recipe.env.extend(notices::variables(inner.notices.as_deref(), spec)?);
     let tree = Arc::new(inner.plant(&instance.to_string(), Some(handle.run), &mut recipe)?);
-    let instruction = inner.launcher.instruction(&recipe)?;
 
     let mut waiting = {
         let mut state = lock(&handle.state);
@@ -438,7 +437,7 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
-    inner.keep((instance, handle.run, handle.slot), &waiting, recipe.mark, &tree);
+    inner.keep((instance, handle.run, handle.slot), &mut waiting, recipe.mark, &tree);
     inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.
     let logged = match output {
@@ -452,7 +451,7 @@ async fn start(
     let pid_file = recipe.pid_file.clone();
     let pid_file =
         pid_file.map(|path| PidFile { path, pid: waiting.pid, identity: recipe.identity.clone() });
-    if let Err(error) = waiting.go(&recipe, &instruction).await {
+    if let Err(error) = waiting.go(&recipe).await {
         // Reported only when nothing of it exists any more.
         let _ = waiting.exit.await;
         inner.unhear(waiting.pid, handle);

@@ -315,9 +315,8 @@ async fn launch(
 ) -> Result<Waiting, SpawnError> {
     let wrapped =
         |error: SpawnError| failure(SpawnStage::Output, "to the log file", format!("{error}"));
-    let instruction = inner.launcher.instruction(recipe).map_err(wrapped)?;
     let mut waiting = inner.launcher.begin_with(recipe, fds, None).map_err(wrapped)?;
-    waiting.go(recipe, &instruction).await.map_err(wrapped)?;
+    waiting.go(recipe).await.map_err(wrapped)?;
     Ok(waiting)
 }
 
