@@ -19,12 +19,14 @@ use crate::driver::handle::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::oneshot;
 use zbus::message::Message;
+use zbus::names::{InterfaceName, MemberName};
 use zbus::object_server::Interface;
-use zbus::{Connection, DynamicType, OwnedObjectPath};
+use zbus::{Connection, DynamicType, ObjectPath, OwnedObjectPath};
 
 /// How long one turn may take to be sent to a peer. One that reads nothing for so long is given up,
 /// so that it does not keep its place. A bus that does not read is waited for: giving up would not
@@ -80,6 +82,7 @@ impl Emitter {
 
     /// The same for a peer whose objects are made when they are asked for.
     pub fn lazy(context: Arc<Context>, wanted: Wanted) -> Emitter {
+        context.has_objects.store(false, Ordering::Relaxed);
         Emitter { wanted: Some(wanted), ..Emitter::new(context) }
     }
 
@@ -132,12 +135,20 @@ impl Emitter {
     /// Makes the objects of what was told, where they are not there yet.
     async fn make_objects(&mut self, connection: &Connection) -> zbus::Result<()> {
         self.wanted = None;
+        // First: what begins from here on is made by whoever names it.
+        self.context.has_objects.store(true, Ordering::Relaxed);
         let server = connection.object_server();
         for (path, object) in self.processes() {
             server.at(path, object).await?;
         }
         for (path, object) in self.jobs() {
             server.at(path, object).await?;
+        }
+        // A job can have been named that is to be told in the next turn.
+        for job in self.context.handle().published().jobs() {
+            if !self.told.jobs.contains_key(&job.id) {
+                server.at(paths::job(job.id), JobObject(job)).await?;
+            }
         }
         if let Some((path, object)) = self.checkpoint() {
             server.at(path, object).await?;
@@ -192,8 +203,7 @@ impl Emitter {
             self.told.last_event = last_event;
             out.push(events_added(&write_cursor(&self.context.service.epoch, last_event))?);
         }
-        connection.send_all(&out).await?;
-        self.tell_jobs_removed(turn, connection).await?;
+        self.tell_jobs_removed(turn, connection, out).await?;
         for id in gone {
             remove::<ProcessObject>(connection, paths::process(&id)).await?;
         }
@@ -214,12 +224,12 @@ impl Emitter {
         let manager = self.context.handle().published().manager();
         let old = std::mem::replace(&mut self.told.manager, manager.clone());
         let changed = values::changed(values::MANAGER, &*old, &*manager, &clock);
-        out.extend(properties_changed::<ManagerObject>(paths::ROOT, changed)?);
+        out.extend(properties_changed::<ManagerObject>(root(), changed)?);
         let path = |view: &CheckpointView| paths::checkpoint(view.generation);
         match (&old.checkpoint, &manager.checkpoint) {
             (Some(old), Some(new)) if old.generation == new.generation => {
                 let changed = values::changed(values::CHECKPOINT, old, new, &clock);
-                out.extend(properties_changed::<CheckpointObject>(&path(new), changed)?);
+                out.extend(properties_changed::<CheckpointObject>(path(new).into(), changed)?);
                 return Ok(None);
             }
             (_, Some(_)) if self.wanted.is_none() => {
@@ -259,7 +269,7 @@ impl Emitter {
                 }
                 Some(old) => {
                     let changed = values::changed(values::PROCESS, &*old, &*view, &clock);
-                    out.extend(properties_changed::<ProcessObject>(&path, changed)?);
+                    out.extend(properties_changed::<ProcessObject>(path.into(), changed)?);
                 }
             }
         }
@@ -286,28 +296,35 @@ impl Emitter {
         Ok(())
     }
 
+    /// Sends what there is to be told, and then the ends of jobs, after the replies that name them.
     async fn tell_jobs_removed(
         &mut self,
         turn: &Turn,
         connection: &Connection,
+        mut out: Vec<Message>,
     ) -> zbus::Result<()> {
         if turn.jobs_removed.is_empty() {
-            return Ok(());
+            return connection.send_all(&out).await;
         }
         let reloads = turn
             .jobs_removed
             .iter()
             .any(|end| end.kind == JobKind::Reload && end.instance.is_none());
-        self.context.replies.settled(reloads).await;
-        let mut out = Vec::new();
+        if !self.context.replies.are_settled(reloads) {
+            connection.send_all(&out).await?;
+            out.clear();
+            self.context.replies.settled(reloads).await;
+        }
         for end in &turn.jobs_removed {
             if self.told.jobs.remove(&end.id).is_some() {
                 out.push(job_removed(end)?);
             }
         }
         connection.send_all(&out).await?;
-        for end in &turn.jobs_removed {
-            remove::<JobObject>(connection, paths::job(end.id)).await?;
+        if self.wanted.is_none() {
+            for end in &turn.jobs_removed {
+                remove::<JobObject>(connection, paths::job(end.id)).await?;
+            }
         }
         Ok(())
     }
@@ -339,8 +356,12 @@ async fn in_time(
     }
 }
 
-/// Makes jobs visible before a reply names them. They may be there already.
+/// Makes jobs visible before a reply names them. They may be there already. Where no object was asked
+/// for, these wait with the others until one is.
 pub async fn expose_jobs(context: &Context, connection: &Connection, jobs: &[JobId]) {
+    if !context.has_objects.load(Ordering::Relaxed) {
+        return;
+    }
     for job in jobs {
         if let Some(view) = context.handle().published().job(*job) {
             // It fails only when the connection is gone, and with it whoever could look.
@@ -357,27 +378,43 @@ async fn remove<I: Interface>(connection: &Connection, path: OwnedObjectPath) ->
     }
 }
 
-fn signal<B>(path: &str, interface: &str, member: &str, body: &B) -> zbus::Result<Message>
+/// All that name it are valid: so nobody looks at them again for each signal.
+fn signal<B>(
+    path: ObjectPath<'_>,
+    interface: InterfaceName<'static>,
+    member: &'static str,
+    body: &B,
+) -> zbus::Result<Message>
 where
     B: serde::Serialize + DynamicType,
 {
+    let member = MemberName::from_static_str_unchecked(member);
     Message::signal(path, interface, member).build(body)
 }
 
 /// The signal, or none when nothing changed.
-fn properties_changed<I: Interface>(path: &str, changed: Changed) -> zbus::Result<Option<Message>> {
+fn properties_changed<I: Interface>(
+    path: ObjectPath<'_>,
+    changed: Changed,
+) -> zbus::Result<Option<Message>> {
+    const PROPERTIES: InterfaceName<'static> =
+        InterfaceName::from_static_str_unchecked("org.freedesktop.DBus.Properties");
     if changed.is_empty() {
         return Ok(None);
     }
     let body = (I::name(), changed.values, changed.invalidated);
-    signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", &body).map(Some)
+    signal(path, PROPERTIES, "PropertiesChanged", &body).map(Some)
 }
 
-fn manager_signal<B>(member: &str, body: &B) -> zbus::Result<Message>
+fn root() -> ObjectPath<'static> {
+    ObjectPath::from_str_unchecked(paths::ROOT)
+}
+
+fn manager_signal<B>(member: &'static str, body: &B) -> zbus::Result<Message>
 where
     B: serde::Serialize + DynamicType,
 {
-    signal(paths::ROOT, &ManagerObject::name(), member, body)
+    signal(root(), ManagerObject::name(), member, body)
 }
 
 fn job_new(job: &JobView) -> zbus::Result<Message> {
@@ -404,5 +441,5 @@ fn exited(exit: &ExitNotice) -> zbus::Result<Message> {
     let (code, status) = values::exit(Some(exit.status));
     let generation = u32::try_from(exit.generation.0).unwrap_or(u32::MAX);
     let body = (generation, exit.pid, code, status);
-    signal(&paths::process(&exit.instance), &ProcessObject::name(), "Exited", &body)
+    signal(paths::process(&exit.instance).into(), ProcessObject::name(), "Exited", &body)
 }

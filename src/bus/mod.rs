@@ -35,6 +35,7 @@ use crate::core::ids::JobId;
 use crate::driver::handle::Handle;
 use auth::Access;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 use zbus::object_server::ResponseDispatchNotifier;
@@ -71,11 +72,14 @@ struct Context {
     service: Arc<Service>,
     access: Access,
     replies: Replies,
+    /// Whether there are objects of processes and jobs, or somebody makes them just now.
+    has_objects: AtomicBool,
 }
 
 impl Context {
     fn new(service: Arc<Service>, access: Access) -> Arc<Context> {
-        Arc::new(Context { service, access, replies: Replies::default() })
+        let has_objects = AtomicBool::new(true);
+        Arc::new(Context { service, access, replies: Replies::default(), has_objects })
     }
 
     fn handle(&self) -> &Handle {
@@ -113,6 +117,11 @@ impl Replies {
 
     async fn reload(&self) -> ReplyDue {
         ReplyDue { _lock: self.reloads.clone().read_owned().await }
+    }
+
+    /// Whether no reply is due.
+    fn are_settled(&self, reloads: bool) -> bool {
+        self.verbs.try_write().is_ok() && (!reloads || self.reloads.try_write().is_ok())
     }
 
     /// Waits until every reply that is due now was sent.

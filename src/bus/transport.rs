@@ -158,7 +158,8 @@ impl Writer {
 
     /// With few writes: there may be one for each of a thousand processes.
     async fn write_messages(&self, messages: &[Message]) -> zbus::Result<()> {
-        let mut batch = Vec::new();
+        let all: usize = messages.iter().map(|message| message.data().len()).sum();
+        let mut batch = Vec::with_capacity(all.min(BATCH));
         for message in messages {
             let data = message.data();
             if !data.fds().is_empty() || batch.len() + data.len() > BATCH {

@@ -38,6 +38,8 @@ pub struct Property<T> {
     /// What is announced.
     pub emits: Emits,
     value: fn(&T, &Clock) -> Variant<'static>,
+    /// Whether two have other values. Most have the same, and need not be put into a variant for it.
+    differs: fn(&T, &T, &Clock) -> bool,
 }
 
 /// What of an object has changed.
@@ -61,12 +63,11 @@ impl Changed {
 pub fn changed<T>(table: &[Property<T>], old: &T, new: &T, clock: &Clock) -> Changed {
     let mut changed = Changed::default();
     for property in table.iter().filter(|property| property.emits != Emits::Nothing) {
-        let value = (property.value)(new, clock);
-        if value == (property.value)(old, clock) {
+        if !(property.differs)(old, new, clock) {
             continue;
         }
         if property.emits == Emits::Value {
-            changed.values.insert(property.name, value);
+            changed.values.insert(property.name, (property.value)(new, clock));
         } else {
             changed.invalidated.push(property.name);
         }
@@ -137,6 +138,10 @@ macro_rules! table {
             value: |subject, clock| {
                 let value: fn(&$of, &Clock) -> _ = $value;
                 value(subject, clock).into()
+            },
+            differs: |old, new, clock| {
+                let value: fn(&$of, &Clock) -> _ = $value;
+                value(old, clock) != value(new, clock)
             },
         }),*]
     };

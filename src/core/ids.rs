@@ -8,9 +8,15 @@ use std::sync::Arc;
 ///
 /// ASCII letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 63 bytes:
 /// what a unit name, a path component, a journal field and a shell word can all carry unquoted.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ProcessId(Arc<str>);
+
+impl Serialize for ProcessId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 /// Why a text is no process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

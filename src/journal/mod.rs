@@ -2,17 +2,20 @@
 //!
 //! | part | owns |
 //! |---|---|
+//! | `entry` | one entry: its message and its fields |
 //! | `messages` | the number of each kind of event |
 //! | `outbox` | the queue and the thread that writes, so that a log nobody reads holds nothing up |
 //! | [`stream`] | the journal as the output of a process |
 
+mod entry;
 mod messages;
 mod outbox;
 pub mod stream;
 
-use outbox::{Entry, Outbox};
+use entry::Entry;
+use outbox::Outbox;
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -27,6 +30,9 @@ pub const IDENTIFIER: &str = "provostd";
 
 /// The field with the kind of an event.
 const KIND: &str = "PROVOST_EVENT";
+
+/// A panic waits no longer for what was said before.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The log of this process.
 #[derive(Clone)]
@@ -72,16 +78,20 @@ impl Log {
 /// standard error, a line each, with `color` where that is wanted.
 pub fn set_up(color: bool) -> Log {
     let outbox = match is_in_journal() {
-        true => Outbox::new(send_to_journal),
-        false => Outbox::new(move |entry| {
-            // Where it cannot be written there is nowhere to say so.
-            let _ = std::io::stderr().write_all(lines(entry, color).as_bytes());
-        }),
+        true => Outbox::new(|entries| entries.iter().for_each(send_to_journal)),
+        false => Outbox::new(move |entries| print(entries, color, &mut std::io::stderr())),
     };
     let (filter, level) = reload::Layer::new(LevelFilter::INFO);
     let registry = tracing_subscriber::registry().with(filter);
     // Somebody else may have set up a log in this process (a test): theirs serves as well.
     let _ = registry.with(Capture(outbox.clone())).try_init();
+    let last = outbox.clone();
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What led to it is still on its way, and may not be there without this.
+        last.flush_in_panic(LAST_WORDS);
+        told(panic);
+    }));
     Log { level, outbox }
 }
 
@@ -100,23 +110,43 @@ fn send_to_journal(entry: &Entry) {
         Level::INFO => Priority::Info,
         _ => Priority::Debug,
     };
-    let fields = entry.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let fields = entry.fields();
     let kind = fields.clone().find(|(name, _)| *name == KIND);
     let id = kind.and_then(|(_, kind)| messages::id(kind)).map(|id| ("MESSAGE_ID", id));
     let own = [("SYSLOG_IDENTIFIER", IDENTIFIER)].into_iter().chain(id);
     // The journal may be gone for a moment; what it misses is in `provost events`.
-    let _ = journal_send(priority, &entry.message, fields.chain(own));
+    let _ = journal_send(priority, entry.message(), fields.chain(own));
+}
+
+/// So much is written to a pipe in one piece, whoever else writes to it (pipe(7), `PIPE_BUF`).
+const PIECE: usize = 4096;
+
+/// Writes entries for people, as many with one write as stay in one piece.
+fn print(entries: &[Entry], color: bool, out: &mut impl io::Write) {
+    let mut text = String::new();
+    let mut write = |text: &str| {
+        // Where it cannot be written there is nowhere to say so.
+        let _ = out.write_all(text.as_bytes());
+    };
+    for entry in entries {
+        let before = text.len();
+        put_lines(entry, color, &mut text);
+        if text.len() > PIECE && before > 0 {
+            write(&text[..before]);
+            text.drain(..before);
+        }
+    }
+    write(&text);
 }
 
 /// An entry for people: who speaks, and the message. The fields are for programs and stay out.
-fn lines(entry: &Entry, color: bool) -> String {
+fn put_lines(entry: &Entry, color: bool, out: &mut String) {
     let (mut word, paint) = match entry.level {
         Level::ERROR => ("error: ", "\x1b[31m"),
         Level::WARN => ("", "\x1b[33m"),
         _ => ("", ""),
     };
-    let mut out = String::new();
-    for line in entry.message.lines() {
+    for line in entry.message().lines() {
         // Writing to a String cannot fail.
         let _ = match color {
             true => write!(out, "\x1b[1mprovost |\x1b[0m {paint}{word}"),
@@ -132,7 +162,6 @@ fn lines(entry: &Entry, color: bool) -> String {
         out.push_str(if color { "\x1b[0m\n" } else { "\n" });
         word = "";
     }
-    out
 }
 
 /// Takes events in and hands them to the queue.
@@ -141,39 +170,37 @@ struct Capture(Arc<Outbox>);
 impl<S: Subscriber> Layer<S> for Capture {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut seen = Seen { message: String::new(), fields: Vec::new() };
+        let mut seen = Seen(self.0.blank(*metadata.level()));
         event.record(&mut seen);
-        let mut field = |name: &str, value: Option<String>| {
-            seen.fields.extend(value.map(|value| (name.to_owned(), value)));
-        };
-        field("CODE_FILE", metadata.file().map(str::to_owned));
-        field("CODE_LINE", metadata.line().map(|line| line.to_string()));
-        let level = *metadata.level();
-        self.0.put(Entry { level, message: seen.message, fields: seen.fields });
+        let Seen(mut entry) = seen;
+        if let Some(file) = metadata.file() {
+            entry.add("CODE_FILE", format_args!("{file}"));
+        }
+        if let Some(line) = metadata.line() {
+            entry.add("CODE_LINE", format_args!("{line}"));
+        }
+        self.0.put(entry);
     }
 }
 
-struct Seen {
-    message: String,
-    fields: Vec<(String, String)>,
-}
+struct Seen(Entry);
 
 impl Seen {
-    fn take(&mut self, field: &Field, value: String) {
+    fn take(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         match field.name() {
-            "message" => self.message = value,
-            name => self.fields.push((name.to_uppercase().replace('.', "_"), value)),
+            "message" => self.0.set_message(value),
+            name => self.0.add(name, value),
         }
     }
 }
 
 impl Visit for Seen {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.take(field, format!("{value:?}"));
+        self.take(field, format_args!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.take(field, value.to_owned());
+        self.take(field, format_args!("{value}"));
     }
 }
 
@@ -182,7 +209,42 @@ mod tests {
     use super::*;
 
     fn shown(level: Level, message: &str, color: bool) -> String {
-        lines(&Entry { level, message: message.to_owned(), fields: Vec::new() }, color)
+        let mut out = String::new();
+        put_lines(&Entry::of(level, message), color, &mut out);
+        out
+    }
+
+    /// Keeps what is written apart.
+    struct Pieces(Vec<String>);
+
+    impl io::Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn entries_are_printed_in_pieces_that_nobody_comes_between() {
+        let long = "x".repeat(PIECE);
+        let messages: Vec<String> = (0..500).map(|n| format!("line {n}")).collect();
+        let messages = messages.iter().map(String::as_str);
+        let all: Vec<Entry> = messages
+            .chain([long.as_str(), "last"])
+            .map(|message| Entry::of(Level::INFO, message))
+            .collect();
+        let mut pieces = Pieces(Vec::new());
+        print(&all, false, &mut pieces);
+        let mut whole = String::new();
+        all.iter().for_each(|entry| put_lines(entry, false, &mut whole));
+        assert_eq!(pieces.0.concat(), whole);
+        assert!(pieces.0.len() < 10, "{}", pieces.0.len());
+        assert!(pieces.0.iter().all(|piece| piece.ends_with('\n')));
+        assert_eq!(pieces.0.iter().filter(|piece| piece.len() > PIECE).count(), 1);
     }
 
     #[test]

@@ -3,36 +3,32 @@
 //! Standard error is a pipe in somebody else's hands, and so is the socket of the journal: whoever
 //! reads may have stopped. Supervising must not wait for that, so writing is done by a thread of its
 //! own. What finds no room is lost, and that is said where it is missing.
+//!
+//! To wake the writer takes longer than all else that is done for an entry, so it is woken for the first
+//! and not for those that follow it closely: of those it writes all there are every few milliseconds.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use super::entry::Entry;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use tracing::Level;
 
 /// So many bytes wait to be written, unless one entry is larger.
 const ROOM: usize = 1 << 20;
 
-/// One entry of the log.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) level: Level,
-    /// For people; may have several lines.
-    pub(super) message: String,
-    /// For programs: names as the journal wants them.
-    pub(super) fields: Vec<(String, String)>,
-}
+/// More than this does not wait for what may follow.
+const MUCH: usize = ROOM / 8;
 
-impl Entry {
-    fn size(&self) -> usize {
-        let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-        size_of::<Entry>() + self.message.len() + fields
-    }
-}
+/// Who has written something looks so much later what followed.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// So many entries are kept to be filled again.
+const SPARE: usize = 256;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
-    /// For the writer, where it is idle.
+    /// For the writer, where it rests.
     filled: Condvar,
     /// For those who wait until all is written.
     written: Condvar,
@@ -41,18 +37,24 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<Entry>,
+    /// Were written, and are empty.
+    spare: Vec<Entry>,
     /// Of what waits and of what is being written.
     size: usize,
     /// Entries that found no room since the last one that did.
     lost: u64,
     writer: Writer,
+    /// How many wait until all is written.
+    in_a_hurry: usize,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Writer {
     /// It looks again before it rests.
     #[default]
     Busy,
+    /// It looks again by itself, after a moment.
+    Gathering,
     /// It has to be woken.
     Idle,
 }
@@ -66,19 +68,27 @@ impl State {
     fn tell_lost(&mut self) {
         match std::mem::take(&mut self.lost) {
             0 => {}
-            lost => self.push(Entry {
-                level: Level::WARN,
-                message: format!("{lost} entries of this log are missing here: nobody read it"),
-                fields: Vec::new(),
-            }),
+            lost => self.push(Entry::of(
+                Level::WARN,
+                &format!("{lost} entries of this log are missing here: nobody read it"),
+            )),
+        }
+    }
+
+    /// Whether the writer is to be woken.
+    fn is_due(&self) -> bool {
+        match self.writer {
+            Writer::Busy => false,
+            Writer::Gathering => self.in_a_hurry > 0 || self.size > MUCH,
+            Writer::Idle => !self.waiting.is_empty(),
         }
     }
 }
 
 impl Outbox {
-    /// A queue whose entries are given to `write`, one after the other, in a thread of its own.
-    /// Where there can be no thread, what is put in is lost.
-    pub(super) fn new(mut write: impl FnMut(&Entry) + Send + 'static) -> Arc<Outbox> {
+    /// A queue whose entries are given to `write`, in their order and as many as there are at once, in a
+    /// thread of its own. Where there can be no thread, what is put in is lost.
+    pub(super) fn new(mut write: impl FnMut(&[Entry]) + Send + 'static) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let writer = outbox.clone();
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -87,10 +97,17 @@ impl Outbox {
             let mut entries = Vec::new();
             loop {
                 writer.take(&mut entries);
-                entries.iter().for_each(&mut write);
+                write(&entries);
             }
         });
         outbox
+    }
+
+    /// An entry to be filled and put in.
+    pub(super) fn blank(&self, level: Level) -> Entry {
+        let mut entry = self.lock().spare.pop().unwrap_or_else(|| Entry::new(level));
+        entry.level = level;
+        entry
     }
 
     /// Puts in an entry. Never waits.
@@ -102,33 +119,68 @@ impl Outbox {
         }
         state.tell_lost();
         state.push(entry);
-        // Not for each entry: waking a thread takes longer than all else in here.
-        let is_idle = std::mem::take(&mut state.writer) == Writer::Idle;
-        drop(state);
-        if is_idle {
+        self.wake(state);
+    }
+
+    /// Wakes the writer where that is due, and only once.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.is_due() {
+            state.writer = Writer::Busy;
+            drop(state);
             self.filled.notify_one();
         }
     }
 
     /// Waits until all that was put in is written, but not longer than this.
     pub(super) fn flush(&self, limit: Duration) {
+        self.flush_from(self.lock(), limit);
+    }
+
+    /// The same for who may have been stopped by a panic in the midst of this: what is in the hands of
+    /// somebody else is not waited for.
+    pub(super) fn flush_in_panic(&self, limit: Duration) {
+        match self.state.try_lock() {
+            Ok(state) => self.flush_from(state, limit),
+            Err(TryLockError::Poisoned(state)) => self.flush_from(state.into_inner(), limit),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn flush_from(&self, mut state: MutexGuard<'_, State>, limit: Duration) {
+        state.in_a_hurry += 1;
+        self.wake(state);
         let busy = |state: &mut State| state.size > 0;
         let waited = self.written.wait_timeout_while(self.lock(), limit, busy);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        waited.unwrap_or_else(PoisonError::into_inner).0.in_a_hurry -= 1;
     }
 
     /// Waits for entries, and gives all there are in the place of those that were written.
     fn take(&self, entries: &mut Vec<Entry>) {
         let mut state = self.lock();
-        state.size -= entries.drain(..).map(|entry| entry.size()).sum::<usize>();
+        let has_written = !entries.is_empty();
+        for mut entry in entries.drain(..) {
+            state.size -= entry.size();
+            if state.spare.len() < SPARE && entry.is_usual() {
+                entry.clear();
+                state.spare.push(entry);
+            }
+        }
         state.tell_lost();
         if state.size == 0 {
             self.written.notify_all();
+        }
+        if has_written && state.in_a_hurry == 0 && state.size <= MUCH {
+            state.writer = Writer::Gathering;
+            let gathering = |state: &mut State| state.writer == Writer::Gathering;
+            let waited = self.filled.wait_timeout_while(state, GATHER, gathering);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.writer = Writer::Busy;
         }
         while state.waiting.is_empty() {
             state.writer = Writer::Idle;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.writer = Writer::Busy;
         std::mem::swap(&mut state.waiting, entries);
     }
 
@@ -145,13 +197,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn entry(message: String) -> Entry {
-        Entry { level: Level::INFO, message, fields: Vec::new() }
+        Entry::of(Level::INFO, &message)
+    }
+
+    /// Writes one after the other.
+    fn each(mut write: impl FnMut(&str)) -> impl FnMut(&[Entry]) {
+        move |entries| entries.iter().for_each(|entry| write(entry.message()))
     }
 
     #[test]
     fn entries_are_written_in_order() {
         let (sender, written) = channel();
-        let outbox = Outbox::new(move |entry| sender.send(entry.message.clone()).unwrap());
+        let outbox = Outbox::new(each(move |message| sender.send(message.to_owned()).unwrap()));
         (0..1000).for_each(|n| outbox.put(entry(n.to_string())));
         outbox.flush(LONG);
         let all: Vec<String> = written.try_iter().collect();
@@ -162,11 +219,11 @@ mod tests {
     fn a_writer_that_is_stuck_holds_nobody_up_and_what_is_lost_is_told() {
         let (go, wait) = channel::<()>();
         let (sender, written) = channel();
-        let outbox = Outbox::new(move |entry| {
+        let outbox = Outbox::new(each(move |message| {
             // An error means that nothing holds it up any more.
             let _ = wait.recv();
-            sender.send(entry.message.clone()).unwrap();
-        });
+            sender.send(message.to_owned()).unwrap();
+        }));
         let long = "x".repeat(1000);
         (0..10_000).for_each(|_| outbox.put(entry(long.clone())));
         outbox.flush(Duration::ZERO);
@@ -189,9 +246,54 @@ mod tests {
     #[test]
     fn an_entry_that_is_larger_than_the_room_is_written_all_the_same() {
         let (sender, written) = channel();
-        let outbox = Outbox::new(move |entry| sender.send(entry.message.len()).unwrap());
+        let outbox = Outbox::new(each(move |message| sender.send(message.len()).unwrap()));
         outbox.put(entry("x".repeat(2 * ROOM)));
         outbox.flush(LONG);
         assert_eq!(written.try_recv(), Ok(2 * ROOM));
+    }
+
+    #[test]
+    fn what_follows_closely_is_written_without_a_wake_and_by_itself() {
+        let (sender, written) = channel();
+        let outbox = Outbox::new(each(move |message| sender.send(message.to_owned()).unwrap()));
+        let mut all = Vec::new();
+        for n in 0..100 {
+            outbox.put(entry(n.to_string()));
+            // Not all at once: some of them meet a writer that gathers, and nobody flushes.
+            while n % 10 == 0 && all.len() <= n {
+                all.push(written.recv_timeout(LONG).unwrap());
+            }
+        }
+        all.extend((all.len()..100).map(|_| written.recv_timeout(LONG).unwrap()));
+        assert_eq!(all, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_flushes_does_not_wait_for_what_may_follow() {
+        let (sender, written) = channel();
+        let outbox = Outbox::new(each(move |message| sender.send(message.to_owned()).unwrap()));
+        outbox.put(entry("one".to_owned()));
+        assert_eq!(written.recv_timeout(LONG).unwrap(), "one");
+        let state = outbox.lock();
+        let gathering = |state: &mut State| state.writer == Writer::Busy;
+        // Until it gathers or rests, which is told by nothing but its state.
+        drop(outbox.written.wait_timeout_while(state, Duration::from_millis(1), gathering));
+        outbox.put(entry("two".to_owned()));
+        outbox.flush(LONG);
+        assert_eq!(written.try_recv().as_deref(), Ok("two"));
+        assert_eq!(outbox.lock().in_a_hurry, 0);
+    }
+
+    #[test]
+    fn a_panic_writes_what_waits_unless_the_queue_is_held() {
+        let (sender, written) = channel();
+        let outbox = Outbox::new(each(move |message| sender.send(message.to_owned()).unwrap()));
+        outbox.put(entry("one".to_owned()));
+        outbox.flush_in_panic(LONG);
+        assert_eq!(written.try_recv().as_deref(), Ok("one"));
+        // Who panics with the queue in its hands gets back at once.
+        let held = outbox.lock();
+        outbox.flush_in_panic(LONG);
+        drop(held);
     }
 }

@@ -7,23 +7,22 @@
 //! Where a watchdog is set, it is fed after a turn of the driver, at least one per half interval: what
 //! it shall notice is a driver that does not get on.
 //!
-//! A thread of its own does the sending. The socket is a queue in somebody else's hands: whoever
-//! made it may have stopped reading, and supervising must not wait for that.
-//!
 //! Descriptors go to its store (systemd.service(5), `FileDescriptorStoreMax=`), which outlives the
 //! daemon: whoever holds the pidfd of a process can be told how it ended, also after it has.
 //!
-//! sd-notify sends, except to an abstract socket, which it does not know: there libsystemd does, and
-//! descriptors are not stored.
+//! | part | owns |
+//! |---|---|
+//! | `outbox` | what waits to be sent, and the thread that sends it |
+//! | `socket` | the socket |
 
-use sd_notify::NotifyState;
-use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+mod outbox;
+mod socket;
+
+use outbox::{Message, Outbox};
+use socket::Socket;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// More than this is never waiting, unless nobody reads; then the oldest go.
-const WAITING: usize = 64;
 
 /// Between what the driver waits for and the end of the service manager's patience.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -38,19 +37,6 @@ enum Phase {
     Ready,
     Reloading,
     Stopping,
-}
-
-/// What is sent in one datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Message {
-    Ready,
-    /// With CLOCK_MONOTONIC in microseconds.
-    Reloading(i128),
-    Stopping,
-    /// More time for stopping, from now on.
-    Extend(Duration),
-    Watchdog,
-    Status(String),
 }
 
 /// Whoever watches wants to hear from the driver.
@@ -78,48 +64,10 @@ pub struct Unsent(Option<Arc<Outbox>>);
 impl Unsent {
     /// Waits until all of it is sent, but not longer than this. Blocks.
     pub fn flush(&self, limit: Duration) {
-        let Some(outbox) = &self.0 else { return };
-        let waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let unsent = |waiting: &mut Waiting| waiting.is_sending || !waiting.is_empty();
-        // What was not sent by then is not worth more.
-        let _ = outbox.changed.wait_timeout_while(waiting, limit, unsent);
+        if let Some(outbox) = &self.0 {
+            outbox.flush(limit);
+        }
     }
-}
-
-#[derive(Debug, Default)]
-struct Outbox {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<Message>,
-    /// One for each name, so that there are never more of them than names.
-    descriptors: BTreeMap<String, Stored>,
-    is_sending: bool,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.descriptors.is_empty()
-    }
-}
-
-/// What becomes of what is stored under a name. A name may be used again: what was under it goes
-/// first, because the store may hold several under one name.
-#[derive(Debug, Default)]
-struct Stored {
-    is_taken_back: bool,
-    descriptor: Option<OwnedFd>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Socket {
-    /// A path of the file system.
-    Path,
-    /// A name in the abstract namespace.
-    Abstract,
 }
 
 impl Notifier {
@@ -127,18 +75,9 @@ impl Notifier {
     #[must_use]
     pub fn from_environment() -> Notifier {
         let outbox = std::env::var_os("NOTIFY_SOCKET").and_then(|path| {
-            let name = path.as_encoded_bytes().starts_with(b"@");
-            let socket = if name { Socket::Abstract } else { Socket::Path };
-            let outbox = Arc::new(Outbox::default());
-            let sender = outbox.clone();
-            let thread = std::thread::Builder::new().name("notify".to_owned());
-            match thread.spawn(move || sender.send_all(socket)) {
-                Ok(_) => Some(outbox),
-                Err(error) => {
-                    tracing::warn!("the service manager will not be told anything: {error}");
-                    None
-                }
-            }
+            let outbox = Socket::to(&path).and_then(Outbox::new);
+            let why = "the service manager will not be told anything";
+            outbox.inspect_err(|error| tracing::warn!("{why}: {error}")).ok()
         });
         let watchdog = outbox.as_ref().and_then(|_| sd_notify::watchdog_enabled());
         let watchdog = watchdog.filter(|interval| !interval.is_zero()).map(|interval| {
@@ -258,19 +197,9 @@ impl Notifier {
     }
 
     fn put(&self, message: Message) {
-        let Some(outbox) = &self.outbox else { return };
-        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let messages = &mut waiting.messages;
-        // Only the newest of these is worth reading.
-        if matches!(message, Message::Status(_) | Message::Extend(_) | Message::Watchdog) {
-            let kind = std::mem::discriminant(&message);
-            messages.retain(|waiting| std::mem::discriminant(waiting) != kind);
+        if let Some(outbox) = &self.outbox {
+            outbox.put(message);
         }
-        if messages.len() == WAITING {
-            messages.pop_front();
-        }
-        messages.push_back(message);
-        outbox.changed.notify_all();
     }
 }
 
@@ -281,104 +210,15 @@ pub struct Descriptors(Option<Arc<Outbox>>);
 impl Descriptors {
     /// See [`Notifier::store`].
     pub fn store(&self, name: String, descriptor: OwnedFd) {
-        self.put(name, |stored| stored.descriptor = Some(descriptor));
+        if let Some(outbox) = &self.0 {
+            outbox.store(name, descriptor);
+        }
     }
 
     /// See [`Notifier::take_back`].
     pub fn take_back(&self, name: String) {
-        self.put(name, |stored| *stored = Stored { is_taken_back: true, descriptor: None });
-    }
-
-    fn put(&self, name: String, change: impl FnOnce(&mut Stored)) {
-        let Some(outbox) = &self.0 else { return };
-        let mut waiting = outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        change(waiting.descriptors.entry(name).or_default());
-        outbox.changed.notify_all();
-    }
-}
-
-/// What is sent next.
-enum Next {
-    Message(Message),
-    Descriptor(String, Stored),
-}
-
-impl Outbox {
-    fn send_all(&self, socket: Socket) {
-        loop {
-            let sent = match self.next() {
-                Next::Message(message) => message.send(socket),
-                Next::Descriptor(name, stored) => stored.send(&name, socket),
-            };
-            if let Err(error) = sent {
-                tracing::debug!("the service manager was not told: {error}");
-            }
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_sending = false;
-            self.changed.notify_all();
-        }
-    }
-
-    /// Waits for it.
-    fn next(&self) -> Next {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_while(waiting, |waiting| waiting.is_empty());
-        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
-        waiting.is_sending = true;
-        match (waiting.messages.pop_front(), waiting.descriptors.pop_first()) {
-            (Some(message), descriptor) => {
-                waiting.descriptors.extend(descriptor);
-                Next::Message(message)
-            }
-            (None, Some((name, stored))) => Next::Descriptor(name, stored),
-            // It waits for one of the two.
-            (None, None) => Next::Message(Message::Status(String::new())),
-        }
-    }
-}
-
-impl Stored {
-    fn send(&self, name: &str, socket: Socket) -> Result<(), String> {
-        if socket == Socket::Abstract {
-            return Ok(());
-        }
-        let mut told = Ok(());
-        if self.is_taken_back {
-            told = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
-        }
-        if let Some(descriptor) = &self.descriptor {
-            // Without FDPOLL=0 it would be dropped when the process ends, which is what it is for.
-            let states =
-                [NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")];
-            told = told.and(sd_notify::notify_with_fds(&states, &[descriptor.as_fd()]));
-        }
-        told.map_err(|error| error.to_string())
-    }
-}
-
-impl Message {
-    fn send(&self, socket: Socket) -> Result<(), String> {
-        let extend = match self {
-            Message::Extend(time) => format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()),
-            _ => String::new(),
-        };
-        let states = match self {
-            Message::Ready => vec![NotifyState::Ready],
-            Message::Reloading(now) => {
-                vec![NotifyState::Reloading, NotifyState::MonotonicUsec(*now)]
-            }
-            Message::Stopping => vec![NotifyState::Stopping],
-            Message::Extend(_) => vec![NotifyState::Custom(&extend)],
-            Message::Watchdog => vec![NotifyState::Watchdog],
-            Message::Status(line) => vec![NotifyState::Status(line)],
-        };
-        match socket {
-            Socket::Path => sd_notify::notify(&states).map_err(|error| error.to_string()),
-            Socket::Abstract => {
-                use libsystemd::daemon::{NotifyState as Other, notify};
-                let states: Vec<Other> =
-                    states.iter().map(|state| Other::Other(state.to_string())).collect();
-                notify(false, &states).map(|_| ()).map_err(|error| error.to_string())
-            }
+        if let Some(outbox) = &self.0 {
+            outbox.take_back(name);
         }
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -88,15 +88,33 @@ pub struct Text {
     pub digest: [u8; 32],
 }
 
+impl Text {
+    /// The room that it took, for the next one; none where that is unusually large.
+    pub(super) fn into_room(self) -> Vec<u8> {
+        const USUAL: usize = 64 * 1024;
+        if self.bytes.capacity() > USUAL { Vec::new() } else { self.bytes }
+    }
+}
+
 /// Puts a file together.
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
-    // What is kept has text keys and no value that JSON cannot hold.
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    debug_assert!(!body.is_empty(), "a {} that JSON cannot hold", kind.as_str());
-    let (head, digest) = head(kind, &body);
-    let mut bytes = head.into_bytes();
+    encode_in(Vec::new(), kind, value)
+}
+
+/// Puts a file together where another was.
+pub(super) fn encode_in<T: Serialize>(mut bytes: Vec<u8>, kind: Kind, value: &T) -> Text {
+    bytes.clear();
+    // The head is as long whatever the digest.
+    bytes.extend(head_of(kind, &[0; 32]).as_bytes());
     bytes.push(b'\n');
-    bytes.extend(body);
+    let start = bytes.len();
+    if serde_json::to_writer(&mut bytes, value).is_err() {
+        // What is kept has text keys and no value that JSON cannot hold.
+        debug_assert!(false, "a {} that JSON cannot hold", kind.as_str());
+        bytes.truncate(start);
+    }
+    let (head, digest) = head(kind, &bytes[start..]);
+    bytes[..head.len()].copy_from_slice(head.as_bytes());
     Text { bytes, digest }
 }
 
@@ -127,15 +145,22 @@ fn between(kind: Kind) -> String {
 
 fn head(kind: Kind, body: &[u8]) -> (String, [u8; 32]) {
     let digest: [u8; 32] = Sha256::digest(body).into();
-    (format!("provost {} {VERSION} {}", kind.as_str(), hex(&digest)), digest)
+    (head_of(kind, &digest), digest)
+}
+
+fn head_of(kind: Kind, digest: &[u8; 32]) -> String {
+    format!("provost {} {VERSION} {}", kind.as_str(), hex(digest))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 0xf)]);
+    }
+    text
 }
 
 /// Takes a file apart.

@@ -100,6 +100,8 @@ pub struct Store {
     /// None: there is no place, and nothing is kept.
     directory: Option<PathBuf>,
     written: BTreeMap<InstanceId, [u8; 32]>,
+    /// Where states are put together.
+    room: Vec<u8>,
     whole: Option<Whole>,
     unwritten: BTreeSet<InstanceId>,
     trouble: Option<String>,
@@ -148,6 +150,7 @@ impl Store {
         let mut store = Store {
             directory: directory.clone(),
             written: BTreeMap::new(),
+            room: Vec::new(),
             whole: None,
             unwritten: BTreeSet::new(),
             trouble: None,
@@ -217,14 +220,20 @@ impl Store {
                 file::remove(&path).and(forgotten)
             }
             Some(snapshot) => {
-                let text = file::encode(Kind::State, &State { instance: id, state: snapshot });
-                if self.written.get(id) == Some(&text.digest) {
+                let state = State { instance: id, state: snapshot };
+                let text = file::encode_in(std::mem::take(&mut self.room), Kind::State, &state);
+                let old = self.written.get_mut(id);
+                if old.as_ref().is_some_and(|old| **old == text.digest) {
+                    self.room = text.into_room();
                     return;
                 }
                 let written = file::write(&path, &text);
-                if written.is_ok() {
-                    self.written.insert(id.clone(), text.digest);
+                match (&written, old) {
+                    (Ok(()), Some(old)) => *old = text.digest,
+                    (Ok(()), None) => drop(self.written.insert(id.clone(), text.digest)),
+                    (Err(_), _) => {}
                 }
+                self.room = text.into_room();
                 written
             }
         };

@@ -252,3 +252,50 @@ async fn objects_are_there_for_whoever_asks_and_no_burden_to_who_does_not() {
         first_call(&daemon, managed).await.last().unwrap().body().deserialize().unwrap();
     assert!(objects.keys().any(|path| path.as_str() == object), "{:?}", objects.keys());
 }
+
+/// Sends a call; the reply, and how many objects were announced before it.
+async fn call(connection: &Connection, call: Message) -> (Message, usize) {
+    let mut messages = MessageStream::from(connection);
+    let serial = call.primary_header().serial_num();
+    connection.send(&call).await.unwrap();
+    let mut announced = 0;
+    loop {
+        let message = messages.next().await.unwrap().unwrap();
+        announced += announcements(std::slice::from_ref(&message));
+        if message.header().reply_serial() == Some(serial) {
+            return (message, announced);
+        }
+    }
+}
+
+/// Restarts what takes a second to stop, and looks at the job. False when that has ended by then.
+async fn a_new_job_is_there(connection: &Connection, has_objects: bool) -> bool {
+    let options = HashMap::<String, Variant<'_>>::new();
+    let restart =
+        Message::method_call(ROOT, "Restart").interface(MANAGER).build(&(vec!["slow"], options));
+    let (reply, announced) = call(connection, restart.unwrap()).await;
+    assert!(has_objects || announced == 0, "nobody has asked for an object");
+    let jobs: Vec<OwnedObjectPath> = reply.body().deserialize().unwrap();
+    let get = Message::method_call(jobs[0].as_str(), "Get")
+        .interface("org.freedesktop.DBus.Properties")
+        .build(&("org.provost.Provost1.Job", "Kind"));
+    let (reply, announced) = call(connection, get.unwrap()).await;
+    assert!(has_objects || announced > 0);
+    reply.message_type() == Type::MethodReturn
+}
+
+#[tokio::test]
+async fn a_job_is_there_for_whoever_asks_for_it_first() {
+    let daemon = spawn_test_daemon().await;
+    soon("jobs that are looked at in time", async {
+        loop {
+            let connection = daemon.peer().await;
+            if a_new_job_is_there(&connection, false).await
+                && a_new_job_is_there(&connection, true).await
+            {
+                return;
+            }
+        }
+    })
+    .await;
+}
