@@ -243,6 +243,9 @@ impl Waiting {
         if !recipe.sockets.is_empty() {
             self.pass(&recipe.sockets).await?;
         }
+        // Where it waits for our processor it has it first: somebody waits for it, and what is told of it
+        // takes longer than it needs to become its command.
+        std::thread::yield_now();
         // By now it has hardly ever to be waited for.
         self.lent.take_back();
         let mut answer = Vec::new();

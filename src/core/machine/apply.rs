@@ -204,8 +204,7 @@ impl Machine {
                 let asked = inst.job.as_ref().is_some_and(|job| UP.contains(&job.kind));
                 has_no_run && inst.last_end.is_none() && !inst.removed && !asked
             };
-            if let Some(rest) = before.rest().filter(|_| self.instance(id).is_some_and(fresh))
-            {
+            if let Some(rest) = before.rest().filter(|_| self.instance(id).is_some_and(fresh)) {
                 self.put_to_rest(id, rest, now);
             }
         }
