@@ -250,6 +250,8 @@ async fn serve(
         () = tokio::time::sleep(LAST_OUTPUT) => {}
         () = hurry.notified() => {}
     }
+    // What was stored and is of no use any more.
+    unsent.flush(LAST_WORDS);
     Ok(code)
 }
 

@@ -21,16 +21,20 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 /// Where a command finds the sockets that are held for it (sd_listen_fds(3)).
 const FIRST_SOCKET: RawFd = 3;
 
-/// Where a process finds its descriptors at first.
+/// What a process has at first, and where it finds its descriptors.
 #[derive(Clone, Copy)]
 pub(super) struct Sources {
     /// Its standard input, output and error. None is below 3.
     pub(super) stdio: [RawFd; 3],
     /// Its socket.
     pub(super) socket: RawFd,
+    /// The daemon's end of that, which it must not have: its own copy would keep it waiting for ever.
+    pub(super) other_end: RawFd,
     /// The table of descriptors is the daemon's until it has taken a copy of all below this. None: it
     /// has a copy.
     pub(super) copy_below: Option<RawFd>,
+    /// The memory is not the daemon's own.
+    pub(super) is_memory_copied: bool,
 }
 
 /// All that a process needs to know.
@@ -104,10 +108,12 @@ pub(super) fn run(job: &Job, has_table: impl FnOnce()) -> ! {
 
 /// A table of its own with nothing in it but what is for this process.
 fn take_descriptors(job: &Job) -> Result<(), Errno> {
-    let Sources { stdio, socket, copy_below } = job.sources;
+    let Sources { stdio, socket, other_end, copy_below, .. } = job.sources;
     if let Some(end) = copy_below {
         unshare_from(end.cast_unsigned())?;
     }
+    // By name: without close_range(2) not all others are closed.
+    close(other_end as usize);
     for (to, from) in stdio.into_iter().enumerate() {
         sys(libc::SYS_dup3, [from as usize, to, 0, 0, 0])?;
     }
@@ -178,6 +184,11 @@ fn set_up(job: &Job) -> Result<(), Failure> {
     }
     if let Some(ids) = &setup.ids {
         change_user(ids).map_err(at(Stage::Credentials))?;
+        if job.sources.is_memory_copied {
+            // An administrator may let others look into what has changed its user; there is more in this
+            // than what is the user's. Between the two calls it can be seen.
+            let _ = sys(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0]);
+        }
     }
     if let Some(cwd) = &setup.cwd {
         sys(libc::SYS_chdir, [address(cwd), 0, 0, 0, 0]).map_err(at(Stage::Cwd))?;
@@ -193,13 +204,44 @@ fn set_up(job: &Job) -> Result<(), Failure> {
 
 /// What is ignored would stay ignored in the command; and what is handled would be handled in the
 /// daemon's memory, once nothing is blocked any more.
+///
+/// A signal that has a process leave a core is one that kills it until it has executed its command, by
+/// when it is the command's: the core would be that of the daemon's memory, and before Linux 5.16 all
+/// who share the memory are killed for it (core(5)).
 fn reset_dispositions() {
-    // The kernel's own struct sigaction: handler SIG_DFL, flags, restorer, mask, all zero.
-    let default = [0_usize; 4];
+    const LEAVES_CORE: [i32; 10] = [
+        libc::SIGQUIT,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGSEGV,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+        libc::SIGSYS,
+    ];
+    /// x86-64 enters no handler without it; where it would return to is of no use to one that does not.
+    const SA_RESTORER: usize = 0x0400_0000;
+    let flags = if cfg!(target_arch = "x86_64") { SA_RESTORER } else { 0 };
+    let dies = die as *const () as usize;
+    // The kernel's own struct sigaction: handler, flags, restorer or mask, mask.
+    let (default, deadly) = ([0_usize; 4], [dies, flags, dies * usize::from(flags != 0), 0]);
     for signal in 1..=64 {
+        let leaves_core = LEAVES_CORE.iter().any(|one| *one as usize == signal);
+        let action = if leaves_core { &deadly } else { &default };
         // It can only fail for signals that cannot be ignored or handled.
-        let _ = sys(libc::SYS_rt_sigaction, [signal, default.as_ptr() as usize, 0, 8, 0]);
+        let _ = sys(libc::SYS_rt_sigaction, [signal, action.as_ptr() as usize, 0, 8, 0]);
     }
+}
+
+/// Ends this process, and leaves nothing.
+extern "C" fn die(_: i32) {
+    let own = sys(libc::SYS_getpid, [0; 5]).unwrap_or(0);
+    if own > 0 {
+        let _ = sys(libc::SYS_kill, [own, libc::SIGKILL as usize, 0, 0, 0]);
+    }
+    exit(127)
 }
 
 /// All were blocked when this process was made, or a handler would have run in the daemon's memory.

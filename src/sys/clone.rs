@@ -9,8 +9,8 @@
 //!
 //! It may become another user while it shares our memory. The kernel then takes the memory for that of a
 //! program that changed its user (prctl(2), `PR_SET_DUMPABLE`): nobody without the right to trace
-//! everything can look into it, through whichever process. Two machines are not like that, and there
-//! it gets a copy of the memory ([`Memory::choose`]).
+//! everything can look into it, through whichever process. Where an administrator has that otherwise, and
+//! where who shares memory would suffer for each other, it gets a copy of the memory ([`Memory::choose`]).
 //!
 //! The table of descriptors is not copied either: with ten thousand processes it has tens of
 //! thousands of entries. The process begins with ours (`CLONE_FILES`) and takes a copy of its lowest
@@ -134,6 +134,7 @@ pub struct Lent(Arc<Plan>);
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        self.take_back();
         if self.0.uses.load(Ordering::Acquire) != NOTHING {
             lock(&STILL_USED).push(Arc::clone(&self.0));
         }
@@ -187,16 +188,21 @@ enum Memory {
 }
 
 impl Memory {
-    /// Shared, but where another user could look into it, or where the process cannot change how likely
-    /// it is to be killed for want of memory without changing that of all who share it.
+    /// Shared, but where another user could look into it; where the process cannot change how likely it
+    /// is to be killed for want of memory without changing that of all who share it; and where its group
+    /// may have too little memory for it to begin, for which the kernel kills all who share it.
     fn choose(setup: &Setup, may_be_looked_into: bool) -> Memory {
         let changes_user = setup.ids.is_some() && may_be_looked_into;
-        if changes_user || setup.oom_adjusted { Memory::Copied } else { Memory::Shared }
+        match changes_user || setup.oom_adjusted || setup.is_short_of_memory {
+            true => Memory::Copied,
+            false => Memory::Shared,
+        }
     }
 }
 
 /// Whether a program that changes its user may be traced by that (proc_sys_fs(5), `suid_dumpable`).
-/// Nobody uses it so but for debugging. Where it cannot be known it is taken for so.
+/// Nobody uses it so but for debugging. Where it cannot be known it is taken for so. As it was when the
+/// first process was started.
 static IS_OPEN_TO_TRACING: LazyLock<bool> = LazyLock::new(|| {
     let setting = std::fs::read_to_string("/proc/sys/fs/suid_dumpable").unwrap_or_default();
     !matches!(setting.trim(), "0" | "2")
@@ -249,12 +255,21 @@ impl Slots {
         // All of them, also those that the process would find: whoever has them may close them before
         // it does.
         for (source, slot) in [input, output, error, theirs.as_fd()].iter().zip(&mut self.numbers) {
-            rustix::io::dup3(source, slot, rustix::io::DupFlags::CLOEXEC)?;
+            if let Err(error) = rustix::io::dup3(source, slot, rustix::io::DupFlags::CLOEXEC) {
+                self.clear();
+                return Err(error.into());
+            }
         }
         let [input, output, error, other] = self.numbers.each_ref().map(AsRawFd::as_raw_fd);
         let is_table_shared = self.are_shared && memory == Memory::Shared;
         let copy_below = is_table_shared.then_some(self.end);
-        let sources = Sources { stdio: [input, output, error], socket: other, copy_below };
+        let sources = Sources {
+            stdio: [input, output, error],
+            socket: other,
+            other_end: socket.as_raw_fd(),
+            copy_below,
+            is_memory_copied: memory == Memory::Copied,
+        };
         let plan = Arc::new(Plan {
             job: Job::new(sources, setup, argv, env),
             uses: AtomicU32::new(if is_table_shared { MEMORY_AND_FILES } else { MEMORY }),

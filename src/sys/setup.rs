@@ -109,6 +109,8 @@ pub struct Setup {
     /// It has inherited a wish how likely it is to be killed for want of memory, and shall not have
     /// it.
     pub oom_adjusted: bool,
+    /// Its control group is limited, and may have too little memory for it to begin.
+    pub is_short_of_memory: bool,
     /// Resource limits.
     pub limits: Vec<Limit>,
     /// Scheduling priority.

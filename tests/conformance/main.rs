@@ -124,6 +124,7 @@ scenarios! {
     resources::a_change_of_limits_while_it_begins_is_not_lost,
     resources::what_forks_without_end_is_limited_and_can_be_stopped,
     resources::what_needs_too_much_memory_is_told_as_such,
+    resources::who_has_too_little_memory_to_begin_takes_nobody_with_it,
     resources::what_outgrows_its_memory_is_told,
     resources::a_sandbox_is_carried_out,
     resources::a_property_of_the_file_is_that_of_the_unit,

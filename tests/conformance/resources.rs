@@ -152,6 +152,25 @@ pub async fn what_needs_too_much_memory_is_told_as_such(mut world: World) {
     world.end(run).await;
 }
 
+/// The kernel ends all who share their memory with one that its group has none for.
+pub async fn who_has_too_little_memory_to_begin_takes_nobody_with_it(mut world: World) {
+    let limits = Limits { memory: Some(64 << 10), ..Limits::default() };
+    if !loose(&world, &limits).is_empty() {
+        eprintln!("not seen here: nothing limits memory");
+        return;
+    }
+    // What it is given alone is more.
+    let much = "x".repeat(100_000);
+    for _ in 0..2 {
+        let greedy = program("sleep", &["1000", &much, &much, &much, &much, &much]);
+        world.start(limited(greedy, &limits));
+        let is_over =
+            |event: &Event| matches!(event, Event::SpawnFailed { .. } | Event::Emptied { .. });
+        while !is_over(&world.event().await) {}
+    }
+    assert_eq!(world.run(program("true", &[])).await, ExitStatus::Code(0));
+}
+
 /// Without anybody asking how much it is.
 pub async fn what_outgrows_its_memory_is_told(mut world: World) {
     let limits = Limits { max_memory_restart: Some(48 << 20), ..Limits::default() };

@@ -24,11 +24,12 @@ const SILENCE: Duration = Duration::from_secs(8 * 60);
 const WAYS: [&str; 4] = ["systemd", "systemd-user", "native-service", "native-scope"];
 
 /// Those that are about what a run may use, and about the clock. `PROVOST_SCENARIOS` says others, by a part of the name.
-const USUAL: [&str; 8] = [
+const USUAL: [&str; 9] = [
     "limits_hold_and_change_under_a_run",
     "a_change_of_limits_while_it_begins_is_not_lost",
     "what_forks_without_end_is_limited_and_can_be_stopped",
     "what_needs_too_much_memory_is_told_as_such",
+    "who_has_too_little_memory_to_begin_takes_nobody_with_it",
     "what_outgrows_its_memory_is_told",
     "usage_is_that_of_the_tree",
     "a_change_of_limits_restarts_nothing",

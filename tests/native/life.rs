@@ -88,6 +88,7 @@ async fn helper_holds_a_process_before_it_is_recorded() {
         log_file: None,
         pid_file: None,
         sockets: Vec::new(),
+        is_limited: false,
         mark: None,
     };
     let stdout = std::io::stdout();

@@ -371,11 +371,14 @@ impl Entry {
     }
 
     /// Whether two runs of it may be there at the same time, which is told by its name as well. What is
-    /// ready when it was executed comes up, so the run that is replaced always ends.
+    /// ready when it was executed comes up, so the run that is replaced always ends. It depends on
+    /// nothing: one whose new run waits for what has failed goes on with its old one, which the model
+    /// here knows nothing of; that is in the strict schedules of the core.
     pub fn overlaps(&self, id: &str) -> bool {
         let twice = matches!(self.mode, Mode::Stay | Mode::Deaf | Mode::Fork | Mode::Slow(_));
         let is_ready_at_once = self.health.is_none() && self.condition() != "no";
-        id.starts_with(TWICE) && twice && is_ready_at_once && !self.pid_file
+        let depends = !self.depends.is_empty();
+        id.starts_with(TWICE) && twice && is_ready_at_once && !self.pid_file && !depends
     }
 
     /// The argument vector, with `${INSTANCE}` in it.

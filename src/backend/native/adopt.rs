@@ -137,7 +137,7 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
                 // It sets its own mark just before it becomes the command.
                 (Some(mark), _) if Marks::is_mark(mark) => {
                     let is_marked = || census::mark_of(record.pid) == Some(mark);
-                    let main = open_if(&record, || is_marked() || is_waiting(record.pid));
+                    let main = open_if(&record, || is_marked() || is_waiting(&record));
                     (TreeId(mark), main)
                 }
                 // There are no marks here; all that tells it is that it leads its session.
@@ -184,18 +184,10 @@ async fn is_there(Adopted { main, tree, record, .. }: &Adopted) -> bool {
     }
 }
 
-/// Whether a process has not become its command yet: it is what made it, and has executed nothing
-/// since.
-pub(super) fn is_waiting(pid: u32) -> bool {
-    Stat::of(pid).is_some_and(|stat| stat.has_not_executed)
-        && program_of(&pid.to_string()).is_some_and(|program| Some(program) == program_of("self"))
-}
-
-/// What a process executes, also where another file has taken the place of that.
-fn program_of(pid: &str) -> Option<String> {
-    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let exe = exe.to_string_lossy();
-    Some(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned())
+/// Whether the process of a run has not become its command yet: it has executed nothing since it was
+/// made.
+pub(super) fn is_waiting(record: &RunRecord) -> bool {
+    Stat::of(record.pid).is_some_and(|stat| stat.has_not_executed && stat.start == record.start)
 }
 
 /// Ends what is ours by mark or control group and is of none of these trees.
@@ -268,16 +260,32 @@ pub async fn end_all(environment: &BTreeMap<String, String>, name: &str, token: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use crate::core::ids::Slot;
+    use crate::sys::clone::{Program, start};
+    use crate::sys::setup::Setup;
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::io::Write;
+    use std::os::fd::AsFd;
 
     /// What a daemon is killed over: it has recorded a process that has not executed anything yet.
     #[test]
-    fn who_has_executed_something_does_not_wait() {
-        assert!(!is_waiting(std::process::id()));
-        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        assert!(!is_waiting(cat.id()));
-        drop(cat.stdin.take());
-        cat.wait().unwrap();
-        assert!(!is_waiting(cat.id()));
+    fn who_has_executed_nothing_waits() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let setup = Setup { candidates: vec![c"/bin/true".to_owned()], ..Setup::default() };
+        let (argv, stdio) = (vec![c"true".to_owned()], [null.as_fd(); 3]);
+        let program = Program { argv, env: vec![], setup, stdio, cgroup: None };
+        let mut started = start(program).unwrap();
+        let instance = InstanceId::parse("a@0").unwrap();
+        let (pid, start) = (started.pid, started.start);
+        let record =
+            RunRecord { instance, run: Run(1), slot: Slot::A, pid, start, mark: None, group: None };
+        assert!(is_waiting(&record));
+        // Another one with its number.
+        assert!(!is_waiting(&RunRecord { start: start + 1, ..record.clone() }));
+        let own = Stat::of(std::process::id()).unwrap().start;
+        assert!(!is_waiting(&RunRecord { pid: std::process::id(), start: own, ..record.clone() }));
+        started.socket.write_all(&[0]).unwrap();
+        waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+        assert!(!is_waiting(&record));
     }
 }

@@ -50,6 +50,8 @@ pub struct Recipe {
     pub pid_file: Option<Rendered>,
     /// What is held for it, by name, in the order of its descriptors.
     pub sockets: Passed,
+    /// Its control group has limits.
+    pub is_limited: bool,
     /// A mark that its descendants inherit, as a resource limit: see [`super::census`].
     pub mark: Option<u64>,
 }
@@ -174,6 +176,7 @@ impl Launcher {
         })?;
         Ok(Setup {
             oom_adjusted: self.oom_adjusted,
+            is_short_of_memory: recipe.is_limited,
             limits: self.limits(recipe),
             nice: recipe.nice.map(i32::from),
             umask: Some(recipe.umask),
@@ -219,20 +222,24 @@ impl Waiting {
     /// # Errors
     /// At the stage it reports. The process ends by itself then.
     pub async fn go(&mut self, recipe: &Recipe) -> Result<(), SpawnError> {
-        match self.answer(recipe).await {
-            Ok(answer) => match Report::decode(&answer) {
-                Some(report) => Err(recipe.explain(report)),
-                None => Ok(()),
-            },
-            Err(_) => {
+        let told = self.tell(recipe).await;
+        // By now it has hardly ever to be waited for.
+        self.lent.take_back();
+        let mut answer = Vec::new();
+        // Also where it could not be told: it may have said why, before it came to the gate.
+        let heard = self.socket.read_to_end(&mut answer).await;
+        match (Report::decode(&answer), told.and(heard)) {
+            (Some(report), _) => Err(recipe.explain(report)),
+            (None, Ok(_)) => Ok(()),
+            (None, Err(_)) => {
                 let reason = "the process was killed before it could become the command";
                 Err(failure(SpawnStage::Fork, "", reason.to_owned()))
             }
         }
     }
 
-    /// Opens the gate, and returns what the process says until it has ended or become the command.
-    async fn answer(&mut self, recipe: &Recipe) -> io::Result<Vec<u8>> {
+    /// Opens the gate.
+    async fn tell(&mut self, recipe: &Recipe) -> io::Result<()> {
         // Or the end would not be seen.
         self.use_reserve();
         // At once, and not when the runtime has found that there is room: it is the first byte.
@@ -246,11 +253,7 @@ impl Waiting {
         // Where it waits for our processor it has it first: somebody waits for it, and what is told of it
         // takes longer than it needs to become its command.
         std::thread::yield_now();
-        // By now it has hardly ever to be waited for.
-        self.lent.take_back();
-        let mut answer = Vec::new();
-        self.socket.read_to_end(&mut answer).await?;
-        Ok(answer)
+        Ok(())
     }
 
     /// Sends descriptors, with one byte.
@@ -283,6 +286,7 @@ impl Recipe {
         }
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
         // The process itself adds its number: nobody else knows it before it is made.
+        self.env.remove("LISTEN_PID");
         self.env.insert("LISTEN_FDS".to_owned(), sockets.len().to_string());
         self.env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
         self.sockets = sockets;

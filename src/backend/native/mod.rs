@@ -211,6 +211,7 @@ impl Inner {
             log_file: None,
             pid_file: None,
             sockets: Vec::new(),
+            is_limited: false,
             mark: None,
         }
     }

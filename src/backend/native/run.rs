@@ -320,7 +320,7 @@ pub(super) async fn live_on(
     }
     let mut status = ExitStatus::Unknown;
     if let Some(pidfd) = main {
-        let executed = becomes_command(&pidfd, record.pid).await;
+        let executed = becomes_command(&pidfd, &record).await;
         if executed {
             // Where the machine knows that already it changes nothing.
             report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
@@ -365,9 +365,9 @@ async fn remove_pid_file(inner: &Inner, record: &RunRecord, spec: &ProcessSpec) 
 
 /// Whether a process that may still be waiting becomes its command. It was let go, or sees that its
 /// daemon is gone and ends: both are soon.
-async fn becomes_command(pidfd: &OwnedFd, pid: u32) -> bool {
+async fn becomes_command(pidfd: &OwnedFd, record: &RunRecord) -> bool {
     const LOOK_AGAIN: Duration = Duration::from_millis(5);
-    while is_waiting(pid) {
+    while is_waiting(record) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     // The number may be another's by now; the descriptor is not.
@@ -429,7 +429,8 @@ async fn start(
         }
         let limits = state.limits.as_ref().unwrap_or(&spec.limits);
         // A new group has none.
-        if limits.given().next().is_some() {
+        recipe.is_limited = limits.given().next().is_some();
+        if recipe.is_limited {
             hold_to(instance, &tree, limits);
         }
         let null = inner.launcher.null();

@@ -303,6 +303,7 @@ fn recipe(inner: &Inner, job: &Job, identity: Identity, umask: u32) -> Recipe {
         log_file: None,
         pid_file: None,
         sockets: Vec::new(),
+        is_limited: false,
         mark: None,
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sys::setup::{Report, Stage};
+use crate::sys::setup::{NO_INDEX, Report, Stage};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -174,7 +174,6 @@ fn no_signal_is_blocked_or_ignored_in_the_command() {
     let mut started = start(script(show, [null.as_fd(), write.as_fd(), null.as_fd()])).unwrap();
     drop(write);
     started.lent.take_back();
-    // It comes before the gate, and waits for the command.
     started.socket.write_all(&[0]).unwrap();
     let mut text = String::new();
     read.read_to_string(&mut text).unwrap();
@@ -183,22 +182,52 @@ fn no_signal_is_blocked_or_ignored_in_the_command() {
     assert_eq!(code(started), Some(0));
 }
 
-/// A signal that comes while it waits is the command's, and no handler of ours has it.
+/// A signal that comes while it waits is its own, and no handler of ours has it. One that leaves a core,
+/// which would be of our memory, kills it without.
 #[test]
-fn a_signal_that_comes_early_is_the_commands() {
+fn a_signal_that_comes_early_is_its_own_and_leaves_no_core() {
     static HANDLED: AtomicU32 = AtomicU32::new(0);
     extern "C" fn handler(_: i32) {
         HANDLED.store(std::process::id(), Ordering::Relaxed);
     }
-    // SAFETY: the handler only stores a number.
-    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
     let null = null();
-    let mut started = start(script("exec sleep 1000", [null.as_fd(); 3])).unwrap();
-    crate::sys::signal::send(&started.pidfd, crate::core::spec::Signal(10)).unwrap();
+    for (sent, ends_by) in [
+        (libc::SIGUSR1, libc::SIGUSR1),
+        (libc::SIGTERM, libc::SIGTERM),
+        (libc::SIGQUIT, libc::SIGKILL),
+        (libc::SIGSEGV, libc::SIGKILL),
+    ] {
+        // SAFETY: the handler only stores a number.
+        unsafe { libc::signal(sent, handler as *const () as usize) };
+        let mut started = start(script("exec sleep 1000", [null.as_fd(); 3])).unwrap();
+        let signal = crate::core::spec::Signal(u8::try_from(sent).unwrap());
+        crate::sys::signal::send(&started.pidfd, signal).unwrap();
+        started.socket.write_all(&[0]).unwrap();
+        let (report, status) = end(started);
+        assert_eq!((report, status.terminating_signal()), (None, Some(ends_by)));
+        assert_eq!(HANDLED.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// By then it is the command's.
+#[test]
+fn the_command_may_leave_a_core() {
+    let null = null();
+    let mut started = start(script("ulimit -c 0; kill -QUIT $$", [null.as_fd(); 3])).unwrap();
     started.socket.write_all(&[0]).unwrap();
     let (report, status) = end(started);
-    assert_eq!((report, status.terminating_signal()), (None, Some(libc::SIGUSR1)));
-    assert_eq!(HANDLED.load(Ordering::Relaxed), 0);
+    assert_eq!((report, status.terminating_signal()), (None, Some(libc::SIGQUIT)));
+}
+
+#[test]
+fn at_which_step_something_goes_wrong_is_told() {
+    let null = null();
+    let mut program = script("", [null.as_fd(); 3]);
+    program.setup.cwd = Some(c"/no/such/directory".to_owned());
+    let mut started = start(program).unwrap();
+    started.socket.write_all(&[0]).unwrap();
+    let (report, _) = end(started);
+    assert_eq!(report, Some(Report { stage: Stage::Cwd, errno: libc::ENOENT, index: NO_INDEX }));
 }
 
 #[test]
@@ -227,10 +256,13 @@ fn memory_is_copied_where_others_could_look_into_it_or_would_change_with_it() {
     let ids = Some(crate::sys::setup::Ids { uid: 1, gid: 1, groups: vec![] });
     let user = Setup { ids, ..Setup::default() };
     let adjusted = Setup { oom_adjusted: true, ..Setup::default() };
-    let all = [(&user, false), (&user, true), (&adjusted, false), (&Setup::default(), true)];
+    let limited = Setup { is_short_of_memory: true, ..Setup::default() };
+    let usual = Setup::default();
+    let all =
+        [(&user, false), (&user, true), (&adjusted, false), (&limited, false), (&usual, true)];
     let chosen = all.map(|(setup, is_open)| Memory::choose(setup, is_open));
     use Memory::{Copied, Shared};
-    assert_eq!(chosen, [Shared, Copied, Copied, Shared]);
+    assert_eq!(chosen, [Shared, Copied, Copied, Copied, Shared]);
 }
 
 /// It may become another user while it shares our memory; nobody gets a look into it by that.
