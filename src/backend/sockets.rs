@@ -59,7 +59,9 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    fn new(descriptor: OwnedFd) -> Arc<Socket> {
+    /// Holds one.
+    #[must_use]
+    pub fn new(descriptor: OwnedFd) -> Arc<Socket> {
         Arc::new(Socket { descriptor, gone: watch::Sender::new(()) })
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Sources {
     /// The table of descriptors is the daemon's until it has taken a copy of all below this. None: it
     /// has a copy.
     pub(super) copy_below: Option<RawFd>,
-    /// The memory is not the daemon's own.
+    /// Its memory is a copy of the daemon's.
     pub(super) is_memory_copied: bool,
 }
 

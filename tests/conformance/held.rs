@@ -111,13 +111,16 @@ pub async fn sockets_are_held_for_a_process(mut it: Supervisor) {
     assert_eq!(answer[0], answer[1]);
     let after = it.until_all("running", &["api@0"]).await["api@0"].pid.unwrap();
     assert_eq!(sockets(after, &[3, 4]), kept);
-    // So it is over a change of something else, even while nobody serves.
-    let summary = it.reload(&file("    env: { A: b }\n")).await;
+    // So it is over a change of something else, even while nobody serves. What the file calls by the
+    // names that belong to the sockets is not what it is told.
+    let summary =
+        it.reload(&file("    env: { A: b, LISTEN_PID: \"1\", LISTEN_FDS: \"9\" }\n")).await;
     assert_eq!(summary.result, "applied", "{summary:?}");
     let changed = it.until_all("running", &["api@0"]).await["api@0"].pid.unwrap();
     assert_ne!(changed, after);
     assert_eq!(sockets(changed, &[3, 4]), kept);
-    assert_eq!(ask(address)[0], changed.to_string());
+    let told = changed.to_string();
+    assert_eq!(ask(address), [&*told, &*told, "2", "admin:http", "4"]);
     // Nobody has kept them for the next daemon here; the run has its own.
     it.kill();
     assert_eq!(ask(address)[0], changed.to_string());

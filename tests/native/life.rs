@@ -4,7 +4,8 @@ use crate::world::*;
 use provost::backend::Backend;
 use provost::backend::native::identity::{Identity, caller};
 use provost::backend::native::launch::{Launcher, Recipe};
-use provost::core::event::{Event, ExitStatus, Whom};
+use provost::backend::sockets::Socket;
+use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
 use provost::core::ids::Run;
 use provost::core::spec::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,9 +76,18 @@ async fn one_that_ignores_the_signal_is_killed() {
 #[ignore = "run by another test, which kills it"]
 async fn helper_holds_a_process_before_it_is_recorded() {
     let launcher = Launcher::new().unwrap();
+    let recipe = recipe("echo ran=1; sleep 1000");
+    let stdout = std::io::stdout();
+    let waiting = launcher.begin(&recipe, stdout.as_fd(), None).unwrap();
+    println!("\nheld={}", waiting.pid);
+    std::future::pending::<()>().await;
+    drop(waiting);
+}
+
+fn recipe(script: &str) -> Recipe {
     let identity = Identity { record: caller(&BTreeMap::new()), credentials: None };
-    let recipe = Recipe {
-        argv: vec!["/bin/sh".into(), "-c".into(), "echo ran=1; sleep 1000".into()],
+    Recipe {
+        argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
         env: BTreeMap::new(),
         path_is_own: false,
         cwd: "/".into(),
@@ -90,12 +100,26 @@ async fn helper_holds_a_process_before_it_is_recorded() {
         sockets: Vec::new(),
         is_limited: false,
         mark: None,
-    };
-    let stdout = std::io::stdout();
-    let waiting = launcher.begin(&recipe, stdout.as_fd(), None).unwrap();
-    println!("\nheld={}", waiting.pid);
-    std::future::pending::<()>().await;
-    drop(waiting);
+    }
+}
+
+/// It is not left waiting for them, nor is who waits for it.
+#[tokio::test]
+async fn one_whose_sockets_cannot_be_passed_ends() {
+    // It is where the ended are noticed.
+    let _world = World::new();
+    let launcher = Launcher::new().unwrap();
+    let mut recipe = recipe("echo ran=1");
+    // More than one message carries. The configuration refuses as many.
+    let many = (0..100).map(|number| {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (format!("s{number}").into(), Socket::new(socket.into()))
+    });
+    recipe.take_sockets(many.collect());
+    let mut waiting = launcher.begin(&recipe, launcher.null(), None).unwrap();
+    let error = in_time(waiting.go(&recipe)).await.unwrap_err();
+    assert_eq!(error.stage, SpawnStage::Sockets, "{error:?}");
+    assert_eq!(in_time(waiting.exit).await, Ok(ExitStatus::Code(127)));
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! The daemon as it is delivered: started, asked, killed.
 
-use crate::common::waiting::{DEADLINE, ended};
+use crate::common::processes::pidfd;
+use crate::common::waiting::{DEADLINE, ended, readable_within};
 use crate::file::Ground;
-use provost::client::{Client, ManagerStatus, ProcessStatus, Target, Watch};
+use provost::client::{
+    Client, ClientError, JobOutcome, ManagerStatus, ProcessStatus, Target, Verb, Watch,
+};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A running daemon.
 pub struct Daemon {
@@ -97,15 +100,36 @@ impl Daemon {
         }
     }
 
-    /// The command line.
+    /// The command line. Whatever is asked has to end.
     pub fn provost(&self, args: &[String]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_provost"))
+        let child = Command::new(env!("CARGO_BIN_EXE_provost"))
             .arg("--socket")
             .arg(&self.socket)
             .args(args)
             .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = pidfd(child.id());
+        let output = std::thread::spawn(move || child.wait_with_output());
+        if !readable_within(&process, DEADLINE) {
+            let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+            panic!("never: the end of provost {args:?}");
+        }
+        output.join().unwrap().unwrap()
+    }
+
+    /// Asks and waits as long as `patience` lasts: what needs something that never comes waits for
+    /// ever. None: it goes on.
+    pub async fn ask(
+        &self,
+        verb: Verb,
+        names: &[String],
+        patience: Duration,
+    ) -> Result<Option<Vec<JobOutcome>>, ClientError> {
+        let asked = tokio::time::timeout(patience, self.client.run(verb, names, |_| {})).await;
+        asked.ok().transpose()
     }
 
     pub fn log(&self) -> String {

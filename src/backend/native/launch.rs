@@ -11,7 +11,9 @@ use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
 use crate::sys::clone::{Lent, Program, StartError};
 use crate::sys::setup::{Ids, Limit, MAX_SOCKETS, NO_INDEX, Report, Setup, Stage};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, send, sendmsg, shutdown,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -223,6 +225,10 @@ impl Waiting {
     /// At the stage it reports. The process ends by itself then.
     pub async fn go(&mut self, recipe: &Recipe) -> Result<(), SpawnError> {
         let told = self.tell(recipe).await;
+        if told.is_err() {
+            // It waits for what does not come.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
         // By now it has hardly ever to be waited for.
         self.lent.take_back();
         let mut answer = Vec::new();
@@ -231,10 +237,7 @@ impl Waiting {
         match (Report::decode(&answer), told.and(heard)) {
             (Some(report), _) => Err(recipe.explain(report)),
             (None, Ok(_)) => Ok(()),
-            (None, Err(_)) => {
-                let reason = "the process was killed before it could become the command";
-                Err(failure(SpawnStage::Fork, "", reason.to_owned()))
-            }
+            (None, Err(error)) => Err(recipe.unheard(&error)),
         }
     }
 
@@ -351,6 +354,21 @@ impl Recipe {
             Stage::Exec => (SpawnStage::Exec, self.exec_subject(report, &mut reason)),
         };
         SpawnError { stage, subject, reason }
+    }
+
+    /// Why it could not be told, or said nothing.
+    fn unheard(&self, error: &io::Error) -> SpawnError {
+        let is_gone =
+            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        let stage = match is_gone || self.sockets.is_empty() {
+            true => SpawnStage::Fork,
+            false => SpawnStage::Sockets,
+        };
+        let reason = match is_gone {
+            true => "the process was killed before it could become the command".to_owned(),
+            false => reason(error),
+        };
+        failure(stage, "", reason)
     }
 
     fn limit_text(&self, resource: u32) -> String {

@@ -1,10 +1,15 @@
 //! What operators say.
 
+use crate::common::waiting::DEADLINE;
 use crate::file::{Files, Instance, name};
 use crate::model::{Moves, Push, State, Step};
 use crate::soak::{Judged, Soak};
-use provost::client::Verb;
+use provost::client::{JobOutcome, Verb};
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long one waits for what may never come.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Soak {
     /// Names of instances for a command, and which they are.
@@ -63,30 +68,6 @@ impl Soak {
         let typed = self.draw.rng.percent(50);
         self.note(format!("{verb} {names:?}{}", if typed { ", typed" } else { "" }));
         let refused = matches!(verb, "start" | "restart") && !self.may_start(&instances);
-        let mut said = String::new();
-        let ok = if typed {
-            let mut args = vec![verb.to_owned()];
-            args.extend(names.clone());
-            let output = self.daemon.provost(&args);
-            said = format!("{output:?}");
-            output.status.success()
-        } else {
-            let client = &self.daemon.client;
-            match verb {
-                "reset-failed" => client.reset_failed(&names).await.is_ok(),
-                _ => {
-                    let verb = match verb {
-                        "start" => Verb::Start { once: false },
-                        "stop" => Verb::Stop,
-                        _ => Verb::Restart,
-                    };
-                    client
-                        .run(verb, &names, |_| {})
-                        .await
-                        .is_ok_and(|jobs| jobs.iter().all(provost::client::JobOutcome::is_success))
-                }
-            }
-        };
         let mut step = Step::default();
         if !refused {
             match verb {
@@ -102,6 +83,36 @@ impl Soak {
         let all_up = instances
             .iter()
             .all(|instance| matches!(expected[instance].known.state, State::Up | State::Completed));
+        let patience = match verb {
+            "start" | "restart" if !all_up => PATIENCE,
+            _ => DEADLINE,
+        };
+        let mut said = String::new();
+        let ok = if typed {
+            let mut args = vec![verb.to_owned()];
+            if verb != "reset-failed" {
+                args.extend(["--timeout".to_owned(), format!("{}s", patience.as_secs())]);
+            }
+            args.extend(names.clone());
+            let output = self.daemon.provost(&args);
+            said = format!("{output:?}");
+            output.status.success()
+        } else {
+            let verb = match verb {
+                "start" => Some(Verb::Start { once: false }),
+                "stop" => Some(Verb::Stop),
+                "restart" => Some(Verb::Restart),
+                _ => None,
+            };
+            match verb {
+                None => self.daemon.client.reset_failed(&names).await.is_ok(),
+                Some(verb) => {
+                    let jobs = self.daemon.ask(verb, &names, patience).await;
+                    let all = |jobs: Vec<JobOutcome>| jobs.iter().all(JobOutcome::is_success);
+                    jobs.is_ok_and(|jobs| jobs.is_some_and(all))
+                }
+            }
+        };
         match (verb, ok) {
             (_, true) if refused => return Err(format!("{verb} {names:?} was not refused")),
             ("start" | "restart", false) if !refused && all_up => {
@@ -129,7 +140,7 @@ impl Soak {
         let instance = self.draw.rng.pick(&disabled).clone();
         self.note(format!("start --once {}", name(&instance)));
         let verb = Verb::Start { once: true };
-        let done = self.daemon.client.run(verb, &[name(&instance)], |_| {}).await;
+        let done = self.daemon.ask(verb, &[name(&instance)], PATIENCE).await;
         done.map_err(|error| format!("start --once: {error}"))?;
         let step = Step {
             pushed: [(instance.clone(), Push::Start)].into(),
@@ -202,7 +213,7 @@ impl Soak {
         for instance in &few {
             let up = self.draw.rng.percent(70);
             let verb = if up { Verb::Start { once: false } } else { Verb::Stop };
-            let done = self.daemon.client.run(verb, &[name(instance)], |_| {}).await;
+            let done = self.daemon.ask(verb, &[name(instance)], PATIENCE).await;
             done.map_err(|error| format!("after a storm: {error}"))?;
             if up {
                 step.pushed.insert(instance.clone(), Push::Start);
