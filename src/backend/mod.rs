@@ -194,6 +194,10 @@ pub trait Backend: Send + Sync {
         spec: &Arc<ProcessSpec>,
     );
 
+    /// Gets the first run that was asked for as far as it may come before it is written down that it
+    /// was: to a process that sets itself up and waits.
+    fn prepare(&self) {}
+
     /// Has the first run that was asked for begin now, instead of when its turn comes: all of the
     /// same moment was asked for, and what comes next is only told.
     fn begin(&self) {}

@@ -3,10 +3,12 @@
 //! To start a process takes longer than to answer somebody, and where ten thousand begin at once
 //! nobody shall wait for them all: everything else comes in between. But one that is alone begins
 //! before anything is told of it ([`Starts::begin_first`]): somebody waits for it, and nobody for
-//! what is told.
+//! what is told. And while it is written down that it shall begin, its process can set itself up
+//! ([`Starts::prepare_first`]).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use tokio::sync::Notify;
@@ -21,13 +23,21 @@ type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Starts {
     waiting: Mutex<VecDeque<Life>>,
     more: Notify,
+    /// The first, which was prepared.
+    prepared: Mutex<Option<Life>>,
+    is_preparing: AtomicBool,
 }
 
 impl Starts {
     /// Needs a tokio runtime, for as long as anything is to begin.
     #[must_use]
     pub fn new() -> Arc<Starts> {
-        let starts = Arc::new(Starts { waiting: Mutex::default(), more: Notify::new() });
+        let starts = Arc::new(Starts {
+            waiting: Mutex::default(),
+            more: Notify::new(),
+            prepared: Mutex::default(),
+            is_preparing: AtomicBool::new(false),
+        });
         tokio::spawn(in_turn(Arc::clone(&starts)));
         starts
     }
@@ -38,9 +48,31 @@ impl Starts {
         self.more.notify_one();
     }
 
+    /// Gets the first as far as it may come before anything is written down: to where it waits for
+    /// [`Starts::written`], or for something else.
+    pub fn prepare_first(&self) {
+        let first = lock(&self.waiting).pop_front();
+        let Some(mut life) = first else { return };
+        self.is_preparing.store(true, Ordering::Relaxed);
+        let is_pending = poll(&mut life);
+        self.is_preparing.store(false, Ordering::Relaxed);
+        if is_pending {
+            *lock(&self.prepared) = Some(life);
+        }
+    }
+
+    /// Whoever is being prepared waits here until what made it is written down. The others begin when
+    /// it is.
+    pub async fn written(&self) {
+        if self.is_preparing.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Has the first begin now.
     pub fn begin_first(&self) {
-        let first = lock(&self.waiting).pop_front();
+        let prepared = lock(&self.prepared).take();
+        let first = prepared.or_else(|| lock(&self.waiting).pop_front());
         if let Some(life) = first {
             begin(life);
         }
@@ -65,9 +97,14 @@ async fn in_turn(starts: Arc<Starts>) {
 /// one: a task of its own would begin after all others that are ready. That task polls it once more,
 /// and is who is woken from then on.
 fn begin(mut life: Life) {
-    if life.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    if poll(&mut life) {
         tokio::spawn(life);
     }
+}
+
+/// Whether there is more of it. Nobody is woken for it.
+fn poll(life: &mut Life) -> bool {
+    life.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 /// Each change is one insertion or removal.

@@ -445,25 +445,36 @@ pub enum Effect {
     },
 }
 
+/// In which order the effects of a turn are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// A run begins.
+    Begins,
+    /// Something else is done to a process.
+    Does,
+    /// Somebody is told of what happened, and nothing is done to any process.
+    Tells,
+}
+
 impl Effect {
-    /// Whether it only tells somebody of what happened, and nothing is done to any process.
+    /// Which part of the turn it belongs to.
     #[must_use]
-    pub fn tells(&self) -> bool {
+    pub fn part(&self) -> Part {
         match self {
-            Effect::Spawn { .. }
-            | Effect::Terminate { .. }
+            Effect::Spawn { .. } => Part::Begins,
+            Effect::Terminate { .. }
             | Effect::Kill { .. }
             | Effect::Signal { .. }
             | Effect::Limit { .. }
             | Effect::Probe { .. }
-            | Effect::Reload { .. } => false,
+            | Effect::Reload { .. } => Part::Does,
             Effect::Answer { .. }
             | Effect::JobNew { .. }
             | Effect::JobRemoved { .. }
             | Effect::RunExited { .. }
             | Effect::ReloadFinished(_)
             | Effect::Note(_)
-            | Effect::Finished { .. } => true,
+            | Effect::Finished { .. } => Part::Tells,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use super::handle::{DriverError, Reply, now};
-use crate::core::event::{Effect, Event, Refusal};
+use crate::core::event::{Effect, Event, Part, Refusal};
 use crate::core::snapshot::Restored;
 use crate::core::trial::{Trial, TrialSnapshot};
 use crate::store::checkpoint::{Checkpoints, Tentative};
@@ -32,7 +32,7 @@ pub struct Keeping {
 
 impl Driver {
     /// Has the service manager hold what tells how a run ends, for when this daemon cannot see it.
-    pub(super) fn store_pidfd(&self, event: &Event) {
+    pub(super) fn store_pidfd(&mut self, event: &Event) {
         match event {
             Event::Spawned { instance, run, .. } if !self.backend.remembers_ends() => {
                 if let Some(pidfd) = self.backend.pidfd(instance, *run) {
@@ -40,9 +40,16 @@ impl Driver {
                 }
             }
             Event::Exited { instance, run, .. } => {
-                self.notifier.take_back(stored_name(instance, *run));
+                self.exited.push(stored_name(instance, *run));
             }
             _ => {}
+        }
+    }
+
+    /// Has the service manager let go of what it holds of runs that have ended.
+    pub(super) fn take_back_pidfds(&mut self) {
+        for name in self.exited.drain(..) {
+            self.notifier.take_back(name);
         }
     }
 
@@ -60,8 +67,15 @@ impl Driver {
     }
 
     /// Writes down first: who is killed in between has decided something and not done it, and never
-    /// done something that nobody knows of.
-    pub(super) fn keep_and_carry_out(&mut self, effects: Vec<Effect>) {
+    /// done something that nobody knows of. Only the process of a run that begins may be there already:
+    /// it sets itself up meanwhile, and ends when nobody lets it become its command.
+    pub(super) fn keep_and_carry_out(&mut self, mut effects: Vec<Effect>) {
+        effects.sort_by_key(Effect::part);
+        let begun = effects.partition_point(|effect| effect.part() == Part::Begins);
+        for effect in effects.drain(..begun) {
+            self.carry_out_one(effect);
+        }
+        self.backend.prepare();
         // First: by the settings it is told whether it was an operator who stopped something.
         self.save_whole();
         let store = &mut self.keeping.store;

@@ -45,7 +45,7 @@ mod watched;
 use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
 use crate::core::Machine;
-use crate::core::event::{Effect, Event, Refusal};
+use crate::core::event::{Effect, Event, Part, Refusal};
 use crate::core::ids::{InstanceId, JobId, Request};
 use crate::core::job::JobKind;
 use crate::core::time::Mono;
@@ -116,6 +116,8 @@ pub struct Driver {
     /// It was said that states cannot be kept.
     is_unkept: bool,
     effects: Vec<Effect>,
+    /// What stands for runs that have ended, where the service manager may hold it.
+    exited: Vec<String>,
 }
 
 /// Who waits for the machine's answer.
@@ -199,6 +201,7 @@ impl Driver {
             has_looked: false,
             is_unkept: false,
             effects: Vec::new(),
+            exited: Vec::new(),
         };
         (driver, handle)
     }
@@ -304,12 +307,12 @@ impl Driver {
     /// First what is to be done, then what is to be told of it: telling takes longer, and
     /// a process is waited for.
     fn carry_out(&mut self, mut effects: Vec<Effect>) {
-        effects.sort_by_key(Effect::tells);
-        let told_from = effects.partition_point(|effect| !effect.tells());
+        let told_from = effects.partition_point(|effect| effect.part() < Part::Tells);
         for effect in effects.drain(..told_from) {
             self.carry_out_one(effect);
         }
         self.backend.begin();
+        self.take_back_pidfds();
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }

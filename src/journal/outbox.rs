@@ -94,6 +94,7 @@ impl Outbox {
         let thread = std::thread::Builder::new().name("log".to_owned());
         // Nowhere to say that it failed: this is the log.
         let _ = thread.spawn(move || {
+            crate::sys::thread::never_preempts();
             let mut entries = Vec::new();
             loop {
                 writer.take(&mut entries);

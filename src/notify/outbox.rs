@@ -129,7 +129,10 @@ impl Outbox {
         let outbox = Arc::new(Outbox::default());
         let sender = outbox.clone();
         let thread = std::thread::Builder::new().name("notify".to_owned());
-        thread.spawn(move || sender.send_all(&socket))?;
+        thread.spawn(move || {
+            crate::sys::thread::never_preempts();
+            sender.send_all(&socket);
+        })?;
         Ok(outbox)
     }
 

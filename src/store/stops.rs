@@ -96,6 +96,7 @@ impl Stops {
 /// Writes the newest of what comes, and again what could not be written, until nobody sends any
 /// more.
 fn write_all(path: &Path, receiver: &Receiver<Kept>) {
+    crate::sys::thread::never_preempts();
     let mut unwritten = None;
     loop {
         let received = match unwritten {

@@ -88,15 +88,15 @@ impl Job {
 
 type Failure = (Stage, Errno, u32);
 
-/// Becomes the command, or ends. `has_table` is called when the daemon's descriptors are not needed
-/// any more.
-pub(super) fn run(job: &Job, has_table: impl FnOnce()) -> ! {
+/// Becomes the command, or ends. The signals in `kept` (bit 0 is signal 1) may be ignored or handled as
+/// they are in the daemon. `has_table` is called when the daemon's descriptors are not needed any more.
+pub(super) fn run(job: &Job, kept: u64, has_table: impl FnOnce()) -> ! {
     let failed = match take_descriptors(job) {
         // It is found where the daemon has put it.
         Err(errno) => ((Stage::Descriptors, errno, NO_INDEX), job.sources.socket as usize),
         Ok(()) => {
             has_table();
-            (become_command(job), job.socket())
+            (become_command(job, kept), job.socket())
         }
     };
     let ((stage, errno, index), socket) = failed;
@@ -135,10 +135,10 @@ pub(super) fn unshare_from(first: u32) -> Result<usize, Errno> {
 }
 
 /// Returns only when the command could not be executed.
-fn become_command(job: &Job) -> Failure {
+fn become_command(job: &Job, kept: u64) -> Failure {
     let at = |stage| move |errno| (stage, errno, NO_INDEX);
     let prepared = sys(libc::SYS_setsid, [0; 5]).map_err(at(Stage::Session)).and_then(|_| {
-        reset_dispositions();
+        reset_dispositions(kept);
         wait_at_gate(job.socket()).map_err(at(Stage::Session))?;
         set_up(job)
     });
@@ -203,36 +203,40 @@ fn set_up(job: &Job) -> Result<(), Failure> {
 }
 
 /// What is ignored would stay ignored in the command; and what is handled would be handled in the
-/// daemon's memory, once nothing is blocked any more.
+/// daemon's memory, once nothing is blocked any more. Only those of `kept` can be either.
 ///
 /// A signal that has a process leave a core is one that kills it until it has executed its command, by
 /// when it is the command's: the core would be that of the daemon's memory, and before Linux 5.16 all
 /// who share the memory are killed for it (core(5)).
-fn reset_dispositions() {
-    const LEAVES_CORE: [i32; 10] = [
-        libc::SIGQUIT,
-        libc::SIGILL,
-        libc::SIGTRAP,
-        libc::SIGABRT,
-        libc::SIGBUS,
-        libc::SIGFPE,
-        libc::SIGSEGV,
-        libc::SIGXCPU,
-        libc::SIGXFSZ,
-        libc::SIGSYS,
-    ];
+fn reset_dispositions(kept: u64) {
+    const LEAVES_CORE: u64 = mask_of(libc::SIGQUIT)
+        | mask_of(libc::SIGILL)
+        | mask_of(libc::SIGTRAP)
+        | mask_of(libc::SIGABRT)
+        | mask_of(libc::SIGBUS)
+        | mask_of(libc::SIGFPE)
+        | mask_of(libc::SIGSEGV)
+        | mask_of(libc::SIGXCPU)
+        | mask_of(libc::SIGXFSZ)
+        | mask_of(libc::SIGSYS);
     /// x86-64 enters no handler without it; where it would return to is of no use to one that does not.
     const SA_RESTORER: usize = 0x0400_0000;
     let flags = if cfg!(target_arch = "x86_64") { SA_RESTORER } else { 0 };
     let dies = die as *const () as usize;
     // The kernel's own struct sigaction: handler, flags, restorer or mask, mask.
     let (default, deadly) = ([0_usize; 4], [dies, flags, dies * usize::from(flags != 0), 0]);
-    for signal in 1..=64 {
-        let leaves_core = LEAVES_CORE.iter().any(|one| *one as usize == signal);
-        let action = if leaves_core { &deadly } else { &default };
+    let mut left = kept | LEAVES_CORE;
+    while left != 0 {
+        let signal = left.trailing_zeros() as usize + 1;
+        left &= left - 1;
+        let action = if LEAVES_CORE >> (signal - 1) & 1 == 1 { &deadly } else { &default };
         // It can only fail for signals that cannot be ignored or handled.
         let _ = sys(libc::SYS_rt_sigaction, [signal, action.as_ptr() as usize, 0, 8, 0]);
     }
+}
+
+const fn mask_of(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
 
 /// Ends this process, and leaves nothing.

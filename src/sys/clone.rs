@@ -27,7 +27,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// What to start.
@@ -79,6 +79,8 @@ struct Plan {
     job: Job,
     /// What of ours the process uses: one of the constants below.
     uses: AtomicU32,
+    /// The signals whose dispositions it has from us; bit 0 is signal 1.
+    kept_signals: AtomicU64,
     stack: UnsafeCell<Vec<u128>>,
 }
 
@@ -142,6 +144,12 @@ impl Drop for Lent {
 }
 
 impl Lent {
+    /// Whether the process uses nothing of it any more: it has executed its command, or is gone.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.uses.load(Ordering::Acquire) == NOTHING
+    }
+
     /// Takes back the descriptors that were lent to the process for it to find them. Until then they
     /// are open here too, so that the end of one of them is not seen. Waits, though hardly ever, until
     /// the process has come as far as that.
@@ -162,6 +170,8 @@ static STACKS: Mutex<Vec<Vec<u128>>> = Mutex::new(Vec::new());
 static SLOTS: Mutex<Option<Slots>> = Mutex::new(None);
 
 const STACK: usize = 64 * 1024;
+
+const ALL_SIGNALS: u64 = u64::MAX;
 
 impl Drop for Plan {
     fn drop(&mut self) {
@@ -234,6 +244,9 @@ struct Slots {
     lent: Option<Arc<Plan>>,
     /// Whether a process may begin with our table.
     are_shared: bool,
+    /// The signals that we ignore, as [`super::signal::ignored`] has them. The daemon does not begin to
+    /// ignore any.
+    ignored: u64,
 }
 
 impl Slots {
@@ -244,7 +257,8 @@ impl Slots {
         let filler = OwnedFd::from(std::fs::File::open("/dev/null")?);
         let numbers = [lift(&filler)?, lift(&filler)?, lift(&filler)?, lift(&filler)?];
         let end = numbers.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(FIRST_FREE_FD) + 1;
-        Ok(Slots { numbers, filler, end, lent: None, are_shared: may_unshare() })
+        let ignored = super::signal::ignored().unwrap_or(ALL_SIGNALS);
+        Ok(Slots { numbers, filler, end, lent: None, are_shared: may_unshare(), ignored })
     }
 
     fn start(&mut self, program: Program<'_>, memory: Memory) -> io::Result<Started> {
@@ -273,6 +287,7 @@ impl Slots {
         let plan = Arc::new(Plan {
             job: Job::new(sources, setup, argv, env),
             uses: AtomicU32::new(if is_table_shared { MEMORY_AND_FILES } else { MEMORY }),
+            kept_signals: AtomicU64::new(self.ignored),
             stack: UnsafeCell::new(
                 lock(&STACKS)
                     .pop()
@@ -340,7 +355,8 @@ fn clone(
     let shared = if memory == Memory::Shared { libc::CLONE_VM } else { 0 };
     let files = if is_table_shared { libc::CLONE_FILES } else { 0 };
     let flags = shared | files | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
-    // CLONE_INTO_CGROUP is beyond the 32 bits of libc's constants (linux/sched.h).
+    // These are beyond the 32 bits of libc's constants (linux/sched.h).
+    const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
     let pidfd_at = &raw mut pidfd as usize;
@@ -349,7 +365,7 @@ fn clone(
 
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags as u64 | cgroup.map_or(0, |_| INTO_CGROUP);
+    args.flags = flags as u64 | CLEAR_SIGHAND | cgroup.map_or(0, |_| INTO_CGROUP);
     args.pidfd = pidfd_at as u64;
     args.child_tid = cleared as u64;
     args.exit_signal = libc::SIGCHLD as u64;
@@ -362,8 +378,10 @@ fn clone(
     // more; signals are blocked.
     let call = |number, args| unsafe { clone_call(number, args, plan) };
     let (result, in_cgroup) = match call(libc::SYS_clone3, clone3) {
-        // Container runtimes forbid clone3, because they cannot look into its arguments.
-        Err(Errno(libc::ENOSYS | libc::EPERM)) => {
+        // Container runtimes forbid clone3, because they cannot look into its arguments; and before
+        // Linux 5.7 it does not know all of these.
+        Err(Errno(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
+            plan.kept_signals.store(ALL_SIGNALS, Ordering::Relaxed);
             let top = stack as usize + STACK;
             let flags = (flags | libc::SIGCHLD) as usize;
             // The order of these two is the architecture's (clone(2)).
@@ -438,7 +456,7 @@ unsafe fn clone_call(number: i64, args: [usize; 5], plan: &Plan) -> Result<usize
 
 /// The first thing that the new process does.
 extern "C" fn begin(plan: &Plan) -> ! {
-    child::run(&plan.job, || plan.has_table())
+    child::run(&plan.job, plan.kept_signals.load(Ordering::Relaxed), || plan.has_table())
 }
 
 /// Every signal is blocked in this thread while it exists: a handler that ran in the child would

@@ -17,6 +17,7 @@ pub mod reap;
 pub mod setup;
 pub mod signal;
 pub mod stat;
+pub mod thread;
 pub mod user;
 
 mod child;

@@ -253,10 +253,21 @@ impl Waiting {
         if !recipe.sockets.is_empty() {
             self.pass(&recipe.sockets).await?;
         }
-        // Where it waits for our processor it has it first: somebody waits for it, and what is told of it
-        // takes longer than it needs to become its command.
-        std::thread::yield_now();
+        self.give_way();
         Ok(())
+    }
+
+    /// Where it waits for our processor it has it first: somebody waits for it, and what is told of it
+    /// takes longer than it needs to become its command. Once is not enough: with its session it gets
+    /// into another group of the scheduler, and is behind us again (sched(7), autogroup).
+    fn give_way(&self) {
+        const OFTEN_ENOUGH: usize = 3;
+        for _ in 0..OFTEN_ENOUGH {
+            if self.lent.is_over() {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Sends descriptors, with one byte.

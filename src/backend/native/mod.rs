@@ -103,7 +103,6 @@ pub struct NativeOptions {
 /// It takes the statuses of all children of this process: nothing else may wait for a child.
 pub struct NativeBackend {
     inner: Arc<Inner>,
-    starts: Arc<Starts>,
 }
 
 struct Inner {
@@ -122,6 +121,7 @@ struct Inner {
     console: Arc<Console>,
     shown: Mutex<HashMap<InstanceId, Shown>>,
     runs: Mutex<BTreeMap<(InstanceId, Run), Arc<Handle>>>,
+    starts: Arc<Starts>,
     notices: Option<Arc<Path>>,
     sockets: Arc<Sockets>,
     /// Runs that speak for themselves, by their main processes.
@@ -166,6 +166,7 @@ impl NativeBackend {
             log_program: options.log_program,
             shown: Mutex::default(),
             runs: Mutex::default(),
+            starts: Starts::new(),
             notices: options.notices,
             sockets: options.sockets,
             speakers: Mutex::default(),
@@ -175,7 +176,7 @@ impl NativeBackend {
             handed: Mutex::default(),
             reaper: Reaper::new()?,
         };
-        Ok(Arc::new(NativeBackend { inner: Arc::new(inner), starts: Starts::new() }))
+        Ok(Arc::new(NativeBackend { inner: Arc::new(inner) }))
     }
 
     fn handle(&self, instance: &InstanceId, run: Run) -> Option<Arc<Handle>> {
@@ -364,11 +365,15 @@ impl Backend for NativeBackend {
     ) {
         let handle = Arc::new(Handle::new(instance.clone(), run, slot));
         lock(&self.inner.runs).insert((instance.clone(), run), handle.clone());
-        self.starts.push(run::live(self.inner.clone(), handle, spec.clone()));
+        self.inner.starts.push(run::live(self.inner.clone(), handle, spec.clone()));
+    }
+
+    fn prepare(&self) {
+        self.inner.starts.prepare_first();
     }
 
     fn begin(&self) {
-        self.starts.begin_first();
+        self.inner.starts.begin_first();
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, stop: &StopSpec) {

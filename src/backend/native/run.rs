@@ -64,7 +64,7 @@ struct State {
     ending: Option<Signal>,
     /// Somebody is killing it until nothing is left.
     killing: bool,
-    /// Limits that came before there was anything to hold to them.
+    /// Limits that came before there was a command to hold to them.
     limits: Option<Limits>,
 }
 
@@ -175,11 +175,13 @@ impl Handle {
     pub fn limit(&self, limits: &Limits) {
         let mut state = lock(&self.state);
         let tree = match &state.phase {
-            Phase::Preparing => {
+            // A process that has not executed its command may be in the daemon's memory: for want of its
+            // own the daemon would be killed with it.
+            Phase::Preparing | Phase::Starting(_) => {
                 state.limits = Some(limits.clone());
                 return;
             }
-            Phase::Starting(child) | Phase::Running(child) => child.tree.clone(),
+            Phase::Running(child) => child.tree.clone(),
             Phase::Left(tree) => tree.clone(),
             Phase::Cancelled | Phase::Over => return,
         };
@@ -276,6 +278,9 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<Proce
         state.phase = Phase::Running(Child { pidfd: pidfd.clone(), tree: tree.clone() });
         if let Some(signal) = state.ending.take() {
             handle.end_by(signal, &pidfd);
+        }
+        if let Some(limits) = state.limits.take() {
+            hold_to(&instance, &tree, &limits);
         }
     }
     // The table that holds the other end outlives all runs.
@@ -427,7 +432,8 @@ async fn start(
             let reason = "it was stopped before it was started".to_owned();
             return Err(failure(SpawnStage::Fork, "", reason));
         }
-        let limits = state.limits.as_ref().unwrap_or(&spec.limits);
+        let changed = state.limits.take();
+        let limits = changed.as_ref().unwrap_or(&spec.limits);
         // A new group has none.
         recipe.is_limited = limits.given().next().is_some();
         if recipe.is_limited {
@@ -438,6 +444,7 @@ async fn start(
         state.phase = Phase::Starting(Child { pidfd: waiting.pidfd.clone(), tree: tree.clone() });
         waiting
     };
+    inner.starts.written().await;
     inner.keep((instance, handle.run, handle.slot), &mut waiting, recipe.mark, &tree);
     inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.
