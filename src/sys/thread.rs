@@ -3,12 +3,7 @@
 /// From now on this thread does not take the processor from one that has it when it is woken up
 /// (sched(7), `SCHED_BATCH`): for what only writes down or tells what others have done, while
 /// a process may just be on its way to its first instruction.
-pub fn knob(name: &str) -> bool {
-    static K: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| std::env::var("KNOBS").unwrap_or_default());
-    K.contains(name)
-}
 pub fn never_preempts() {
-    if knob("b") { return; }
     let usual = libc::sched_param { sched_priority: 0 };
     // SAFETY: the structure is read and nothing is kept. 0 is the calling thread.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const usual) };

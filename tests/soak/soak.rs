@@ -7,6 +7,7 @@ use crate::draw::Draw;
 use crate::file::{Files, Ground, Instance, name};
 use crate::model::{self, Expected, Moves, State, Step, World};
 use crate::outside::{self, Births, Process};
+use provost::client::ProcessStatus;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::time::Instant;
@@ -396,7 +397,11 @@ impl Rest {
     fn stirring(&self, told: &Told) -> Vec<String> {
         let mut found = Vec::new();
         let manager = &told.manager;
-        if manager.jobs != 0 {
+        // Who is started and needs what never comes has a job for as long as that.
+        let held = |process: &&ProcessStatus| {
+            process.state == "waiting" || self.restless.contains(&process.id)
+        };
+        if manager.jobs as usize > told.processes.iter().filter(held).count() {
             found.push(format!("{} jobs", manager.jobs));
         }
         for word in [&manager.config_state, &manager.system_state] {
