@@ -197,6 +197,8 @@ pub struct Turn {
     pub exits: Vec<ExitNotice>,
     /// Reloads that ended.
     pub reloads: Vec<Arc<ReloadOutcome>>,
+    /// Whether the files were looked at, and nothing is applied of what was found.
+    pub has_looked: bool,
     /// Whether the view of the manager may have changed.
     pub manager: bool,
 }
