@@ -52,6 +52,10 @@ const BUS_PATIENCE: Duration = Duration::from_secs(2);
 /// At the end, whoever reads the output of processes has so long to read the rest of it.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
+/// What follows a reload by itself has come by then: the look at the files once they are watched, and the
+/// last that the service manager is told.
+const UNTIL_AT_REST: Duration = Duration::from_millis(500);
+
 /// The same for the daemon's own log.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -379,12 +383,15 @@ async fn listen(
     }
 }
 
-/// After each reload: reading a file takes many times of what is kept of it.
+/// After each reload, and each look at the files: reading a file takes many times of what is kept of it.
 async fn give_memory_back(mut turns: broadcast::Receiver<Arc<Turn>>) {
     loop {
         match turns.recv().await {
-            Ok(turn) if turn.reloads.is_empty() => {}
+            Ok(turn) if turn.reloads.is_empty() && !turn.has_looked => {}
             Ok(_) | Err(RecvError::Lagged(_)) => {
+                // Once for all of it.
+                tokio::time::sleep(UNTIL_AT_REST).await;
+                turns = turns.resubscribe();
                 // It locks what all need for their memory, but only where it is looking.
                 let _ = tokio::task::spawn_blocking(memory::give_back).await;
             }

@@ -242,8 +242,10 @@ async fn edits(ground: &Ground, table: &Table, count: usize, goal: &str) {
     ground.deafen(ear);
 }
 
-/// Memory by number of processes.
+/// Memory by number of processes, at rest: the files are looked at once more when they are watched, and
+/// what that took is given back after it.
 async fn sizes(ground: &Ground, table: &Table, most: usize) {
+    const AT_REST: Duration = Duration::from_secs(1);
     let ear = ground.listen();
     let mut none = 0;
     for count in [0, 100, 1_000, 10_000].into_iter().filter(|count| *count <= most) {
@@ -251,6 +253,7 @@ async fn sizes(ground: &Ground, table: &Table, most: usize) {
         let daemon = Daemon::start(ground, &ground.yaml(count, None, ""), Stdio::null()).await;
         let up = ear.last(count).saturating_sub(begin);
         daemon.settled().await;
+        tokio::time::sleep(AT_REST).await;
         let kib = daemon.memory();
         let each = match count {
             0 => {

@@ -534,7 +534,7 @@ impl ManagerObject {
         let limit = if limit == 0 { usize::MAX } else { limit as usize };
         let lines = published.events_after(after, limit);
         let last = lines.last().map_or(after, |line| line.seq);
-        Ok((lines.iter().map(|line| replies::event(line)).collect(), write_cursor(epoch, last)))
+        Ok((lines.iter().map(replies::event).collect(), write_cursor(epoch, last)))
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -87,17 +87,17 @@ fn change(change: &Change) -> Dict {
 
 /// One line of the event log.
 pub fn event(line: &EventLine) -> EventRow {
-    let mut rest: Dict = BTreeMap::from([("message", line.message.clone().into())]);
-    if let Some(instance) = &line.instance {
+    let mut rest: Dict = BTreeMap::from([("message", line.message().into())]);
+    if let Some(instance) = line.instance() {
         rest.insert("instance", instance.to_string().into());
     }
-    if let Some(run) = line.run {
+    if let Some(run) = line.run() {
         rest.insert("run", run.0.into());
     }
-    if let Some(job) = line.job {
+    if let Some(job) = line.job() {
         rest.insert("job", job_number(job).into());
     }
-    (line.kind.to_owned(), real(line.at), rest)
+    (line.kind().to_owned(), real(line.at), rest)
 }
 
 /// What happened to an instance, oldest first.

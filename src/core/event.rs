@@ -436,7 +436,7 @@ pub enum Effect {
     /// A reload was carried out, or superseded.
     ReloadFinished(Arc<ReloadReport>),
     /// Something worth telling and keeping.
-    Note(Note),
+    Note(Arc<Note>),
     /// All is down after [`Event::ShutdownRequested`] or [`Event::KillRequested`], or an essential
     /// process ended for good and all else is down. Comes once.
     Finished {

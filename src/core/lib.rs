@@ -11,6 +11,7 @@
 //! | [`ids`] | names and numbers: process, instance, run, job, generation |
 //! | [`time`] | points in time and the table of armed timers |
 //! | [`spec`] | what one process is to be, validated; the whole configuration |
+//! | [`shared`] | what processes have in common, and have once |
 //! | [`limits`] | what a run may use |
 //! | [`unit`] | sandboxes, and properties of units: which there are, and what their values mean |
 //! | [`template`] | texts with `${INSTANCE}` and with values that are not shown |
@@ -42,6 +43,7 @@ pub mod note;
 pub mod process;
 pub mod reload;
 pub mod restart;
+pub mod shared;
 mod signal;
 pub mod snapshot;
 pub mod spec;

@@ -550,13 +550,13 @@ impl Machine {
         out: &mut Vec<Effect>,
     ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
-        let note = Note {
+        let note = Arc::new(Note {
             at: now,
             instance: Some(id.clone()),
             run,
             job: inst.job.as_ref().map(|job| job.id),
             what,
-        };
+        });
         let too_many = (inst.history.len() + 1).saturating_sub(HISTORY);
         let kept = inst.history[too_many..].iter().cloned();
         inst.history = kept.chain([note.clone()]).collect();
@@ -565,7 +565,7 @@ impl Machine {
     }
 
     fn note_all(&self, job: Option<JobId>, what: What, now: Mono, out: &mut Vec<Effect>) {
-        out.push(Effect::Note(Note { at: now, instance: None, run: None, job, what }));
+        out.push(Effect::Note(Arc::new(Note { at: now, instance: None, run: None, job, what })));
     }
 
     fn new_job(&mut self) -> JobId {

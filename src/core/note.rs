@@ -43,7 +43,7 @@ pub enum What {
         after: Duration,
     },
     /// Its command was not executed.
-    SpawnFailed(SpawnError),
+    SpawnFailed(Box<SpawnError>),
     /// It was not ready in time.
     StartTimedOut {
         /// The limit.
@@ -255,7 +255,7 @@ pub enum FailReason {
 #[serde(rename_all = "kebab-case")]
 pub enum RunEnd {
     /// The command was not executed.
-    NotSpawned(SpawnError),
+    NotSpawned(Box<SpawnError>),
     /// The main process ended by itself.
     Exited(ExitStatus),
     /// It was not ready in time and was ended.

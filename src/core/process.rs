@@ -198,8 +198,9 @@ pub(crate) struct Instance {
     pub restarts: u64,
     pub last_exit: Option<ExitStatus>,
     pub last_end: Option<RunEnd>,
-    /// Oldest first, at most [`HISTORY`]. Views have the same: there are few notes, and many read.
-    pub history: Arc<[Note]>,
+    /// Oldest first, at most [`HISTORY`]. Views have the same: there are few notes, and many read. So
+    /// does the event log.
+    pub history: Arc<[Arc<Note>]>,
     /// What of it is counted in the summary.
     pub tally: Tally,
 }

@@ -429,9 +429,9 @@ pub struct ProcessSpec {
     /// A run that is not ready by then has failed.
     pub start_timeout: Duration,
     /// What follows the end of a run.
-    pub restart: RestartPolicy,
+    pub restart: crate::shared::Shared<RestartPolicy>,
     /// The check, where there is one and it is enabled.
-    pub health: Option<HealthCheck>,
+    pub health: Option<Box<HealthCheck>>,
     /// How a run is ended.
     pub stop: StopSpec,
     /// How a run takes new settings. None: only a new run does.
@@ -439,12 +439,12 @@ pub struct ProcessSpec {
     pub reload: Option<ReloadSpec>,
     /// Files whose change concerns it.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub watch: Option<WatchSpec>,
+    pub watch: Option<Box<WatchSpec>>,
     /// Its final end ends the supervisor, with its exit code.
     pub essential: bool,
     /// What all of a run may use together.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub limits: Limits,
+    pub limits: crate::shared::Shared<Limits>,
 }
 
 fn one() -> NonZeroU32 {
@@ -493,13 +493,13 @@ impl ProcessSpec {
             depends_on: Vec::new(),
             readiness: Readiness::Started,
             start_timeout: Duration::from_secs(60),
-            restart: RestartPolicy::default(),
+            restart: RestartPolicy::default().into(),
             health: None,
             stop: StopSpec::default(),
             reload: None,
             watch: None,
             essential: false,
-            limits: Limits::default(),
+            limits: Limits::default().into(),
         }
     }
 

@@ -85,6 +85,10 @@ impl Text {
         self.shown.is_some()
     }
 
+    pub(crate) fn is_shown_as(&self, other: &Text) -> bool {
+        self.shown == other.shown
+    }
+
     /// Whether the instances have different texts.
     #[must_use]
     pub fn depends_on_instance(&self) -> bool {

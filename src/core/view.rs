@@ -166,7 +166,7 @@ pub struct InstanceView {
     /// Its job.
     pub job: Option<(JobId, JobKind)>,
     /// What happened last, oldest first; bounded.
-    pub history: Arc<[Note]>,
+    pub history: Arc<[Arc<Note>]>,
 }
 
 /// What a program does with a state: `active`, `inactive`, `activating`, `deactivating`, `failed`

@@ -358,6 +358,7 @@ impl Driver {
                 self.checkpoint_read(&digest);
                 self.desk.disk = self.generation_of(&digest);
                 self.has_looked = true;
+                self.turn.has_looked = self.desk.is_at_rest();
                 self.read_next();
                 // It is enough that the machine has taken a configuration in; all its processes need
                 // not be up before others may go on.

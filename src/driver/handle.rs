@@ -9,7 +9,8 @@ pub use super::history::{
 };
 pub use super::notice::Tally;
 pub use super::published::{
-    CheckpointView, EventLine, ExitNotice, JobEnd, JobView, ManagerView, Published, Turn,
+    CheckpointView, EventLine, ExitNotice, JobEnd, JobView, ManagerView, Published, Remark, Says,
+    Turn,
 };
 pub use crate::backend::LogRequest;
 use crate::backend::{Backend, Purpose};

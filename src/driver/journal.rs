@@ -2,25 +2,25 @@
 //! fields for programs, and a place in the bounded memory that `provost events` reads.
 
 use super::Driver;
-use super::handle::{EventLine, wall};
+use super::handle::{EventLine, Remark, Says, wall};
 use crate::config::load::Mode;
 use crate::core::event::{Note, What};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::Level;
 
 impl Driver {
-    pub(super) fn record(&mut self, note: &Note) {
+    pub(super) fn record(&mut self, note: &Arc<Note>) {
         let message = note.what.to_string();
-        self.keep(EventLine {
-            seq: 0,
-            at: wall(note.at),
-            kind: note.what.kind(),
-            instance: note.instance.clone(),
-            run: note.run,
-            job: note.job,
-            message: message.clone(),
-        });
+        let says = match &note.instance {
+            Some(_) => Says::Note(Arc::clone(note)),
+            None => {
+                let (kind, job, message) = (note.what.kind(), note.job, message.clone());
+                Says::Remark(Arc::new(Remark { kind, job, message }))
+            }
+        };
+        self.keep(wall(note.at), says);
         let about = About {
             instance: note.instance.as_ref(),
             unit: note
@@ -46,21 +46,13 @@ impl Driver {
             generation: self.machine.generation(),
         };
         tell(level, kind, &about, &message);
-        self.keep(EventLine {
-            seq: 0,
-            at: SystemTime::now(),
-            kind,
-            instance: None,
-            run: None,
-            job: None,
-            message,
-        });
+        let remark = Remark { kind, job: None, message };
+        self.keep(SystemTime::now(), Says::Remark(Arc::new(remark)));
     }
 
-    fn keep(&mut self, mut line: EventLine) {
+    fn keep(&mut self, at: SystemTime, says: Says) {
         self.last_event += 1;
-        line.seq = self.last_event;
-        self.published.add_event(line);
+        self.published.add_event(EventLine { seq: self.last_event, at, says });
         // A line may come without any other change; those who follow the log want it too.
         self.turn.manager = true;
     }

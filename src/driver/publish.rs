@@ -109,5 +109,6 @@ fn is_empty(turn: &Turn) -> bool {
         && turn.jobs_removed.is_empty()
         && turn.exits.is_empty()
         && turn.reloads.is_empty()
+        && !turn.has_looked
         && !turn.manager
 }

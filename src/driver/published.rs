@@ -5,7 +5,7 @@
 use super::handle::ReloadOutcome;
 use super::notice::Tally;
 use crate::config::diagnostic::Diagnostic;
-use crate::core::event::ExitStatus;
+use crate::core::event::{ExitStatus, Note};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
 use crate::core::job::{JobKind, JobResult};
 use crate::core::time::Mono;
@@ -99,16 +99,76 @@ pub struct EventLine {
     pub seq: u64,
     /// When.
     pub at: SystemTime,
-    /// The name of the kind, [`crate::core::event::What::kind`].
+    /// What.
+    pub says: Says,
+}
+
+/// What a line of the event log says.
+#[derive(Clone, Debug)]
+pub enum Says {
+    /// This of an instance, which has it among its last notes: there is one of it.
+    Note(Arc<Note>),
+    /// This of the whole.
+    Remark(Arc<Remark>),
+}
+
+/// Something about the whole, in words: the note that it was may have a whole plan in it.
+#[derive(Debug)]
+pub struct Remark {
+    /// The name of the kind.
     pub kind: &'static str,
-    /// About which instance.
-    pub instance: Option<InstanceId>,
-    /// About which run.
-    pub run: Option<Run>,
     /// As part of which job.
     pub job: Option<JobId>,
     /// For people, one line.
     pub message: String,
+}
+
+impl EventLine {
+    fn note(&self) -> Option<&Note> {
+        match &self.says {
+            Says::Note(note) => Some(note),
+            Says::Remark(_) => None,
+        }
+    }
+
+    /// The name of the kind, [`crate::core::event::What::kind`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.says {
+            Says::Note(note) => note.what.kind(),
+            Says::Remark(remark) => remark.kind,
+        }
+    }
+
+    /// About which instance.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        self.note()?.instance.as_ref()
+    }
+
+    /// About which run.
+    #[must_use]
+    pub fn run(&self) -> Option<Run> {
+        self.note()?.run
+    }
+
+    /// As part of which job.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match &self.says {
+            Says::Note(note) => note.job,
+            Says::Remark(remark) => remark.job,
+        }
+    }
+
+    /// For people, one line.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match &self.says {
+            Says::Note(note) => note.what.to_string(),
+            Says::Remark(remark) => remark.message.clone(),
+        }
+    }
 }
 
 /// The exit of a main process.
@@ -137,6 +197,8 @@ pub struct Turn {
     pub exits: Vec<ExitNotice>,
     /// Reloads that ended.
     pub reloads: Vec<Arc<ReloadOutcome>>,
+    /// Whether the files were looked at, and nothing is applied of what was found.
+    pub has_looked: bool,
     /// Whether the view of the manager may have changed.
     pub manager: bool,
 }
@@ -147,7 +209,7 @@ pub struct Published {
     pub(super) instances: RwLock<BTreeMap<InstanceId, Arc<InstanceView>>>,
     manager: RwLock<Arc<ManagerView>>,
     jobs: RwLock<BTreeMap<JobId, JobView>>,
-    events: RwLock<VecDeque<Arc<EventLine>>>,
+    events: RwLock<VecDeque<EventLine>>,
     /// Whether the files were looked at.
     pub(super) looked: watch::Sender<bool>,
 }
@@ -202,7 +264,7 @@ impl Published {
 
     /// Lines of the event log after the one numbered `after`, oldest first, at most `limit`.
     #[must_use]
-    pub fn events_after(&self, after: u64, limit: usize) -> Vec<Arc<EventLine>> {
+    pub fn events_after(&self, after: u64, limit: usize) -> Vec<EventLine> {
         let events = read(&self.events);
         let start = events.partition_point(|line| line.seq <= after);
         events.iter().skip(start).take(limit).cloned().collect()
@@ -239,7 +301,7 @@ impl Published {
         if events.len() == EVENTS_KEPT {
             events.pop_front();
         }
-        events.push_back(Arc::new(line));
+        events.push_back(line);
     }
 }
 

@@ -184,6 +184,11 @@ impl Drop for Plan {
     }
 }
 
+/// Lets go of the stacks that are kept for the next processes.
+pub fn give_back() {
+    lock(&STACKS).clear();
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -35,6 +35,7 @@ pub fn share_one_heap() {
 /// freed (malloc_trim(3)), since reading a large configuration needs many times of what is kept of
 /// it, and the allocator would keep all of it for good; and the program itself.
 pub fn give_back() {
+    super::clone::give_back();
     #[cfg(target_env = "gnu")]
     // SAFETY: touches only what nobody uses.
     unsafe {

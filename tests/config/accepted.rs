@@ -395,7 +395,7 @@ fn limits_sandbox_and_properties() {
         tasks: Some(200),
         max_memory_restart: Some(450 << 20),
     };
-    assert_eq!((&a.limits, a.exec.max_files), (&limits, Some(64)));
+    assert_eq!((&*a.limits, a.exec.max_files), (&limits, Some(64)));
     assert_eq!(a.exec.sandbox, Sandbox::Strict);
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     let unit = [

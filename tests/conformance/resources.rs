@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn limited(mut spec: ProcessSpec, limits: &Limits) -> ProcessSpec {
-    spec.limits = limits.clone();
+    spec.limits = limits.clone().into();
     spec
 }
 

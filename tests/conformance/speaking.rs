@@ -29,7 +29,7 @@ fn speaker(line: &str) -> ProcessSpec {
     let mut spec = shell(line);
     spec.readiness = Readiness::Notify;
     let check = HealthCheck::new(Check::Notify);
-    spec.health = Some(HealthCheck { interval: Duration::from_millis(1500), ..check });
+    spec.health = Some(Box::new(HealthCheck { interval: Duration::from_millis(1500), ..check }));
     spec
 }
 

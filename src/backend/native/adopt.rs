@@ -122,7 +122,7 @@ fn candidate(inner: &Inner, record: RunRecord) -> Option<Adopted> {
             Ok(found) => {
                 let group = found?;
                 let main = open_if(&record, || group.pids().contains(&record.pid));
-                (Tree::Cgroup(group), main)
+                (Tree::Cgroup(Box::new(group)), main)
             }
             Err(error) => {
                 let name = &record.instance;
@@ -227,7 +227,8 @@ fn strays(inner: &Inner, trees: &[Arc<Tree>]) -> Vec<Tree> {
 fn in_groups(cgroups: &Cgroups, known: &BTreeSet<&str>) -> Vec<Tree> {
     let names = cgroups.names().into_iter().filter(|name| !known.contains(name.as_str()));
     // One that cannot be opened is gone or empty.
-    names.filter_map(|name| cgroups.open(&name).ok()?).map(Tree::Cgroup).collect()
+    let groups = names.filter_map(|name| cgroups.open(&name).ok()?);
+    groups.map(|group| Tree::Cgroup(Box::new(group))).collect()
 }
 
 fn marked(census: &Arc<Census>, marks: Marks, known: &BTreeSet<u64>) -> Vec<Tree> {

@@ -234,7 +234,8 @@ impl Inner {
         // Two daemons in a row may have the same number.
         let name = format!("{label}-{:016x}", random());
         let group = cgroups.create(&name);
-        group.map(Tree::Cgroup).map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
+        let group = group.map(|group| Tree::Cgroup(Box::new(group)));
+        group.map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
     }
 
     /// Makes a process in a tree that waits to become the command. No waiting is in here, so

@@ -65,7 +65,7 @@ struct State {
     /// Somebody is killing it until nothing is left.
     killing: bool,
     /// Limits that came before there was a command to hold to them.
-    limits: Option<Limits>,
+    limits: Option<Box<Limits>>,
 }
 
 enum Phase {
@@ -178,7 +178,7 @@ impl Handle {
             // A process that has not executed its command may be in the daemon's memory: for want of its
             // own the daemon would be killed with it.
             Phase::Preparing | Phase::Starting(_) => {
-                state.limits = Some(limits.clone());
+                state.limits = Some(Box::new(limits.clone()));
                 return;
             }
             Phase::Running(child) => child.tree.clone(),
@@ -232,12 +232,18 @@ impl Handle {
     }
 }
 
-/// What a run that was started has to be ended with.
+/// What a run that was started is waited for with.
 struct Started {
     pid: u32,
     exit: Exit,
-    child: Child,
-    pid_file: Option<PidFile>,
+    tree: Arc<Tree>,
+    rest: Rest,
+}
+
+/// What is to be done when nothing is left of a run.
+struct Rest {
+    /// Boxed, as few have one.
+    pid_file: Option<Box<PidFile>>,
     /// Comes when the last of its lines is in the log.
     logged: Option<oneshot::Receiver<()>>,
 }
@@ -248,62 +254,86 @@ struct PidFile {
     identity: Identity,
 }
 
-/// Carries out one run and reports what happens.
+/// Carries out one run and reports what happens. What it needs a lot of room for a moment for is apart:
+/// the rest is there for as long as the run.
 pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, spec: Arc<ProcessSpec>) {
-    let starting = inner.holding.may_start().await;
-    let (instance, run) = (handle.instance.clone(), handle.run);
-    let report = |event| {
-        // Nobody listens any more when the daemon ends.
-        let _ = inner.facts.send(event);
-    };
-    let over = || {
-        lock(&inner.runs).remove(&(instance.clone(), run));
-        inner.sockets.over(&instance, handle.slot);
-        lock(&handle.state).phase = Phase::Over;
-    };
-    // Apart: it needs a lot of room for a moment, and the rest is there for as long as the run.
-    let started = Box::pin(start(&inner, &handle, &spec)).await;
-    drop(starting);
-    let started = match started {
-        Ok(started) => started,
-        Err(error) => {
-            over();
-            return report(Event::SpawnFailed { instance, run, error });
-        }
-    };
-    let Started { pid, exit, child: Child { pidfd, tree }, pid_file, logged } = started;
-    report(Event::Spawned { instance: instance.clone(), run, pid });
-    {
-        let mut state = lock(&handle.state);
-        state.phase = Phase::Running(Child { pidfd: pidfd.clone(), tree: tree.clone() });
-        if let Some(signal) = state.ending.take() {
-            handle.end_by(signal, &pidfd);
-        }
-        if let Some(limits) = state.limits.take() {
-            hold_to(&instance, &tree, &limits);
-        }
-    }
+    let started = Box::pin(begin(&inner, &handle, spec)).await;
+    let Some(Started { pid, exit, tree, rest }) = started else { return };
     // The table that holds the other end outlives all runs.
     let exit = watched(&handle, &tree, &inner.facts, exit);
     let status = exit.await.unwrap_or(ExitStatus::Unknown);
-    inner.unhear(pid, &handle);
-    let status = handle.told(status, &tree);
-    lock(&handle.state).phase = Phase::Left(tree.clone());
-    report(Event::Exited { instance: instance.clone(), run, status });
+    left(&inner, &handle, &tree, pid, status);
+    Box::pin(emptied(&inner, &handle, tree, rest)).await;
+}
 
-    nothing_left(&instance, &tree).await;
-    if let Some(pid_file) = pid_file {
+/// Starts it and reports that, or why it could not be.
+async fn begin(
+    inner: &Arc<Inner>,
+    handle: &Arc<Handle>,
+    spec: Arc<ProcessSpec>,
+) -> Option<Started> {
+    let starting = inner.holding.may_start().await;
+    let started = start(inner, handle, &spec).await;
+    drop(starting);
+    let (instance, run) = handle.key();
+    let (started, pidfd) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            over(inner, handle);
+            report(inner, Event::SpawnFailed { instance, run, error });
+            return None;
+        }
+    };
+    report(inner, Event::Spawned { instance, run, pid: started.pid });
+    let mut state = lock(&handle.state);
+    if let Some(signal) = state.ending.take() {
+        handle.end_by(signal, &pidfd);
+    }
+    state.phase = Phase::Running(Child { pidfd, tree: started.tree.clone() });
+    if let Some(limits) = state.limits.take() {
+        hold_to(&handle.instance, &started.tree, &limits);
+    }
+    drop(state);
+    Some(started)
+}
+
+fn report(inner: &Inner, event: Event) {
+    // Nobody listens any more when the daemon ends.
+    let _ = inner.facts.send(event);
+}
+
+/// Its main process has ended.
+fn left(inner: &Inner, handle: &Arc<Handle>, tree: &Arc<Tree>, pid: u32, status: ExitStatus) {
+    inner.unhear(pid, handle);
+    let status = handle.told(status, tree);
+    lock(&handle.state).phase = Phase::Left(tree.clone());
+    let (instance, run) = handle.key();
+    report(inner, Event::Exited { instance, run, status });
+}
+
+/// Waits until nothing is left of it, and reports that.
+async fn emptied(inner: &Inner, handle: &Handle, tree: Arc<Tree>, rest: Rest) {
+    nothing_left(&handle.instance, &tree).await;
+    if let Some(pid_file) = rest.pid_file {
         pid_file.remove().await;
     }
-    if let Some(logged) = logged {
+    if let Some(logged) = rest.logged {
         // Whoever stops it finds what it said at its end. A process that left the tree may hold the
         // pipe for ever, and a journal may take nothing.
         let _ = tokio::time::timeout(LAST_LINES, logged).await;
     }
-    over();
+    over(inner, handle);
     // With it goes the control group.
     drop(tree);
-    report(Event::Emptied { instance, run });
+    let (instance, run) = handle.key();
+    report(inner, Event::Emptied { instance, run });
+}
+
+/// There is nothing any more to act on.
+fn over(inner: &Inner, handle: &Handle) {
+    lock(&inner.runs).remove(&handle.key());
+    inner.sockets.over(&handle.instance, handle.slot);
+    lock(&handle.state).phase = Phase::Over;
 }
 
 /// Goes on with one run of another daemon, and reports what happens.
@@ -314,42 +344,42 @@ pub(super) async fn live_on(
     adopted: Adopted,
     logged: Vec<oneshot::Receiver<()>>,
 ) {
-    let (instance, run) = (handle.instance.clone(), handle.run);
     let Adopted { main, tree, record, exit } = adopted;
-    let report = |event| {
-        let _ = inner.facts.send(event);
-    };
     if spec.limits.given().next().is_some() {
         // The daemon before may have been killed between writing a change down and carrying it out.
-        hold_to(&instance, &tree, &spec.limits);
+        hold_to(&handle.instance, &tree, &spec.limits);
     }
-    let mut status = ExitStatus::Unknown;
-    if let Some(pidfd) = main {
-        let executed = becomes_command(&pidfd, &record).await;
-        if executed {
-            // Where the machine knows that already it changes nothing.
-            report(Event::Spawned { instance: instance.clone(), run, pid: record.pid });
+    match main {
+        None => {
+            let (instance, run) = handle.key();
+            report(&inner, Event::Exited { instance, run, status: ExitStatus::Unknown });
         }
-        let end = async {
-            match exit {
-                Some(exit) => exit.await.unwrap_or(ExitStatus::Unknown),
-                None => ended(&pidfd, &record).await,
+        Some(pidfd) => {
+            if Box::pin(becomes_command(&pidfd, &record)).await {
+                // Where the machine knows that already it changes nothing.
+                let (instance, run) = handle.key();
+                report(&inner, Event::Spawned { instance, run, pid: record.pid });
             }
-        };
-        let ended = watched(&handle, &tree, &inner.facts, end).await;
-        inner.unhear(record.pid, &handle);
-        status = handle.told(ended, &tree);
-        lock(&handle.state).phase = Phase::Left(tree.clone());
+            let end = async {
+                match exit {
+                    Some(exit) => exit.await.unwrap_or(ExitStatus::Unknown),
+                    None => Box::pin(ended(&pidfd, &record)).await,
+                }
+            };
+            let status = watched(&handle, &tree, &inner.facts, end).await;
+            left(&inner, &handle, &tree, record.pid, status);
+        }
     }
-    report(Event::Exited { instance: instance.clone(), run, status });
-    nothing_left(&instance, &tree).await;
-    remove_pid_file(&inner, &record, &spec).await;
-    let _ = tokio::time::timeout(LAST_LINES, join_all(logged)).await;
-    lock(&inner.runs).remove(&(instance.clone(), run));
-    inner.sockets.over(&instance, record.slot);
-    lock(&handle.state).phase = Phase::Over;
+    let left = async {
+        nothing_left(&handle.instance, &tree).await;
+        remove_pid_file(&inner, &record, &spec).await;
+        let _ = tokio::time::timeout(LAST_LINES, join_all(logged)).await;
+    };
+    Box::pin(left).await;
+    over(&inner, &handle);
     drop(tree);
-    report(Event::Emptied { instance, run });
+    let (instance, run) = handle.key();
+    report(&inner, Event::Emptied { instance, run });
 }
 
 /// Removes what a run of another daemon has left that ended while there was none.
@@ -401,7 +431,7 @@ async fn start(
     inner: &Arc<Inner>,
     handle: &Arc<Handle>,
     spec: &Arc<ProcessSpec>,
-) -> Result<Started, SpawnError> {
+) -> Result<(Started, Arc<OwnedFd>), SpawnError> {
     let (instance, exec) = (&handle.instance, &spec.exec);
     let path = |path: &Option<Text>| path.as_ref().map(|path| path.rendered(instance.index));
     let identity = inner.identity(exec).await?;
@@ -433,7 +463,7 @@ async fn start(
             return Err(failure(SpawnStage::Fork, "", reason));
         }
         let changed = state.limits.take();
-        let limits = changed.as_ref().unwrap_or(&spec.limits);
+        let limits = changed.as_deref().unwrap_or(&spec.limits);
         // A new group has none.
         recipe.is_limited = limits.given().next().is_some();
         if recipe.is_limited {
@@ -457,8 +487,9 @@ async fn start(
         }
     };
     let pid_file = recipe.pid_file.clone();
-    let pid_file =
-        pid_file.map(|path| PidFile { path, pid: waiting.pid, identity: recipe.identity.clone() });
+    let pid_file = pid_file.map(|path| {
+        Box::new(PidFile { path, pid: waiting.pid, identity: recipe.identity.clone() })
+    });
     if let Err(error) = waiting.go(&recipe).await {
         // Reported only when nothing of it exists any more.
         let _ = waiting.exit.await;
@@ -468,8 +499,8 @@ async fn start(
         }
         return Err(error);
     }
-    let child = Child { pidfd: waiting.pidfd, tree };
-    Ok(Started { pid: waiting.pid, exit: waiting.exit, child, pid_file, logged })
+    let rest = Rest { pid_file, logged };
+    Ok((Started { pid: waiting.pid, exit: waiting.exit, tree, rest }, waiting.pidfd))
 }
 
 /// Waits for the end of a main process, and reports meanwhile that the run uses too much memory.
@@ -479,12 +510,17 @@ async fn watched<T>(
     facts: &Facts,
     end: impl Future<Output = T>,
 ) -> T {
+    // Without a group nobody tells of it.
+    if tree.directory().is_none() {
+        return end.await;
+    }
     tokio::pin!(end);
     loop {
+        let outgrown = Box::pin(tree.outgrown());
         tokio::select! {
             biased;
             end = &mut end => return end,
-            used = tree.outgrown() => {
+            used = outgrown => {
                 let (instance, run) = (handle.instance.clone(), handle.run);
                 tree.relieve();
                 let _ = facts.send(Event::Outgrown { instance, run, used });

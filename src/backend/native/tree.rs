@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The tree of one run.
 pub enum Tree {
     /// The kernel knows what belongs to it.
-    Cgroup(Cgroup),
+    Cgroup(Box<Cgroup>),
     /// The census finds what belongs to it.
     Marked(TreeId, Arc<Census>),
 }

@@ -19,6 +19,7 @@ use crate::backend::native::launch::{failure, reason};
 use crate::backend::sockets::Passed;
 use crate::core::event::{Event, SpawnStage};
 use crate::core::ids::{InstanceId, Run};
+use crate::core::limits::Limits;
 use crate::core::spec::ProcessSpec;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +148,7 @@ async fn live_on(
         let _ = inner.facts.send(event);
     };
     let failed = found.state == "failed" && !found.has_job;
-    let limits = spec.limits.clone();
+    let limits = Limits::clone(&spec.limits);
     let missing = resources::missing(&found.limits, &limits);
     let (pid_file, logged) = (None, None);
     let mut placed = Placed { unit, watch, main: found.main, pid_file, logged, held, gate, limits };

@@ -289,7 +289,7 @@ async fn prepare(
     };
     let pid_file = exec.pid_file.as_ref().map(|path| path.rendered(instance.index));
     let handovers = (environment, pipe);
-    let limits = spec.limits.clone();
+    let limits = Limits::clone(&spec.limits);
     Ok(Prepared { attempt, properties, handovers, pid_file, logged, held, gate, limits })
 }
 

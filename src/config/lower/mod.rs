@@ -57,6 +57,8 @@ pub(crate) struct Whole {
     pub(crate) taken_over: usize,
     /// How much text came out of all files, see [`MOST_TEXT`].
     pub(crate) text: u64,
+    /// The process that was read last: what the next one has alike is there once.
+    last: Option<Arc<ProcessSpec>>,
 }
 
 /// An environment file that was read.
@@ -110,6 +112,7 @@ impl Whole {
             taken_over: 0,
             env_files: HashMap::new(),
             text: 0,
+            last: None,
         }
     }
 

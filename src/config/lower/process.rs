@@ -28,7 +28,7 @@ impl<'s> File<'_, 's> {
         self.about(fields, &mut spec);
         self.execution(fields, &variables, &mut spec);
         let (restart, restart_is_sure) = self.restart_policy(fields);
-        spec.restart = restart;
+        spec.restart = restart.into();
         if let Some(field) = fields.get("instances") {
             spec.instances = self.integer(field).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
         }
@@ -37,7 +37,7 @@ impl<'s> File<'_, 's> {
             spec.max_unavailable = number.and_then(NonZeroU32::new).unwrap_or(spec.max_unavailable);
         }
         let (health, health_is_sure) = self.health_check(fields, &variables, spec.instances);
-        spec.health = health;
+        spec.health = health.map(Box::new);
         spec.readiness = self.readiness(fields, &spec, health_is_sure);
         if let Some(timeout) = fields.get("startTimeout").and_then(|field| self.duration(field)) {
             spec.start_timeout = timeout;
@@ -45,7 +45,7 @@ impl<'s> File<'_, 's> {
         spec.stop = self.stop(fields);
         let (reload, reload_is_sure) = self.reload(fields, &variables);
         spec.reload = reload;
-        spec.watch = self.watch(fields, &variables, &spec, reload_is_sure);
+        spec.watch = self.watch(fields, &variables, &spec, reload_is_sure).map(Box::new);
         self.shared_pid_file(fields, &spec);
         self.overlap(fields, &mut spec);
         let edges = self.dependencies(id, fields);
@@ -53,7 +53,11 @@ impl<'s> File<'_, 's> {
         let (listening, sockets) = self.sockets(fields);
         spec.exec.sockets = Arc::new(listening);
         let place = self.place(key.span());
+        if let Some(last) = &self.whole.last {
+            spec.share(last);
+        }
         let (spec, env_files) = (Arc::new(spec), variables.paths);
+        self.whole.last = Some(Arc::clone(&spec));
         Lowered { spec, env_files, place, edges, sockets, restart_is_sure, health_is_sure }
     }
 
@@ -101,7 +105,8 @@ impl<'s> File<'_, 's> {
             .and_then(|field| self.integer(field))
             .and_then(|nice| i8::try_from(nice).ok());
         exec.env = self.environment(fields, variables);
-        (spec.limits, exec.max_files) = self.limits(fields);
+        let (limits, max_files) = self.limits(fields);
+        (spec.limits, exec.max_files) = (limits.into(), max_files);
         exec.sandbox = self.sandbox(fields);
         exec.unit = self.unit(fields);
         exec.log_file = fields.get("logFile").and_then(|field| self.path(field, variables));

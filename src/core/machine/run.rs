@@ -86,8 +86,8 @@ impl Machine {
         if inst.current(run).is_none_or(|live| live.started.is_some()) {
             return;
         }
-        self.note(id, What::SpawnFailed(error.clone()), now, out);
-        self.run_over(id, RunEnd::NotSpawned(error), now, out);
+        self.note(id, What::SpawnFailed(Box::new(error.clone())), now, out);
+        self.run_over(id, RunEnd::NotSpawned(Box::new(error)), now, out);
     }
 
     pub(super) fn exited(
@@ -409,7 +409,7 @@ impl Machine {
 
     /// It is time to ask, or enough time for one who speaks by itself.
     pub(super) fn check_due(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
-        let check = self.instances.get(id).and_then(|inst| inst.spec.health.as_ref());
+        let check = self.instances.get(id).and_then(|inst| inst.spec.health.as_deref());
         match check {
             Some(HealthCheck { check: Check::Notify, interval, .. }) => {
                 let silence = format!("no WATCHDOG=1 within {}", crate::text::span(*interval));
@@ -477,7 +477,7 @@ impl Machine {
         live.probe = Some(probe);
         let deadline = now.after(check.timeout).after(PROBE_GRACE);
         self.timers.arm((id.clone(), Timer::ProbeDeadline), deadline);
-        let check = Arc::new(check.clone());
+        let check = Arc::new(HealthCheck::clone(check));
         out.push(Effect::Probe { instance: id.clone(), run, probe, check, spec });
     }
 

@@ -75,7 +75,7 @@ fn stopping(run: RunSnapshot, end: RunEnd) -> PhaseSnapshot {
 fn checked(process: Process) -> Process {
     process.with(|spec| {
         let check = Check::Http(Text::new("http://localhost/"));
-        spec.health = Some(HealthCheck { interval: secs(10), ..HealthCheck::new(check) });
+        spec.health = Some(Box::new(HealthCheck { interval: secs(10), ..HealthCheck::new(check) }));
     })
 }
 

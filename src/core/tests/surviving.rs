@@ -165,7 +165,9 @@ impl Life {
 
     /// Takes in what is said of runs.
     fn listen(&mut self, effect: &Effect) {
-        if let Effect::Note(Note { run: Some(run), what, .. }) = effect {
+        if let Effect::Note(note) = effect
+            && let Note { run: Some(run), what, .. } = &**note
+        {
             match what {
                 What::Ready { .. } => drop(self.ready.insert(*run)),
                 What::Stopping { why } => drop(self.why.insert(*run, why.clone())),

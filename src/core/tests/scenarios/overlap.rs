@@ -48,12 +48,12 @@ fn config(s: &mut Scene, processes: &[Process]) {
 
 fn watched(process: Process) -> Process {
     process.with(|spec| {
-        spec.watch = Some(WatchSpec {
+        spec.watch = Some(Box::new(WatchSpec {
             paths: Arc::default(),
             ignore: Arc::default(),
             action: WatchAction::Restart,
             debounce: secs(0),
-        });
+        }));
     })
 }
 

@@ -20,12 +20,12 @@ fn base() -> ProcessSpec {
     spec.exec.log_rotation = Some(LogRotation { max_size: 50 << 20, max_files: 5 });
     let command = Arc::from([Text::new("reread")]);
     spec.reload = Some(ReloadSpec::Command { command, timeout: secs(30) });
-    spec.watch = Some(WatchSpec {
+    spec.watch = Some(Box::new(WatchSpec {
         paths: Arc::from([Text::new("/dist")]),
         ignore: Arc::default(),
         action: WatchAction::Restart,
         debounce: millis(200),
-    });
+    }));
     spec
 }
 
@@ -242,24 +242,25 @@ fn no_field_of_a_spec_is_forgotten() {
         depends_on: _,
         readiness: _,
         start_timeout: _,
-        restart:
-            RestartPolicy {
-                condition: _,
-                delay: _,
-                max_delay: _,
-                factor: _,
-                jitter: _,
-                min_uptime: _,
-                max_attempts: _,
-                success_exit_codes: _,
-            },
+        restart,
         health,
         stop: StopSpec { signal: _, timeout: _ },
         reload: _,
         watch,
         essential: _,
-        limits: Limits { memory: _, memory_high: _, cpu: _, tasks: _, max_memory_restart: _ },
+        limits,
     } = base();
+    let RestartPolicy {
+        condition: _,
+        delay: _,
+        max_delay: _,
+        factor: _,
+        jitter: _,
+        min_uptime: _,
+        max_attempts: _,
+        success_exit_codes: _,
+    } = &*restart;
+    let Limits { memory: _, memory_high: _, cpu: _, tasks: _, max_memory_restart: _ } = &*limits;
     let HealthCheck {
         check: _,
         interval: _,
@@ -268,8 +269,8 @@ fn no_field_of_a_spec_is_forgotten() {
         failure_threshold: _,
         success_threshold: _,
         on_failure: _,
-    } = health.unwrap();
-    let WatchSpec { paths: _, ignore: _, action: _, debounce: _ } = watch.unwrap();
+    } = &*health.unwrap();
+    let WatchSpec { paths: _, ignore: _, action: _, debounce: _ } = &*watch.unwrap();
     let Settings { enabled: _, auto_start: _, rollback: _, settle: _, verdict_timeout: _ } =
         Settings::default();
 }

@@ -521,7 +521,7 @@ fn a_turn_that_is_had_for_something_else_is_had_once() {
         action: WatchAction::Restart,
         debounce: millis(200),
     };
-    let web = |line: &str| web(2).line(line).with(|spec| spec.watch = Some(watch()));
+    let web = |line: &str| web(2).line(line).with(|spec| spec.watch = Some(Box::new(watch())));
     let user = || process("user").after("web");
     let mut s = Scene::of([web("v1"), user(), process("old")]);
     s.ends_slowly("user", secs(20));

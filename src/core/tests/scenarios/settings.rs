@@ -21,7 +21,7 @@ fn by_command(process: Process) -> Process {
 fn watching(process: Process, action: WatchAction) -> Process {
     let (paths, ignore) = (Arc::from([Text::new("/dist")]), Arc::default());
     let watch = WatchSpec { paths, ignore, action, debounce: millis(200) };
-    process.with(|spec| spec.watch = Some(watch))
+    process.with(|spec| spec.watch = Some(Box::new(watch)))
 }
 
 fn restarting(name: &str) -> Process {

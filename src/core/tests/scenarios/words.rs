@@ -43,7 +43,7 @@ fn why_a_run_is_stopped() {
 fn how_a_run_ended() {
     let error = SpawnError { stage: SpawnStage::Cwd, subject: "/x".into(), reason: "no".into() };
     for (end, text) in [
-        (RunEnd::NotSpawned(error), "could not be started: changing directory to /x: no"),
+        (RunEnd::NotSpawned(Box::new(error)), "could not be started: changing directory to /x: no"),
         (RunEnd::Exited(ExitStatus::Code(3)), "exited with code 3"),
         (RunEnd::Exited(ExitStatus::Unknown), "ended, how is unknown"),
         (
@@ -141,7 +141,11 @@ fn every_note_has_its_name_and_words() {
         (What::Starting { attempt: 2 }, "starting", "starting, restart 2"),
         (What::Started { pid: 7 }, "started", "started as pid 7"),
         (What::Ready { after: secs(2) }, "ready", "ready after 2.0 s"),
-        (What::SpawnFailed(error), "spawn-failed", "cannot start: making the process: no"),
+        (
+            What::SpawnFailed(Box::new(error)),
+            "spawn-failed",
+            "cannot start: making the process: no",
+        ),
         (
             What::StartTimedOut { limit: secs(60), last_check: None },
             "start-timed-out",
@@ -391,7 +395,7 @@ fn view(state: State, change: impl FnOnce(&mut InstanceView)) -> String {
 fn reasons() {
     let note = |run: Option<u64>, what| {
         let run = run.map(provost_core::ids::Run);
-        Note { at: Mono(0), instance: Some(id("api")), run, job: None, what }
+        std::sync::Arc::new(Note { at: Mono(0), instance: Some(id("api")), run, job: None, what })
     };
     let stopping = |run| note(Some(run), What::Stopping { why: StopReason::Changed });
     assert_eq!(view(State::Running, |_| ()), "");

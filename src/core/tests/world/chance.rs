@@ -87,20 +87,22 @@ fn at_once(dice: &mut Dice) -> NonZeroU32 {
 
 /// New settings that need no new run.
 fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
-    spec.health = dice.chance(450).then(|| HealthCheck {
-        check: Check::Tcp(Text::new(dice.pick(&["h:1", "h:2"]))),
-        interval: millis(dice.pick(&[500, 2_000, 7_000])),
-        timeout: millis(dice.pick(&[500, 1_000, 3_000])),
-        start_period: millis(dice.pick(&[0, 0, 3_000])),
-        failure_threshold: dice.pick(&[1, 2, 3]),
-        success_threshold: dice.pick(&[1, 1, 2]),
-        on_failure: dice.pick(&[
-            OnFailure::Restart,
-            OnFailure::Restart,
-            OnFailure::Restart,
-            OnFailure::None,
-            OnFailure::Stop,
-        ]),
+    spec.health = dice.chance(450).then(|| {
+        Box::new(HealthCheck {
+            check: Check::Tcp(Text::new(dice.pick(&["h:1", "h:2"]))),
+            interval: millis(dice.pick(&[500, 2_000, 7_000])),
+            timeout: millis(dice.pick(&[500, 1_000, 3_000])),
+            start_period: millis(dice.pick(&[0, 0, 3_000])),
+            failure_threshold: dice.pick(&[1, 2, 3]),
+            success_threshold: dice.pick(&[1, 1, 2]),
+            on_failure: dice.pick(&[
+                OnFailure::Restart,
+                OnFailure::Restart,
+                OnFailure::Restart,
+                OnFailure::None,
+                OnFailure::Stop,
+            ]),
+        })
     });
     spec.readiness = match spec.health {
         _ if spec.readiness == Readiness::Notify => Readiness::Notify,
@@ -124,7 +126,8 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         min_uptime: millis(dice.pick(&[0, 1_000, 10_000])),
         max_attempts: dice.pick(&[None, None, None, Some(0), Some(1), Some(3)]),
         ..RestartPolicy::default()
-    };
+    }
+    .into();
     spec.reload = match dice.below(5) {
         0 => Some(ReloadSpec::Signal(Signal(1))),
         1 | 2 => Some(ReloadSpec::Command {
@@ -133,14 +136,16 @@ fn change_live(dice: &mut Dice, spec: &mut ProcessSpec) {
         }),
         _ => None,
     };
-    spec.watch = dice.chance(400).then(|| WatchSpec {
-        paths: Arc::from([Text::new("/x")]),
-        ignore: Arc::default(),
-        action: match spec.reload {
-            Some(_) if dice.chance(600) => WatchAction::Reload,
-            _ => WatchAction::Restart,
-        },
-        debounce: millis(200),
+    spec.watch = dice.chance(400).then(|| {
+        Box::new(WatchSpec {
+            paths: Arc::from([Text::new("/x")]),
+            ignore: Arc::default(),
+            action: match spec.reload {
+                Some(_) if dice.chance(600) => WatchAction::Reload,
+                _ => WatchAction::Restart,
+            },
+            debounce: millis(200),
+        })
     });
     spec.limits.tasks = dice.pick(&[None, None, Some(10), Some(20)]);
     spec.limits.max_memory_restart = dice.pick(&[None, None, Some(4 << 20)]);

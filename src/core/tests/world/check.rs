@@ -283,7 +283,7 @@ impl Model {
         };
         // Of a run that is ending nothing is learned any more.
         hold!(view.health == health || !run.goes_on(), "{id}: {:?}, not {health:?}", view.health);
-        let limited = !run.goes_on() || run.limited == run.spec.limits;
+        let limited = !run.goes_on() || run.limited == *run.spec.limits;
         hold!(limited, "{id} is held to other limits than those of its spec");
         hold!(view.pid.is_some() == (run.spawned.is_some() && run.exit.is_none()), "{id}: pid");
         if run.goes_on() && !facts.up {

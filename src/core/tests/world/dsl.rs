@@ -117,13 +117,13 @@ impl Process {
     pub fn checked(self) -> Process {
         self.with(|spec| {
             spec.readiness = Readiness::Health;
-            spec.health = Some(HealthCheck {
+            spec.health = Some(Box::new(HealthCheck {
                 interval: secs(10),
                 timeout: secs(3),
                 start_period: secs(5),
                 failure_threshold: 2,
                 ..HealthCheck::new(Check::Tcp(Text::new("localhost:1")))
-            });
+            }));
         })
     }
 

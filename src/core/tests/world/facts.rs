@@ -365,7 +365,7 @@ pub(super) fn new_run(effect: &Effect, generation: Generation, now: Mono) -> Opt
         ill: false,
         followed: BTreeSet::new(),
         outgrown: false,
-        limited: spec.limits.clone(),
+        limited: Limits::clone(&spec.limits),
         takes: false,
         taking: None,
         taken_by: None,

@@ -150,7 +150,7 @@ impl Model {
             Event::SpawnFailed { instance, run, error } => {
                 if self.current(instance, *run).is_some_and(|run| run.spawned.is_none()) {
                     self.notes.expect(Some(instance), "spawn-failed");
-                    self.over(instance, RunEnd::NotSpawned(error.clone()), now);
+                    self.over(instance, RunEnd::NotSpawned(Box::new(error.clone())), now);
                 }
                 Cause::Fact(instance.clone())
             }

@@ -166,7 +166,7 @@ impl Model {
         let Some(run) = &facts.run else { return Ok(()) };
         hold!(!run.ready, "{id}: its new run is ready, and the former serves");
         hold!(!held || !run.goes_on(), "{id} is to go down, and its new run goes on");
-        let limited = !run.goes_on() || run.limited == run.spec.limits;
+        let limited = !run.goes_on() || run.limited == *run.spec.limits;
         hold!(limited, "{id} is held to other limits than those of its spec");
         self.check_follows(id, run, view.sub_state)?;
         if timeout { self.check_deadlines(id, run, now) } else { Ok(()) }

@@ -50,8 +50,8 @@ impl Model {
             Effect::Limit { instance, run, spec } => {
                 let live = self.live(instance, *run)?;
                 hold!(live.goes_on(), "{instance} gets limits at its end");
-                hold!(live.limited != spec.limits, "{instance} has these limits already");
-                live.limited = spec.limits.clone();
+                hold!(live.limited != *spec.limits, "{instance} has these limits already");
+                live.limited.clone_from(&spec.limits);
                 Ok(())
             }
             Effect::Probe { instance, run, probe, check, spec } => {
@@ -59,7 +59,7 @@ impl Model {
                 hold!(live.spawned.is_some() && live.goes_on(), "a check of what is not there");
                 hold!(live.probe.is_none(), "{instance} has a check out already");
                 hold!(live.spec == *spec, "{instance} is checked with another spec");
-                hold!(live.spec.health.as_ref() == Some(&**check), "{instance}: another check");
+                hold!(live.spec.health.as_deref() == Some(&**check), "{instance}: another check");
                 let pause = pause(live);
                 let since = live.answered.map(|at| now.since(at));
                 let early = since.is_some_and(|since| since < pause) && !live.eager;
@@ -644,7 +644,7 @@ impl Model {
         {
             let stop = |check: &HealthCheck| check.on_failure == OnFailure::Stop;
             run.ill = matches!(why, StopReason::Unhealthy(_))
-                && run.spec.health.as_ref().is_some_and(stop);
+                && run.spec.health.as_deref().is_some_and(stop);
             run.why = Some(why.clone());
         }
         let _ = now;
