@@ -51,13 +51,16 @@ impl Starts {
     /// Gets the first as far as it may come before anything is written down: to where it waits for
     /// [`Starts::written`], or for something else.
     pub fn prepare_first(&self) {
-        let first = lock(&self.waiting).pop_front();
-        let Some(mut life) = first else { return };
+        let mut prepared = lock(&self.prepared);
+        if prepared.is_some() {
+            return;
+        }
+        let Some(mut life) = lock(&self.waiting).pop_front() else { return };
         self.is_preparing.store(true, Ordering::Relaxed);
         let is_pending = poll(&mut life);
         self.is_preparing.store(false, Ordering::Relaxed);
         if is_pending {
-            *lock(&self.prepared) = Some(life);
+            *prepared = Some(life);
         }
     }
 
@@ -144,6 +147,38 @@ mod tests {
         assert_eq!(begun, [1, 2]);
         rest.sort_unstable();
         assert_eq!(rest, [1, 2, 10, 11, 12]);
+    }
+
+    /// Says its number when it is made, and again when it is written down.
+    async fn written_down(number: u32, starts: Arc<Starts>, said: mpsc::UnboundedSender<u32>) {
+        let _ = said.send(number);
+        starts.written().await;
+        let _ = said.send(number + 10);
+        tokio::task::yield_now().await;
+        let _ = said.send(number + 20);
+    }
+
+    #[tokio::test]
+    async fn what_is_prepared_goes_on_when_it_is_written_down() {
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let starts = Starts::new();
+        starts.prepare_first();
+        for number in 0..2 {
+            starts.push(written_down(number, Arc::clone(&starts), said.clone()));
+        }
+        starts.prepare_first();
+        assert_eq!(heard.try_recv(), Ok(0));
+        starts.prepare_first();
+        assert!(heard.try_recv().is_err(), "only one, and only so far");
+        starts.begin_first();
+        assert_eq!(heard.try_recv(), Ok(10));
+        // The other one begins when all of it is written.
+        let mut rest = Vec::new();
+        while rest.len() < 4 {
+            rest.push(heard.recv().await.unwrap());
+        }
+        rest.retain(|number| *number != 20);
+        assert_eq!(rest, [1, 11, 21]);
     }
 
     #[tokio::test]

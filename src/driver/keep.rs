@@ -75,7 +75,12 @@ impl Driver {
         for effect in effects.drain(..begun) {
             self.carry_out_one(effect);
         }
-        self.backend.prepare();
+        // One that is ended in the same turn never begins.
+        let ends =
+            |effect: &Effect| matches!(effect, Effect::Terminate { .. } | Effect::Kill { .. });
+        if !effects.iter().any(ends) {
+            self.backend.prepare();
+        }
         // First: by the settings it is told whether it was an operator who stopped something.
         self.save_whole();
         let store = &mut self.keeping.store;

@@ -263,10 +263,10 @@ impl Waiting {
     fn give_way(&self) {
         const OFTEN_ENOUGH: usize = 3;
         for _ in 0..OFTEN_ENOUGH {
+            std::thread::yield_now();
             if self.lent.is_over() {
                 return;
             }
-            std::thread::yield_now();
         }
     }
 
