@@ -1,7 +1,7 @@
 //! The daemon as it is delivered: started, asked, killed.
 
 use crate::common::processes::pidfd;
-use crate::common::waiting::{DEADLINE, ended, readable_within};
+use crate::common::waiting::{DEADLINE, ended, readable_within, until};
 use crate::file::Ground;
 use provost::client::{
     Client, ClientError, JobOutcome, ManagerStatus, ProcessStatus, Target, Verb, Watch,
@@ -139,6 +139,21 @@ impl Daemon {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Has it stand still, until SIGCONT. It does so a moment after it was told: until then it may
+    /// still read something.
+    pub fn stop_still(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+        let threads = format!("/proc/{}/task", self.child.id());
+        let is_still = |thread: PathBuf| {
+            // A thread that is gone is as still. The state comes after the name (proc_pid_stat(5)).
+            let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        until("the daemon stands still", || {
+            fs::read_dir(&threads).unwrap().flatten().all(|thread| is_still(thread.path()))
+        });
     }
 
     /// Waits for its end.

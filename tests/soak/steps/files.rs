@@ -30,7 +30,7 @@ impl Soak {
     pub(super) fn change(&self, change: &Change, how: Save) {
         let in_parts = change.len() > 1 || how == Save::Anew;
         if in_parts {
-            self.daemon.signal(Signal::SIGSTOP);
+            self.daemon.stop_still();
         }
         change.carry_out(how);
         if in_parts {
