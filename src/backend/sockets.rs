@@ -69,6 +69,14 @@ impl Socket {
 /// What a run is given, by name, in the order of its descriptors.
 pub type Passed = Vec<(Arc<str>, Arc<Socket>)>;
 
+/// Takes out of an environment what a run is told of its sockets (sd_listen_fds(3)): that is not the
+/// file's to say.
+pub fn take_out_variables(environment: &mut BTreeMap<String, String>) {
+    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        environment.remove(name);
+    }
+}
+
 /// All that are held.
 #[derive(Default)]
 pub struct Sockets {

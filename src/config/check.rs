@@ -9,10 +9,10 @@ use super::load::Mode;
 use crate::core::ids::ProcessId;
 use crate::core::spec::{Check, Command, Config, ExecSpec, ProcessSpec, Rendered, Text};
 use nix::unistd::{Gid, Group, Uid, User};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,33 +39,58 @@ pub fn check_machine(
     found
 }
 
-/// Whether the file of its program became another after `started`, when a run of it was: as by an
-/// upgrade. Not known of a shell line. By the time of the last change of the inode, which also a file
-/// gets that was made elsewhere and takes the place of another.
-#[must_use]
-pub fn program_changed(
-    spec: &ProcessSpec,
+/// The files of programs, and when they became what they are. Each is looked for once, however many
+/// processes run it.
+pub struct Programs {
     mode: Mode,
-    index: u32,
-    started: SystemTime,
-) -> Option<PathBuf> {
-    let Command::Program { program, .. } = &spec.exec.command else { return None };
-    let program = program.render(index);
-    let cwd = spec.exec.cwd.render(index);
-    let path = match program.contains('/') {
-        true => Path::new(&*cwd).join(&*program),
+    /// By program, working directory and PATH.
+    found: HashMap<[String; 3], Option<SystemTime>>,
+}
+
+impl Programs {
+    /// Nothing was looked for yet.
+    #[must_use]
+    pub fn new(mode: Mode) -> Programs {
+        Programs { mode, found: HashMap::new() }
+    }
+
+    /// Whether the file of its program became another after `started`, when a run of it was: as by an
+    /// upgrade. Not known of a shell line.
+    pub fn is_changed(&mut self, spec: &ProcessSpec, index: u32, started: SystemTime) -> bool {
+        let Command::Program { program, .. } = &spec.exec.command else { return false };
+        let program = program.render(index).into_owned();
+        let path = match program.contains('/') {
+            true => String::new(),
+            false => path_of(&spec.exec, self.mode, index).0,
+        };
+        let key = [program, spec.exec.cwd.render(index).into_owned(), path];
+        let changed = match self.found.get(&key) {
+            Some(found) => *found,
+            None => {
+                let [program, cwd, path] = &key;
+                let changed = became(program, Path::new(cwd), path);
+                self.found.insert(key, changed);
+                changed
+            }
+        };
+        changed.is_some_and(|changed| changed > started)
+    }
+}
+
+/// By the time of the last change of the inode, which also a file gets that was made elsewhere and takes
+/// the place of another.
+fn became(program: &str, cwd: &Path, path: &str) -> Option<SystemTime> {
+    let file = match program.contains('/') {
+        true => cwd.join(program),
         false => {
-            let (path, _) = path_of(&spec.exec, mode, index);
-            let candidates = std::env::split_paths(&path);
-            let mut candidates = candidates.map(|dir| Path::new(&*cwd).join(dir).join(&*program));
+            let mut candidates = std::env::split_paths(path).map(|dir| cwd.join(dir).join(program));
             candidates.find(|path| executable(path, None).is_ok())?
         }
     };
-    let found = std::fs::metadata(&path).ok()?;
+    let found = std::fs::metadata(file).ok()?;
     let seconds = u64::try_from(found.ctime()).ok()?;
     let nanos = u32::try_from(found.ctime_nsec()).ok()?;
-    let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-    (changed > started).then_some(path)
+    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos))
 }
 
 struct Looker<'a> {

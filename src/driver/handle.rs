@@ -14,7 +14,7 @@ pub use super::published::{
 };
 pub use crate::backend::LogRequest;
 use crate::backend::{Backend, Purpose};
-use crate::config::check::program_changed;
+use crate::config::check::Programs;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Mode;
 use crate::core::event::{Refusal, Whom};
@@ -214,7 +214,7 @@ pub struct Usage {
     pub program_changed: bool,
 }
 
-fn used(backend: &dyn Backend, mode: Mode, view: Option<&InstanceView>) -> Usage {
+fn used(backend: &dyn Backend, programs: &mut Programs, view: Option<&InstanceView>) -> Usage {
     let Some((view, run)) = view.and_then(|view| Some((view, view.run?))) else {
         return Usage::default();
     };
@@ -226,9 +226,9 @@ fn used(backend: &dyn Backend, mode: Mode, view: Option<&InstanceView>) -> Usage
         tasks: used.tasks,
         control_group: backend.control_group(id, run),
         unenforced: backend.unenforced(id, run, &view.spec.limits),
-        program_changed: view.started.is_some_and(|started| {
-            program_changed(&view.spec, mode, id.index, wall(started)).is_some()
-        }),
+        program_changed: view
+            .started
+            .is_some_and(|started| programs.is_changed(&view.spec, id.index, wall(started))),
     }
 }
 
@@ -474,9 +474,11 @@ impl Handle {
         }
         let backend = self.backend.clone();
         let _turn = self.counting.lock().await;
-        let mode = self.mode;
-        let used = move |view: &Option<Arc<InstanceView>>| used(&*backend, mode, view.as_deref());
-        let used = move || views.iter().map(used).collect();
+        let mut programs = Programs::new(self.mode);
+        let used = move || {
+            let used = |view: &Option<_>| used(&*backend, &mut programs, view.as_deref());
+            views.iter().map(used).collect()
+        };
         // In one thread at once: going there and back for each would take more than the counting.
         tokio::task::spawn_blocking(used).await.unwrap_or_else(|_| vec![Usage::default(); count])
     }

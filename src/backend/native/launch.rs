@@ -6,7 +6,7 @@
 
 use super::identity::Identity;
 use super::reaper::{Exit, start_registered};
-use crate::backend::sockets::Passed;
+use crate::backend::sockets::{Passed, take_out_variables};
 use crate::core::event::{SpawnError, SpawnStage};
 use crate::core::spec::Rendered;
 use crate::sys::clone::{Lent, Program, StartError};
@@ -299,8 +299,8 @@ impl Recipe {
             return;
         }
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
+        take_out_variables(&mut self.env);
         // The process itself adds its number: nobody else knows it before it is made.
-        self.env.remove("LISTEN_PID");
         self.env.insert("LISTEN_FDS".to_owned(), sockets.len().to_string());
         self.env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
         self.sockets = sockets;

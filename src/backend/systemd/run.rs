@@ -17,7 +17,7 @@ use crate::backend::native::identity::{Identity, Need};
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
-use crate::backend::sockets::Passed;
+use crate::backend::sockets::{Passed, take_out_variables};
 use crate::core::event::{Event, ExitStatus, SpawnError, SpawnStage, Whom};
 use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::Limits;
@@ -236,6 +236,10 @@ async fn prepare(
     let mut variables =
         inner.identities.environment(&inner.environment, exec, &identity.record, instance.index);
     variables.extend(notices::variables(inner.notices.as_deref(), spec)?);
+    if !held.is_empty() {
+        // What is in this file is said over what systemd says.
+        take_out_variables(&mut variables);
+    }
     let argv = exec.command.argv(instance.index);
     let program = argv.first().cloned().unwrap_or_default();
     if let Some(name) = bad_variable(&variables) {
