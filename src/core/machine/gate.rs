@@ -180,7 +180,12 @@ impl Machine {
                 worst = worst.or(Some(state));
             }
         }
-        if any { worst } else { Some(self.why_nothing_is_up(&edge.on)) }
+        if !any {
+            return Some(self.why_nothing_is_up(&edge.on));
+        }
+        // Who follows each that restarts would be ended again with the next one.
+        worst
+            .or_else(|| (edge.restart && self.rolls(&edge.on)).then_some(DependencyState::Stopping))
     }
 
     fn why_nothing_is_up(&self, process: &ProcessId) -> DependencyState {

@@ -27,7 +27,8 @@
 //! Where the file says `overlap` nobody is down for a turn; who overlaps is out all the same until the new
 //! run is ready, and where that fails there is no hope either.
 //!
-//! Who follows another by an edge with `restart: true` takes no turns: it follows. Nor does one whose
+//! Who follows another by an edge with `restart: true` takes no turns: it follows, down with the first and
+//! up again after the last, so that it is restarted once. Nor does one whose
 //! watched files have changed: it is out like one that somebody restarted alone.
 
 use super::{Machine, instances_of};
@@ -183,13 +184,22 @@ impl Machine {
         }
     }
 
+    /// Whether others of a process are to be taken down one after the other.
+    pub(super) fn rolls(&self, process: &ProcessId) -> bool {
+        let queue = self.queues.get(process);
+        queue.is_some_and(|queue| queue.hopeless.is_empty() && !queue.ready.is_empty())
+    }
+
     fn leave_queue(&mut self, id: &InstanceId) {
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
-        queue.ready.remove(id);
+        let may_be_last = queue.ready.remove(id);
         queue.passed.remove(id);
         if queue.waiting.remove(id) && queue.waiting.is_empty() {
             self.queues.remove(&id.process);
             self.end_roll(&id.process);
+        }
+        if may_be_last {
+            self.ripple(id);
         }
     }
 
@@ -226,11 +236,19 @@ impl Machine {
         self.stir_queues();
     }
 
-    /// Gives those of a process their turns that may have them.
+    /// Gives those of a process their turns that may have them. Who follows it waits for the last.
     pub(super) fn take_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
         if self.holds_back {
             return;
         }
+        let rolled = self.rolls(process);
+        self.take_turns_now(process, now, out);
+        if rolled && !self.rolls(process) {
+            self.ripple_from(process);
+        }
+    }
+
+    fn take_turns_now(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
         let Some(queue) = self.queues.get_mut(process) else { return };
         for id in std::mem::take(&mut queue.stirred) {
             self.look_at_turn(&id, now, out);

@@ -42,6 +42,44 @@ fn one_by_one_gated_on_readiness() {
     assert_eq!(s.report().result, ReloadResult::Applied);
 }
 
+/// Also where what it needs of the others is so as soon as they begin.
+#[test]
+fn who_follows_is_restarted_once() {
+    for condition in [Condition::Started, Condition::Ready, Condition::Healthy] {
+        let user = || process("user").edge("web", condition, true);
+        let mut s = Scene::of([web(3), user()]);
+        s.finds("web", STARTING);
+        s.forget();
+        s.config([web(3).line("v2"), user()]);
+        s.advance(secs(5));
+        assert_eq!(s.done(), "-user@0 -web@0 +web@0");
+        s.finds("web@0", Finding::Healthy);
+        s.advance(secs(1));
+        assert_eq!(s.done(), "-web@1 +web@1");
+        s.finds("web", Finding::Healthy);
+        s.advance(secs(1));
+        assert_eq!(s.done(), "-web@2 +web@2 +user@0");
+        assert_eq!((s.state("user"), s.report().result), (State::Running, ReloadResult::Applied));
+    }
+}
+
+/// Those that have not had their turns stay what they were, and who uses them begins again.
+#[test]
+fn who_follows_does_not_wait_for_turns_that_do_not_come() {
+    let user = || process("user").edge("web", Condition::Started, true);
+    let mut s = Scene::of([web(3), user()]);
+    s.finds("web", STARTING);
+    s.forget();
+    s.config([web(3).line("v2"), user()]);
+    s.advance(secs(5));
+    assert_eq!(s.done(), "-user@0 -web@0 +web@0");
+    // An operator takes away the two that wait.
+    s.stop("web@1").unwrap();
+    s.stop("web@2").unwrap();
+    s.advance(secs(1));
+    assert_eq!(s.state("user"), State::Running);
+}
+
 #[test]
 fn as_many_at_once_as_may_be_unavailable() {
     let five = || at_once(web(5), 2);

@@ -213,6 +213,9 @@ impl Model {
         };
         let state = |state: State| any(&|facts| facts.view.state == state);
         let held = any(&|facts| facts.view.sub_state == "held");
+        // Who follows it waits for the last that is to have a new run. Nobody tells who that is; but it
+        // comes, or at rest somebody waits for what does not come.
+        let rolls = edge.restart && self.instances_of(on).count() > 1;
         let ok = match because {
             DependencyState::Disabled => up().next().is_none() && !enabled,
             DependencyState::Stopped => up().next().is_none() && enabled,
@@ -223,7 +226,7 @@ impl Model {
             DependencyState::Stuck => waits_for(&DependencyState::is_final),
             DependencyState::Delayed => waits_for(&DependencyState::is_lasting),
             DependencyState::Starting => state(State::Starting) || state(State::Running),
-            DependencyState::Stopping => state(State::Stopping) || held,
+            DependencyState::Stopping => state(State::Stopping) || held || rolls,
             DependencyState::Restarting => state(State::Backoff) || state(State::Stopping),
             DependencyState::NotHealthy => {
                 any(&|facts| facts.seen().is_some_and(|run| run.health.ill))
@@ -242,7 +245,7 @@ impl Model {
         hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
         let hopeless = edge.condition != Condition::Completed && state(State::Failed);
         hold!(!hopeless || because.is_final(), "{id} waits for {on}, of which one has failed");
-        let unmet = !self.is_met(edge) || held;
+        let unmet = !self.is_met(edge) || held || rolls;
         hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
         Ok(())
     }

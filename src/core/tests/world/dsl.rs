@@ -49,7 +49,7 @@ impl Process {
         self
     }
 
-    fn edge(self, on: &str, condition: Condition, restart: bool) -> Process {
+    pub fn edge(self, on: &str, condition: Condition, restart: bool) -> Process {
         self.with(|spec| {
             spec.depends_on.push(Dependency {
                 on: ProcessId::new(on).unwrap(),
