@@ -6,10 +6,11 @@ use provost::backend::native::identity::{Identity, caller};
 use provost::backend::native::launch::{Launcher, Recipe};
 use provost::backend::sockets::Socket;
 use provost::core::event::{Event, ExitStatus, SpawnStage, Whom};
-use provost::core::ids::Run;
+use provost::core::ids::{Generation, Run, Slot};
 use provost::core::spec::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 #[tokio::test]
 async fn five_hundred_at_once_are_all_seen() {
@@ -101,6 +102,35 @@ fn recipe(script: &str) -> Recipe {
         is_limited: false,
         mark: None,
     }
+}
+
+/// Its process is there, and is nothing but this program.
+#[tokio::test]
+async fn what_is_prepared_waits_until_it_may_begin() {
+    let mut world = World::new();
+    let (instance, run) = (instance(), Run(1));
+    let spec = Arc::new(shell("echo up=1; sleep 1000"));
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    world.backend.spawn(&instance, run, Slot::A, Generation(1), &spec);
+    assert!(children().is_empty());
+    world.backend.prepare();
+    let [pid] = children()[..] else { panic!("{:?}", children()) };
+    world.backend.prepare();
+    assert_eq!(children(), [pid]);
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/exe")).unwrap(), own);
+    world.backend.begin();
+    assert_eq!(world.spawned().await, pid);
+    world.screen.value("up").await;
+    world.kill(run);
+    assert_eq!(world.exited().await, killed());
+    world.emptied().await;
+}
+
+fn children() -> Vec<u32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap());
+    let all: String = lists.collect();
+    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// It is not left waiting for them, nor is who waits for it.

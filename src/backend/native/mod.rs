@@ -238,8 +238,8 @@ impl Inner {
         group.map_err(|io| failure(SpawnStage::Cgroup, &name, reason(&io)))
     }
 
-    /// Makes a process in a tree that waits to become the command. No waiting is in here, so
-    /// nothing can come between its start and its record.
+    /// Makes a process in a tree that waits to become the command. It ends with this daemon until its
+    /// record is written and it is let go, whatever comes in between.
     fn begin(
         &self,
         recipe: &Recipe,

@@ -54,7 +54,7 @@ impl Model {
             self.views_are_current(machine)?;
         }
         for (id, facts) in &self.instances {
-            self.check_one(id, facts, now, timeout)?;
+            self.check_one(machine, id, facts, (now, timeout))?;
         }
         self.check_summary(&machine.summary())?;
         self.check_timers(machine, now, timeout)?;
@@ -91,7 +91,13 @@ impl Model {
         Ok(())
     }
 
-    fn check_one(&self, id: &InstanceId, facts: &Facts, now: Mono, timeout: bool) -> Verdict {
+    fn check_one(
+        &self,
+        machine: &Machine,
+        id: &InstanceId,
+        facts: &Facts,
+        (now, timeout): (Mono, bool),
+    ) -> Verdict {
         let view = &facts.view;
         let file = self.config.processes.get(&id.process).filter(|spec| id.index < spec.instances);
         hold!(view.wanted == facts.wanted || file.is_none(), "{id}: wanted {}", view.wanted);
@@ -111,7 +117,7 @@ impl Model {
         hold!([since, now].contains(&view.since), "{id}: {:?} since {}", view.state, view.since.0);
         let generation = view.generation == facts.generation || view.needs_restart;
         hold!(generation || file.is_none(), "{id}: of {}", view.generation);
-        self.check_state(id, facts)?;
+        self.check_state(machine, id, facts)?;
         if let Some(former) = &facts.former {
             self.check_former(id, facts, former, now, timeout)?;
         }
@@ -132,14 +138,14 @@ impl Model {
     }
 
     /// What an instance does is what it should be doing.
-    fn check_state(&self, id: &InstanceId, facts: &Facts) -> Verdict {
+    fn check_state(&self, machine: &Machine, id: &InstanceId, facts: &Facts) -> Verdict {
         let view = &facts.view;
         let state = view.state;
         let live = matches!(state, State::Starting | State::Running | State::Stopping);
         hold!(live == facts.seen().is_some(), "{id} is {state:?}, its run: {:?}", facts.run);
         hold!((state == State::Backoff) == view.next_start.is_some(), "{id}: next start");
         if facts.stand_in().is_some() && !view.blockers.is_empty() {
-            return self.check_waiting(id, facts);
+            return self.check_waiting(machine, id, facts);
         }
         if live {
             return Ok(());
@@ -156,13 +162,13 @@ impl Model {
             facts.wished
         );
         if state == State::Waiting {
-            self.check_waiting(id, facts)?;
+            self.check_waiting(machine, id, facts)?;
         }
         Ok(())
     }
 
     /// It waits for something, and that is so.
-    fn check_waiting(&self, id: &InstanceId, facts: &Facts) -> Verdict {
+    fn check_waiting(&self, machine: &Machine, id: &InstanceId, facts: &Facts) -> Verdict {
         hold!(!facts.view.blockers.is_empty(), "{id} waits for nothing");
         let Some(spec) = self.config.processes.get(&id.process) else { return Ok(()) };
         let mut named = Vec::new();
@@ -175,7 +181,7 @@ impl Model {
                         return Err(format!("{id} does not depend on {on}"));
                     };
                     named.push(edge.on.clone());
-                    self.check_because(id, edge, *because)?;
+                    self.check_because(machine, id, edge, *because)?;
                 }
             }
         }
@@ -195,6 +201,7 @@ impl Model {
     /// Why a dependency does not meet its condition is so.
     fn check_because(
         &self,
+        machine: &Machine,
         id: &InstanceId,
         edge: &provost_core::spec::Dependency,
         because: DependencyState,
@@ -213,9 +220,11 @@ impl Model {
         };
         let state = |state: State| any(&|facts| facts.view.state == state);
         let held = any(&|facts| facts.view.sub_state == "held");
-        // Who follows it waits for the last that is to have a new run. Nobody tells who that is; but it
-        // comes, or at rest somebody waits for what does not come.
-        let rolls = edge.restart && self.instances_of(on).count() > 1;
+        // Who follows it waits for the last that is to have a new run.
+        let is_to_come = |id: &InstanceId| {
+            machine.snapshot(id).is_some_and(|kept| kept.anew || kept.next.is_some())
+        };
+        let rolls = edge.restart && self.instances_of(on).any(|(id, _)| is_to_come(id));
         let ok = match because {
             DependencyState::Disabled => up().next().is_none() && !enabled,
             DependencyState::Stopped => up().next().is_none() && enabled,
