@@ -111,12 +111,21 @@ impl Client {
     /// When a name means nothing or an instance may not run; then nothing is done at all.
     pub async fn submit(&self, verb: Verb, names: &[String]) -> Result<Vec<JobRef>, ClientError> {
         let jobs = self.ask(verb, names).await?;
-        let known = self.0.manager.list_jobs().await?;
+        let known = self.jobs().await?;
         let name_of = |id: u32| {
-            let job = known.iter().find(|(known, ..)| *known == id);
-            job.map(|(_, _, instance, _)| instance.clone()).unwrap_or_default()
+            let job = known.iter().find(|known| known.id == id);
+            job.map(|job| job.name.clone()).unwrap_or_default()
         };
         Ok(jobs.into_iter().map(|id| JobRef { id, name: name_of(id) }).collect())
+    }
+
+    /// All that was asked for and has not ended.
+    ///
+    /// # Errors
+    /// When the daemon cannot be asked.
+    pub async fn jobs(&self) -> Result<Vec<JobRef>, ClientError> {
+        let known = self.0.manager.list_jobs().await?;
+        Ok(known.into_iter().map(|(id, _, name, _)| JobRef { id, name }).collect())
     }
 
     /// Asks and returns when all jobs have ended, in the order the jobs were given. `progress` gets

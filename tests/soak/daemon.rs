@@ -26,6 +26,8 @@ pub struct Daemon {
 pub struct Told {
     pub manager: ManagerStatus,
     pub processes: Vec<ProcessStatus>,
+    /// The instances that have a job; an empty name is a reload's.
+    pub jobs: Vec<String>,
 }
 
 impl Daemon {
@@ -81,7 +83,8 @@ impl Daemon {
     pub async fn told(&self) -> Told {
         let manager = self.client.manager().await.unwrap();
         let processes = self.client.status(&[]).await.unwrap();
-        Told { manager, processes }
+        let jobs = self.client.jobs().await.unwrap().into_iter().map(|job| job.name).collect();
+        Told { manager, processes, jobs }
     }
 
     /// Waits until what it says is `enough`, asking again whenever it says that something changed.

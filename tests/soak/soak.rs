@@ -398,11 +398,13 @@ impl Rest {
         let mut found = Vec::new();
         let manager = &told.manager;
         // Who is started and needs what never comes has a job for as long as that.
-        let held = |process: &&ProcessStatus| {
+        let held = |process: &ProcessStatus| {
             process.state == "waiting" || self.restless.contains(&process.id)
         };
-        if manager.jobs as usize > told.processes.iter().filter(held).count() {
-            found.push(format!("{} jobs", manager.jobs));
+        for job in &told.jobs {
+            if !told.processes.iter().any(|process| process.id == *job && held(process)) {
+                found.push(format!("a job of {job:?}"));
+            }
         }
         for word in [&manager.config_state, &manager.system_state] {
             if ["applying", "reloading", "stopping"].contains(&word.as_str()) {
