@@ -359,7 +359,8 @@ pub enum Effect {
         /// Its limits are those that hold from now on; a run has taken in the rest, or does not.
         spec: Arc<ProcessSpec>,
     },
-    /// Ask for the health of a run. Answered by [`Event::Probed`].
+    /// Ask for the health of a run. Answered by [`Event::Probed`], or by the end of the run where that
+    /// is why there is no good answer.
     Probe {
         /// Which instance.
         instance: InstanceId,

@@ -3,6 +3,10 @@
 //!
 //! An answer is a success, or says in a few words what was wrong. What is asked over the network is
 //! asked by `net`, what a command is asked by the backend.
+//!
+//! A process that crashed does not answer either, and a check can see that before its end is known.
+//! It is its end that counts: what a check would lead to and what the restart policy says may be two
+//! things, and which of them is done must not be luck.
 
 use crate::backend::{Backend, Beside, CommandEnd, Facts};
 use crate::core::event::Event;
@@ -10,6 +14,8 @@ use crate::core::ids::{InstanceId, ProbeId, ReloadId, Run};
 use crate::core::spec::{Check, HealthCheck, ProcessSpec, Text};
 use crate::core::text::span;
 use crate::net::check::{self, no_answer};
+use crate::sys::pidfd::is_ending;
+use crate::sys::signal::gone;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +33,7 @@ impl Prober {
     }
 
     /// Starts one check. Its answer comes as [`Event::Probed`], soon after the timeout at the
-    /// latest.
+    /// latest; none where the main process has ended meanwhile.
     pub fn probe(
         &self,
         instance: &InstanceId,
@@ -40,10 +46,23 @@ impl Prober {
         let (instance, spec) = (instance.clone(), spec.clone());
         tokio::spawn(async move {
             let outcome = ask(&*backend, &instance, &check, &spec).await;
+            if outcome.is_err() && has_ended(&*backend, &instance, run).await {
+                // That is told by the backend, and answers this too.
+                return;
+            }
             // Nobody listens any more when the daemon ends.
             let _ = facts.send(Event::Probed { instance, run, probe, outcome });
         });
     }
+}
+
+/// Whether the main process of a run has ended, or does so within moments when it has begun to.
+async fn has_ended(backend: &dyn Backend, instance: &InstanceId, run: Run) -> bool {
+    /// To end takes a moment; where it takes longer, or where only the first of its threads has
+    /// ended, what the check says counts.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let Some(pidfd) = backend.pidfd(instance, run) else { return false };
+    is_ending(&pidfd) && matches!(tokio::time::timeout(PATIENCE, gone(pidfd)).await, Ok(Ok(())))
 }
 
 /// A command by which a run takes new settings.

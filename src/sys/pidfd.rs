@@ -47,6 +47,20 @@ pub fn exit_status(pidfd: &OwnedFd, pid: u32, start: u64, patience: Duration) ->
     info(pidfd).unwrap_or(ExitStatus::Unknown)
 }
 
+/// Whether a process ends or has ended. What it had open is closed first, and the descriptor becomes
+/// readable last.
+#[must_use]
+pub fn is_ending(pidfd: &OwnedFd) -> bool {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let told = std::fs::read_to_string(path).unwrap_or_default();
+    match told.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i64>().ok()) {
+        // It was reaped (pidfd_open(2) shows -1 then).
+        Some(-1) => true,
+        Some(pid) => u32::try_from(pid).ok().and_then(Stat::of).is_some_and(|stat| stat.is_ending),
+        None => false,
+    }
+}
+
 /// The status of a process that nobody has reaped. To who may not look into the process it is shown
 /// as 0, so from others than root 0 means nothing.
 fn of_zombie(pid: u32, start: u64) -> Option<ExitStatus> {
@@ -99,6 +113,20 @@ mod tests {
         assert_eq!(zombie_status(&stat, start + 1), None);
         assert_eq!(zombie_status(&Stat { state: b'S', ..stat }, start), None);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_end_is_seen_while_it_is_under_way_and_after() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pidfd = crate::sys::signal::open(child.id()).unwrap().unwrap();
+        assert!(!is_ending(&pidfd));
+        child.kill().unwrap();
+        while Stat::of(child.id()).unwrap().state != b'Z' {
+            std::thread::yield_now();
+        }
+        assert!(is_ending(&pidfd));
+        child.wait().unwrap();
+        assert!(is_ending(&pidfd));
     }
 
     #[test]

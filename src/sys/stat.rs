@@ -15,6 +15,8 @@ pub struct Stat {
     pub session: u32,
     /// Whether it has executed no program since it was made (ps(1), flag 1).
     pub has_not_executed: bool,
+    /// Whether it is ending: what it had open is closed from then on, and its end is told after that.
+    pub is_ending: bool,
     /// Processor time, in ticks.
     pub ticks: u64,
     /// Its threads.
@@ -59,11 +61,15 @@ impl Stat {
         /// `PF_FORKNOEXEC` (linux/sched.h).
         const HAS_NOT_EXECUTED: u32 = 0x40;
         let has_not_executed = flags & HAS_NOT_EXECUTED != 0;
+        /// `PF_EXITING` (linux/sched.h).
+        const IS_ENDING: u32 = 0x4;
+        let is_ending = flags & IS_ENDING != 0;
         Some(Stat {
             state,
             parent,
             session,
             has_not_executed,
+            is_ending,
             ticks,
             threads,
             start,
@@ -150,6 +156,7 @@ mod tests {
             parent: 4,
             session: 6,
             has_not_executed: false,
+            is_ending: false,
             ticks: 14 + 15,
             threads: 3,
             start: 22,
@@ -170,6 +177,17 @@ mod tests {
         };
         assert!(line("4194368") && line("64") && !line("4194304"));
         assert!(!Stat::of(std::process::id()).unwrap().has_not_executed);
+    }
+
+    #[test]
+    fn who_ends_is_flagged() {
+        assert!(!Stat::of(std::process::id()).unwrap().is_ending);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while Stat::of(child.id()).unwrap().state != b'Z' {
+            std::thread::yield_now();
+        }
+        assert!(Stat::of(child.id()).unwrap().is_ending);
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Order, health and restarts with real processes.
 
-use crate::support::{Daemon, free_port, pids};
+use crate::support::{Daemon, Status, free_port, pids};
 
 #[tokio::test]
 async fn a_dependent_waits_for_health_and_stops_first() {
@@ -33,6 +33,46 @@ async fn a_dependent_waits_for_health_and_stops_first() {
     assert_eq!(refused[0].result, "dependency");
     client.start(&["web".into()], false, |_| {}).await.unwrap();
     daemon.until_running(&["web@0", "app@0"]).await;
+}
+
+/// What a process had open is closed some time before its end can be seen, here much memory, and a
+/// check that comes meanwhile fails.
+#[tokio::test]
+async fn a_crash_is_no_illness() {
+    const CHECK: &str = "[ \"$(cat large)\" = \"$(cat pid)\" ] || exit 1
+rm crash 2>/dev/null || exit 0
+kill -KILL $(cat pid)
+while ls /proc/$(cat pid)/fd 2>/dev/null | grep -q .; do :; done
+exit 1
+";
+    const LARGE: &str = "import os, signal
+os.write(os.memfd_create('memory'), bytes(128 << 20))
+open('large', 'w').write(str(os.getpid()))
+signal.pause()
+";
+    let prepared = Daemon::prepare(|dir| {
+        std::fs::write(dir.join("check"), CHECK).unwrap();
+        std::fs::write(dir.join("large.py"), LARGE).unwrap();
+    });
+    let daemon = prepared.with(
+        "processes:
+  large:
+    command: [python3, large.py]
+    cwd: @DIR@
+    pidFile: '@DIR@/pid'
+    healthCheck: { exec: [sh, check], interval: 100ms, failureThreshold: 1, onFailure: stop }
+    restartPolicy: { delay: 0, maxDelay: 0 }
+",
+    );
+    for crash in 1..=5 {
+        daemon.until("healthy", |all| all["large@0"].health == "healthy").await;
+        std::fs::write(daemon.path().join("crash"), "").unwrap();
+        let ended =
+            |all: &Status| all["large@0"].state == "failed" || all["large@0"].restarts == crash;
+        let status = daemon.until("the crash", ended).await;
+        assert_ne!(status["large@0"].state, "failed", "{}", status["large@0"].reason);
+    }
+    assert!(!daemon.log().contains("unhealthy"), "{}", daemon.log());
 }
 
 #[tokio::test]
