@@ -24,6 +24,8 @@ use crate::core::ids::{Generation, InstanceId, Run, Slot};
 use crate::core::limits::{Limit, Limits};
 use crate::core::spec::{ProcessSpec, Rendered, Signal, StopSpec};
 use crate::net::Network;
+use crate::sys::pidfd::is_ending;
+use crate::sys::signal::gone;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -285,4 +287,13 @@ pub trait Backend: Send + Sync {
 
     /// An instance is gone for good, with all its runs: nothing needs to be kept of it.
     fn forget(&self, instance: &InstanceId);
+}
+
+/// Whether the main process of a run has ended, or does so within moments when it has begun to.
+pub async fn has_ended(backend: &dyn Backend, instance: &InstanceId, run: Run) -> bool {
+    /// To end takes a moment. It may take longer, and where only the first of its threads has ended it
+    /// does not end at all.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let Some(pidfd) = backend.pidfd(instance, run) else { return false };
+    is_ending(&pidfd) && matches!(tokio::time::timeout(PATIENCE, gone(pidfd)).await, Ok(Ok(())))
 }

@@ -83,10 +83,8 @@ impl Driver {
         }
         // First: by the settings it is told whether it was an operator who stopped something.
         self.save_whole();
-        let store = &mut self.keeping.store;
-        for id in self.machine.take_unsaved() {
-            store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
+        let unsaved = self.machine.take_unsaved();
+        self.keeping.store.save(unsaved.iter().map(|id| (id, self.machine.snapshot(id))));
         self.tell_trouble();
         self.carry_out(effects);
         // Last: it is in those states already, and to wake who writes it takes as long as to start
@@ -126,9 +124,7 @@ impl Driver {
     pub(super) fn keep_again(&mut self) {
         let unwritten = self.keeping.store.retry();
         self.save_whole();
-        for id in unwritten {
-            self.keeping.store.save(&id, self.machine.snapshot(&id).as_ref());
-        }
+        self.keeping.store.save(unwritten.iter().map(|id| (id, self.machine.snapshot(id))));
         // What cannot be written is told below.
         let _ = self.history.lock().retry();
         self.tell_trouble();

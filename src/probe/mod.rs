@@ -8,14 +8,12 @@
 //! It is its end that counts: what a check would lead to and what the restart policy says may be two
 //! things, and which of them is done must not be luck.
 
-use crate::backend::{Backend, Beside, CommandEnd, Facts};
+use crate::backend::{Backend, Beside, CommandEnd, Facts, has_ended};
 use crate::core::event::Event;
 use crate::core::ids::{InstanceId, ProbeId, ReloadId, Run};
 use crate::core::spec::{Check, HealthCheck, ProcessSpec, Text};
 use crate::core::text::span;
 use crate::net::check::{self, no_answer};
-use crate::sys::pidfd::is_ending;
-use crate::sys::signal::gone;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,15 +52,6 @@ impl Prober {
             let _ = facts.send(Event::Probed { instance, run, probe, outcome });
         });
     }
-}
-
-/// Whether the main process of a run has ended, or does so within moments when it has begun to.
-async fn has_ended(backend: &dyn Backend, instance: &InstanceId, run: Run) -> bool {
-    /// To end takes a moment; where it takes longer, or where only the first of its threads has
-    /// ended, what the check says counts.
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let Some(pidfd) = backend.pidfd(instance, run) else { return false };
-    is_ending(&pidfd) && matches!(tokio::time::timeout(PATIENCE, gone(pidfd)).await, Ok(Ok(())))
 }
 
 /// A command by which a run takes new settings.

@@ -5,7 +5,6 @@
 //! old one or the new one.
 
 use super::VERSION;
-use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -30,6 +29,8 @@ pub enum Kind {
     State,
     /// By what the processes of a run are found.
     Run,
+    /// That an instance is no more.
+    Gone,
     /// What operators stopped.
     Stops,
     /// A configuration that was accepted.
@@ -41,12 +42,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Kind::Boot => "boot",
             Kind::Whole => "whole",
             Kind::State => "state",
             Kind::Run => "run",
+            Kind::Gone => "gone",
             Kind::Stops => "stops",
             Kind::Generation => "generation",
             Kind::HeldOff => "held-off",
@@ -88,33 +90,15 @@ pub struct Text {
     pub digest: [u8; 32],
 }
 
-impl Text {
-    /// The room that it took, for the next one; none where that is unusually large.
-    pub(super) fn into_room(self) -> Vec<u8> {
-        const USUAL: usize = 64 * 1024;
-        if self.bytes.capacity() > USUAL { Vec::new() } else { self.bytes }
-    }
-}
-
 /// Puts a file together.
 pub fn encode<T: Serialize>(kind: Kind, value: &T) -> Text {
-    encode_in(Vec::new(), kind, value)
-}
-
-/// Puts a file together where another was.
-pub(super) fn encode_in<T: Serialize>(mut bytes: Vec<u8>, kind: Kind, value: &T) -> Text {
-    bytes.clear();
-    // The head is as long whatever the digest.
-    bytes.extend(head_of(kind, &[0; 32]).as_bytes());
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    // What is kept has text keys and no value that JSON cannot hold.
+    debug_assert!(!body.is_empty(), "a {} that JSON cannot hold", kind.as_str());
+    let (head, digest) = head(kind, &body);
+    let mut bytes = head.into_bytes();
     bytes.push(b'\n');
-    let start = bytes.len();
-    if serde_json::to_writer(&mut bytes, value).is_err() {
-        // What is kept has text keys and no value that JSON cannot hold.
-        debug_assert!(false, "a {} that JSON cannot hold", kind.as_str());
-        bytes.truncate(start);
-    }
-    let (head, digest) = head(kind, &bytes[start..]);
-    bytes[..head.len()].copy_from_slice(head.as_bytes());
+    bytes.extend(body);
     Text { bytes, digest }
 }
 
@@ -145,11 +129,7 @@ fn between(kind: Kind) -> String {
 
 fn head(kind: Kind, body: &[u8]) -> (String, [u8; 32]) {
     let digest: [u8; 32] = Sha256::digest(body).into();
-    (head_of(kind, &digest), digest)
-}
-
-fn head_of(kind: Kind, digest: &[u8; 32]) -> String {
-    format!("provost {} {VERSION} {}", kind.as_str(), hex(digest))
+    (format!("provost {} {VERSION} {}", kind.as_str(), hex(&digest)), digest)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -188,7 +168,7 @@ pub fn decode_readable<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<
     value(digest, body.ok_or_else(|| damaged("it has no end"))?)
 }
 
-fn damaged(why: &str) -> ReadError {
+pub(super) fn damaged(why: &str) -> ReadError {
     ReadError::Damaged(why.to_owned())
 }
 
@@ -215,6 +195,11 @@ fn value<T: DeserializeOwned>(digest: &str, body: &[u8]) -> Result<T, ReadError>
     if digest != hex(&Sha256::digest(body)) {
         return Err(damaged("it is not as it was written"));
     }
+    json(body)
+}
+
+/// What is in a text that is as it was written.
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(body).map_err(|error| ReadError::Damaged(error.to_string()))
 }
 
@@ -252,31 +237,26 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
 
 /// Writes a file whole, or not at all.
 ///
-/// The old one stays beside it and is written over the next time: to make and to remove a file for
-/// each change takes many times as long as to write it, and on ext4 a rename that replaces a file
-/// waits for the disk (ext4(5), `auto_da_alloc`).
-///
 /// # Errors
 /// What the system says; the file is as it was then.
 pub fn write(path: &Path, text: &Text) -> io::Result<()> {
+    write_with(path, text, |_| Ok(()))
+}
+
+fn write_with(
+    path: &Path,
+    text: &Text,
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let new = beside(path, "new");
-    let written = open(&new, Old::Overwritten).and_then(|mut file| {
+    let written = create(&new).and_then(|mut file| {
         file.write_all(&text.bytes)?;
-        file.set_len(text.bytes.len() as u64)
+        finish(&file)
     });
-    written.and_then(|()| exchange(&new, path)).inspect_err(|_| {
+    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
         // It may not be there; and it is replaced the next time.
         let _ = fs::remove_file(&new);
     })
-}
-
-fn exchange(new: &Path, path: &Path) -> io::Result<()> {
-    let flags = RenameFlags::EXCHANGE;
-    match rustix::fs::renameat_with(CWD, new, CWD, path, flags) {
-        Ok(()) => Ok(()),
-        // There is no old one, or the file system cannot exchange.
-        Err(_) => fs::rename(new, path),
-    }
 }
 
 /// Removes a file, and what is beside it.
@@ -311,14 +291,7 @@ pub(super) fn remove_durably(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As [`write`].
 pub fn write_durably(path: &Path, text: &Text) -> io::Result<()> {
-    let new = beside(path, "new");
-    let written = open(&new, Old::Truncated).and_then(|mut file| {
-        file.write_all(&text.bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })?;
+    write_with(path, text, File::sync_all)?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
@@ -330,22 +303,20 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// What becomes of what is in a file that is there.
-#[derive(PartialEq, Eq)]
-enum Old {
-    Truncated,
-    Overwritten,
-}
-
-fn open(path: &Path, old: Old) -> io::Result<File> {
+/// Makes a file, or empties the one that is there.
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(old == Old::Truncated).mode(0o600);
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
     // Nobody shall wait for the reader of a pipe that somebody put there.
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    options.open(path)
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
+    }
+    Ok(file)
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".");
@@ -358,8 +329,13 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// # Errors
 /// What the system says.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let new = beside(path, &format!("bad-{}", now.as_secs()));
+    let new = aside(path);
     fs::rename(path, &new)?;
     Ok(new)
+}
+
+/// The name that a file has which is not used.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    beside(path, &format!("bad-{}", now.as_secs()))
 }

@@ -3,6 +3,8 @@
 //! | part | owns |
 //! |---|---|
 //! | [`file`](self::file) | one small file: written whole, and known to be whole when it is read |
+//! | [`ledger`] | one file of what changes all the time: states and records of runs |
+//! | [`former`] | where those were before |
 //! | [`lock`](self::lock) | there is one daemon in one place |
 //! | [`boot`] | which boot, and which container, what was kept is of |
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
@@ -10,14 +12,14 @@
 //! | [`generations`] | every configuration that was accepted, over a reboot |
 //! | [`checkpoint`] | what is undone unless somebody confirms it, over a reboot |
 //!
-//! There are two places. The *runtime directory* has what ends with the boot: one file for the state
-//! of each instance, written by the driver before it carries out what the machine decided, and one
-//! for its run, written by the backend before the process may become the command. They are not
+//! There are two places. The *runtime directory* has what ends with the boot: the ledger, to which the
+//! driver adds the state of each instance that changed, before it carries out what the machine decided,
+//! and the backend the record of each run, before the process may become the command. It is not
 //! fsynced: who is killed leaves the page cache, and a crash of the machine ends the runs as well.
 //! The *state directory* has what operators wanted and every configuration, fsynced.
 //!
-//! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed.
-//! Whatever runs without a state that tells what it is, is ended before anything is started: it is
+//! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed,
+//! but for what the ledger says after the damage. Whatever runs without a state that tells what it is, is ended before anything is started: it is
 //! known to be ours by its mark or control group, and would be doubled otherwise.
 //!
 //! Where there is no room, supervising goes on from memory: what could not be written is written
@@ -27,14 +29,17 @@
 pub mod boot;
 pub mod checkpoint;
 pub mod file;
+mod former;
 pub mod generations;
+mod ledger;
 pub mod lock;
 pub mod runs;
 pub mod stops;
 
 use self::boot::Boot;
-use self::file::{Kind, ReadError};
-use self::runs::Runs;
+use self::file::ReadError;
+use self::ledger::{Batch, Ledger, Subject, Unused};
+use self::runs::{RunRecord, Runs};
 use self::stops::Stops;
 use crate::core::ids::{Generation, InstanceId};
 use crate::core::snapshot::{InstanceSnapshot, Restored};
@@ -46,7 +51,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The version of what is in the files. A change of a field raises it, and adds a case to the
@@ -95,13 +100,68 @@ struct State<I, S> {
     state: S,
 }
 
+impl State<InstanceId, InstanceSnapshot> {
+    fn is_of(&self, id: &InstanceId) -> bool {
+        self.instance == *id && self.state.spec.id == id.process
+    }
+}
+
+/// All that was kept.
+#[derive(Default)]
+struct Content {
+    whole: Option<Whole>,
+    states: BTreeMap<InstanceId, InstanceSnapshot>,
+    runs: Vec<RunRecord>,
+}
+
+impl Content {
+    /// Takes in what an entry says.
+    fn take(&mut self, of: &Subject, body: &[u8]) -> Result<(), ReadError> {
+        match of {
+            Subject::Whole => self.whole = Some(file::json(body)?),
+            Subject::State(id) => {
+                let read: State<InstanceId, InstanceSnapshot> = file::json(body)?;
+                if !read.is_of(id) {
+                    return Err(of_another());
+                }
+                self.states.insert(id.clone(), read.state);
+            }
+            Subject::Run(id, slot) => {
+                let read: RunRecord = file::json(body)?;
+                if !read.is_of(id, *slot) {
+                    return Err(of_another());
+                }
+                self.runs.push(read);
+            }
+            Subject::Gone(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The same, to be added to a ledger.
+    fn put(&self, batch: &mut Batch) {
+        if let Some(whole) = &self.whole {
+            batch.add(Subject::Whole, whole);
+        }
+        for (id, state) in &self.states {
+            batch.add(Subject::State(id.clone()), &State { instance: id, state });
+        }
+        for record in &self.runs {
+            batch.add(Subject::Run(record.instance.clone(), record.slot), record);
+        }
+    }
+}
+
+fn of_another() -> ReadError {
+    file::damaged("it is of another instance")
+}
+
 /// Writes states, and knows which could not be written.
 pub struct Store {
     /// None: there is no place, and nothing is kept.
-    directory: Option<PathBuf>,
-    written: BTreeMap<InstanceId, [u8; 32]>,
+    place: Option<Kept>,
     /// Where states are put together.
-    room: Vec<u8>,
+    batch: Batch,
     whole: Option<Whole>,
     unwritten: BTreeSet<InstanceId>,
     trouble: Option<String>,
@@ -110,6 +170,12 @@ pub struct Store {
     boot: Option<Boot>,
     runs: Runs,
     stops: Stops,
+}
+
+/// Where states are.
+struct Kept {
+    directory: PathBuf,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 /// What was found of a daemon that ran before.
@@ -146,106 +212,89 @@ impl Store {
             Some(path.to_owned())
         });
         let (boot, same) = Boot::of(directory.as_deref(), &mut found.remarks);
-        let runs = Runs::new(directory.clone(), boot.token);
+        found.is_same_boot = same;
+        if let Some(directory) = directory.as_deref().filter(|_| !same) {
+            // First: what is there would be believed to be of this boot.
+            clear(directory);
+        }
+        let read = directory.as_deref().map(|directory| read(directory, &mut found));
+        let (ledger, content) = read.unzip();
+        let Content { whole, states, runs } = content.unwrap_or_default();
+        let ledger = ledger.map(|ledger| Arc::new(Mutex::new(ledger)));
+        let runs = Runs::new(ledger.clone(), boot.token, runs);
+        let stops = Stops::open(state, &boot, &mut found.remarks);
+        found.restored.stopped = stops.found();
+        if let Some(whole) = &whole {
+            found.restored.generation = whole.generation;
+            found.restored.settings = whole.settings.clone();
+            found.missing = whole.missing.clone();
+            found.trial = whole.trial.as_deref().cloned();
+        } else {
+            // After a rollback what is still going is of a later one than what is active.
+            let known = states.values().map(InstanceSnapshot::file_generation);
+            found.restored.generation = known.max().unwrap_or_default();
+        }
+        found.restored.instances = states;
+        let place = directory.zip(ledger).map(|(directory, ledger)| Kept { directory, ledger });
         let mut store = Store {
-            directory: directory.clone(),
-            written: BTreeMap::new(),
-            room: Vec::new(),
-            whole: None,
+            place,
+            batch: Batch::default(),
+            whole,
             unwritten: BTreeSet::new(),
             trouble: None,
             again: None,
             runs: runs.clone(),
-            stops: Stops::open(state, &boot, &mut found.remarks),
-            boot: None,
+            stops,
+            boot: (!same).then_some(boot),
         };
-        found.is_same_boot = same;
-        found.restored.stopped = store.stops.found();
-        if let Some(directory) = &directory {
-            if same {
-                store.read(directory, &mut found);
-            } else {
-                // First: what is there would be believed to be of this boot.
-                clear(directory);
-                store.boot = Some(boot);
-                store.save_boot();
-            }
-        }
+        store.save_boot();
         (store, runs, found)
     }
 
-    fn read(&mut self, directory: &Path, found: &mut Found) {
-        let mut set_aside =
-            |path: &Path, error: &ReadError| found.remarks.push(put_aside(path, error));
-        let whole = directory.join("whole");
-        match file::read::<Whole>(&whole, Kind::Whole) {
-            Ok(read) => {
-                found.restored.generation = read.generation;
-                found.restored.settings = read.settings.clone();
-                found.missing = read.missing.clone();
-                found.trial = read.trial.as_deref().cloned();
-                self.whole = Some(read);
-            }
-            Err(ReadError::Missing) => {}
-            Err(error) => set_aside(&whole, &error),
-        }
-        for (id, path) in named(directory, STATE) {
-            match file::read::<State<InstanceId, InstanceSnapshot>>(&path, Kind::State) {
-                Ok(read) if read.instance == id && read.state.spec.id == id.process => {
-                    found.restored.instances.insert(id, read.state);
+    /// Keeps the states of instances, all that is known of them; None: there is no such instance any
+    /// more.
+    pub fn save<'a>(
+        &mut self,
+        states: impl IntoIterator<Item = (&'a InstanceId, Option<InstanceSnapshot>)>,
+    ) {
+        /// It is written when there is so much of it.
+        const ENOUGH: usize = 64 * 1024;
+        let auto_start = self.whole.as_ref().is_none_or(|whole| whole.settings.auto_start);
+        for (id, state) in states {
+            self.stops.note(id, state.as_ref(), auto_start);
+            let Some(Kept { ledger, .. }) = &self.place else { continue };
+            let ledger = guard(ledger);
+            self.unwritten.remove(id);
+            match &state {
+                None => {
+                    self.runs.forget(id);
+                    if ledger.has(id) {
+                        self.batch.add(Subject::Gone(id.clone()), &());
+                    }
                 }
-                Ok(_) => set_aside(&path, &ReadError::Damaged("it is of another instance".into())),
-                Err(ReadError::Missing) => {}
-                Err(error) => set_aside(&path, &error),
+                Some(state) => {
+                    let state = State { instance: id, state };
+                    self.batch.add(Subject::State(id.clone()), &state);
+                    self.batch.drop_known(&ledger);
+                }
+            }
+            drop(ledger);
+            if self.batch.len() >= ENOUGH {
+                self.write();
             }
         }
-        // After a rollback what is still going is of a later one than what is active.
-        if self.whole.is_none() {
-            let known = found.restored.instances.values().map(InstanceSnapshot::file_generation);
-            found.restored.generation = known.max().unwrap_or_default();
-        }
+        self.write();
     }
 
-    /// Keeps the state of one instance; None: there is no such instance any more.
-    pub fn save(&mut self, id: &InstanceId, snapshot: Option<&InstanceSnapshot>) {
-        let auto_start = self.whole.as_ref().is_none_or(|whole| whole.settings.auto_start);
-        self.stops.note(id, snapshot, auto_start);
-        let Some(directory) = &self.directory else { return };
-        let path = directory.join(format!("{id}{STATE}"));
-        let result = match snapshot {
-            None => {
-                self.written.remove(id);
-                // The run went before its instance. Both are tried, whatever becomes of the first.
-                let forgotten = self.runs.forget(id);
-                file::remove(&path).and(forgotten)
-            }
-            Some(snapshot) => {
-                let state = State { instance: id, state: snapshot };
-                let text = file::encode_in(std::mem::take(&mut self.room), Kind::State, &state);
-                let old = self.written.get_mut(id);
-                if old.as_ref().is_some_and(|old| **old == text.digest) {
-                    self.room = text.into_room();
-                    return;
-                }
-                let written = file::write(&path, &text);
-                match (&written, old) {
-                    (Ok(()), Some(old)) => *old = text.digest,
-                    (Ok(()), None) => drop(self.written.insert(id.clone(), text.digest)),
-                    (Err(_), _) => {}
-                }
-                self.room = text.into_room();
-                written
-            }
-        };
-        match result {
-            Ok(()) => {
-                self.unwritten.remove(id);
-            }
-            Err(error) => {
-                self.unwritten.insert(id.clone());
-                self.fail(&error);
-            }
+    /// Writes what was put together.
+    fn write(&mut self) {
+        let Some(Kept { ledger, .. }) = &self.place else { return };
+        let written = guard(ledger).append(&self.batch);
+        if let Err(error) = written {
+            self.unwritten.extend(self.batch.instances().cloned());
+            self.fail(&error);
         }
+        self.batch.clear();
     }
 
     /// Keeps what is known of the whole.
@@ -266,17 +315,20 @@ impl Store {
                 || whole.missing != *missing
                 || !is_same
         });
-        let Some(directory) = self.directory.as_ref().filter(|_| is_new) else { return };
+        let Some(Kept { ledger, .. }) = self.place.as_ref().filter(|_| is_new) else { return };
         let (settings, missing, trial) = (settings.clone(), missing.clone(), trial.cloned());
         let whole = Whole { generation, settings, missing, trial };
-        match file::write(&directory.join("whole"), &file::encode(Kind::Whole, &whole)) {
+        self.batch.add(Subject::Whole, &whole);
+        let written = guard(ledger).append(&self.batch);
+        self.batch.clear();
+        match written {
             Ok(()) => self.whole = Some(whole),
             Err(error) => self.fail(&error),
         }
     }
 
     fn save_boot(&mut self) {
-        let (Some(directory), Some(boot)) = (&self.directory, &self.boot) else { return };
+        let (Some(Kept { directory, .. }), Some(boot)) = (&self.place, &self.boot) else { return };
         match boot.write(directory) {
             Ok(()) => self.boot = None,
             Err(error) => self.fail(&error),
@@ -285,7 +337,8 @@ impl Store {
 
     /// Forgets everything but what operators stopped: the next daemon begins anew.
     pub fn clear(&mut self) {
-        if let Some(directory) = &self.directory {
+        if let Some(Kept { directory, ledger }) = &self.place {
+            guard(ledger).clear();
             clear(directory);
         }
     }
@@ -303,7 +356,7 @@ impl Store {
     /// Whether there is a place for what the next daemon needs.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.directory.is_some()
+        self.place.is_some()
     }
 
     /// Why something could not be kept; None when all is.
@@ -331,46 +384,60 @@ impl Store {
     }
 }
 
-const STATE: &str = ".state";
+/// All that is known of the daemon before.
+fn read(directory: &Path, found: &mut Found) -> (Ledger, Content) {
+    let path = directory.join(ledger::NAME);
+    let (mut ledger, bytes, unused) = Ledger::open(path.clone());
+    let mut unused: Vec<Unused> = unused.into_iter().collect();
+    let mut content = Content::default();
+    for (of, body) in ledger.said(&bytes) {
+        if let Err(why) = content.take(&of, body) {
+            ledger.disbelieve(&of);
+            unused.push(Unused { part: format!(" for the {} of {of}", of.kind().as_str()), why });
+        }
+    }
+    if !unused.is_empty() {
+        let what = told(ledger.set_aside());
+        let name = path.display();
+        for Unused { part, why } in unused {
+            found.remarks.push(format!("{name} is not used{part}: {why}; {what}"));
+        }
+    } else if bytes.is_empty() {
+        content = former::read(directory, &mut found.remarks);
+        let mut batch = Batch::default();
+        content.put(&mut batch);
+        // It is in memory too, and written as any of it changes.
+        if ledger.append(&batch).is_err() {
+            return (ledger, content);
+        }
+    }
+    former::remove(directory);
+    (ledger, content)
+}
 
-/// The files of instances that end like this.
-fn named(directory: &Path, ending: &str) -> Vec<(InstanceId, PathBuf)> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut all: Vec<(InstanceId, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let id = InstanceId::parse(name.to_str()?.strip_suffix(ending)?).ok()?;
-            // `api` would be short for `api@0` and is not a name of ours.
-            (format!("{id}{ending}") == name.to_str()?).then(|| (id, entry.path()))
-        })
-        .collect();
-    all.sort();
-    all
+/// What became of a file that is not used.
+fn told(aside: io::Result<PathBuf>) -> String {
+    match aside {
+        Ok(new) => format!("set aside as {}", new.display()),
+        Err(error) => format!("it cannot be set aside: {error}"),
+    }
 }
 
 /// Sets a file aside, and says so.
 fn put_aside(path: &Path, error: &ReadError) -> String {
-    let what = match file::set_aside(path) {
-        Ok(new) => format!("set aside as {}", new.display()),
-        Err(error) => format!("it cannot be set aside: {error}"),
-    };
+    let what = told(file::set_aside(path));
     format!("{} is not used: {error}; {what}", path.display())
 }
 
 /// Removes what is of another boot.
 fn clear(directory: &Path) {
-    let ours = |name: &str| {
-        // What is beside a file has its name between a dot and this.
-        let name = name.strip_suffix(".new").unwrap_or(name);
-        matches!(name, "whole" | ".whole")
-            || [STATE, runs::RUN].iter().any(|ending| name.ends_with(ending))
-    };
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(ours) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    let _ = file::remove(&directory.join(ledger::NAME));
+    former::remove(directory);
+}
+
+/// What is done under it is done whole, or panics nowhere.
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a directory that only this user can look into: environments are in there.

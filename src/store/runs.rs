@@ -4,16 +4,14 @@
 //! command without one. A pid alone proves nothing: whoever has it must have been started when the
 //! record says, and have the mark or be in the control group of the run.
 
-use super::file::{self, Kind, ReadError};
+use super::guard as lock;
+use super::ledger::{Batch, Ledger, Subject};
 use crate::core::ids::{InstanceId, Run, Slot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
-
-pub(super) const RUN: &str = ".run";
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,26 +46,48 @@ pub fn stored_run(name: &str) -> Option<(InstanceId, Run)> {
     Some((InstanceId::parse(instance).ok()?, Run(run.parse().ok()?)))
 }
 
-/// Where records are. Clones are of the same place.
-#[derive(Clone, Debug)]
-pub struct Runs {
-    directory: Option<PathBuf>,
-    token: u32,
-    unwritten: Arc<Mutex<Unwritten>>,
+impl RunRecord {
+    /// Whether it is of that place.
+    pub(super) fn is_of(&self, instance: &InstanceId, slot: Slot) -> bool {
+        self.instance == *instance && self.slot == slot
+    }
 }
 
-/// Records that could not be written, and why and when the last one could not.
-#[derive(Debug, Default)]
-struct Unwritten {
-    records: BTreeMap<(InstanceId, Slot), RunRecord>,
+/// Where records are. Clones are of the same place.
+#[derive(Clone)]
+pub struct Runs {
+    /// None: they are not kept.
+    ledger: Option<Arc<Mutex<Ledger>>>,
+    token: u32,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// What was found of the daemon before.
+    found: BTreeMap<(InstanceId, Run), RunRecord>,
+    /// Records that could not be written, and why and when the last one could not.
+    unwritten: BTreeMap<(InstanceId, Slot), RunRecord>,
     last: Option<(String, Instant)>,
+    /// Where records are put together.
+    batch: Batch,
 }
 
 impl Runs {
-    /// Records in a directory; None: they are not kept.
+    /// Records that are not kept.
     #[must_use]
-    pub fn new(directory: Option<PathBuf>, token: u32) -> Runs {
-        Runs { directory, token, unwritten: Arc::default() }
+    pub fn unkept(token: u32) -> Runs {
+        Runs::new(None, token, Vec::new())
+    }
+
+    pub(super) fn new(
+        ledger: Option<Arc<Mutex<Ledger>>>,
+        token: u32,
+        found: Vec<RunRecord>,
+    ) -> Runs {
+        let found = found.into_iter().map(|record| ((record.instance.clone(), record.run), record));
+        let kept = Kept { found: found.collect(), ..Kept::default() };
+        Runs { ledger, token, kept: Arc::new(Mutex::new(kept)) }
     }
 
     /// In the mark of everything that is started.
@@ -82,17 +102,19 @@ impl Runs {
     /// # Errors
     /// What the system says.
     pub fn record(&self, record: &RunRecord) -> io::Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let written = write(directory, record);
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let mut kept = lock(&self.kept);
+        kept.batch.add(Subject::Run(record.instance.clone(), record.slot), record);
+        let written = lock(ledger).append(&kept.batch);
+        kept.batch.clear();
         let key = (record.instance.clone(), record.slot);
-        let mut unwritten = self.lock();
         match &written {
             Ok(()) => {
-                unwritten.records.remove(&key);
+                kept.unwritten.remove(&key);
             }
             Err(error) => {
-                unwritten.records.insert(key, record.clone());
-                unwritten.last = Some((error.to_string(), Instant::now()));
+                kept.unwritten.insert(key, record.clone());
+                kept.last = Some((error.to_string(), Instant::now()));
             }
         }
         written
@@ -100,74 +122,27 @@ impl Runs {
 
     /// Why, and when last, a record could not be written; None when all are.
     pub(super) fn unwritten(&self) -> Option<(String, Instant)> {
-        let unwritten = self.lock();
-        unwritten.last.clone().filter(|_| !unwritten.records.is_empty())
+        let kept = lock(&self.kept);
+        kept.last.clone().filter(|_| !kept.unwritten.is_empty())
     }
 
     /// Writes what could not be written before.
     pub(super) fn retry(&self) {
-        let records = std::mem::take(&mut self.lock().records);
+        let records = std::mem::take(&mut lock(&self.kept).unwritten);
         for record in records.into_values() {
             // It is kept for the next time.
             let _ = self.record(&record);
         }
     }
 
-    /// There is no such instance any more.
-    pub(super) fn forget(&self, instance: &InstanceId) -> io::Result<()> {
-        self.lock().records.retain(|(of, _), _| of != instance);
-        let Some(directory) = &self.directory else { return Ok(()) };
-        // All are tried, whatever becomes of the first.
-        let removed = Slot::ALL.map(|slot| file::remove(&path(directory, instance, slot)));
-        removed.into_iter().collect()
+    /// There is no such instance any more: what is not written of it needs not be.
+    pub(super) fn forget(&self, instance: &InstanceId) {
+        lock(&self.kept).unwritten.retain(|(of, _), _| of != instance);
     }
 
-    /// Each change is one insertion or removal.
-    fn lock(&self) -> MutexGuard<'_, Unwritten> {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All records; what is not one is set aside, and said.
+    /// What was found of the daemon before; nothing when it is asked again.
     #[must_use]
-    pub fn all(&self, remarks: &mut Vec<String>) -> BTreeMap<(InstanceId, Run), RunRecord> {
-        let Some(directory) = &self.directory else { return BTreeMap::new() };
-        let mut all = BTreeMap::new();
-        let named = Slot::ALL.map(|slot| {
-            let of_slot = move |(id, path)| (id, slot, path);
-            super::named(directory, ending(slot)).into_iter().map(of_slot)
-        });
-        for (id, slot, path) in named.into_iter().flatten() {
-            match file::read::<RunRecord>(&path, Kind::Run) {
-                Ok(record) if record.instance == id && record.slot == slot => {
-                    all.insert((id, record.run), record);
-                }
-                Err(ReadError::Missing) => {}
-                other => {
-                    let error = match other {
-                        Err(error) => error,
-                        Ok(_) => ReadError::Damaged("it is of another instance".into()),
-                    };
-                    remarks.push(super::put_aside(&path, &error));
-                }
-            }
-        }
-        all
+    pub fn take_found(&self) -> BTreeMap<(InstanceId, Run), RunRecord> {
+        std::mem::take(&mut lock(&self.kept).found)
     }
-}
-
-fn write(directory: &Path, record: &RunRecord) -> io::Result<()> {
-    let path = path(directory, &record.instance, record.slot);
-    file::write(&path, &file::encode(Kind::Run, record))
-}
-
-/// How the names of records end.
-fn ending(slot: Slot) -> &'static str {
-    match slot {
-        Slot::A => RUN,
-        Slot::B => "-b.run",
-    }
-}
-
-fn path(directory: &Path, instance: &InstanceId, slot: Slot) -> PathBuf {
-    directory.join(format!("{instance}{}", ending(slot)))
 }

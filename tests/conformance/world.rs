@@ -87,7 +87,7 @@ impl World {
                 colours: false,
             },
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
-            runs: Runs::new(None, std::process::id()),
+            runs: Runs::unkept(std::process::id()),
             notices: Some(common.notices.path().into()),
             sockets: Default::default(),
         };

@@ -1,9 +1,9 @@
 //! The daemon is killed, and another one begins in its place.
 
+use crate::common::ledger;
 use crate::common::processes::{end_by, processes_with};
 use crate::common::waiting::DEADLINE;
 use crate::support::{Daemon, Prepared, Store, identities, pids, wait_for};
-use provost::store::file::{self, Kind};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
@@ -119,13 +119,12 @@ async fn what_may_have_been_executed_is_not_executed_again() {
     let before = pids(&daemon.until_running(&["once@0"]).await);
     let daemon = daemon.killed();
     end_by(before["once@0"], Signal::KILL);
-    let file = daemon.path().join("state/once@0.state");
-    let mut kept: serde_json::Value = file::read(&file, Kind::State).unwrap();
-    let run = kept.pointer_mut("/state/phase/up").unwrap();
-    for known in ["pid", "started", "ready", "stable_since"] {
-        assert!(!std::mem::take(&mut run[known]).is_null(), "{known}");
-    }
-    file::write(&file, &file::encode(Kind::State, &kept)).unwrap();
+    ledger::change(&daemon.path().join("state/ledger"), "state", "once@0", |kept| {
+        let run = kept.pointer_mut("/state/phase/up").unwrap();
+        for known in ["pid", "started", "ready", "stable_since"] {
+            assert!(!std::mem::take(&mut run[known]).is_null(), "{known}");
+        }
+    });
     let daemon = daemon.again();
     let is_told = |state: &str| !matches!(state, "starting" | "stopping");
     let after = daemon.until("it is told", |all| is_told(&all["once@0"].state)).await;
@@ -201,7 +200,7 @@ async fn what_is_stored_and_of_no_run_is_taken_back_and_the_rest_when_it_ends() 
         manager.put(name, fs::File::open("/dev/null").unwrap().into());
     }
     // Nothing is known of this one any more.
-    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    ledger::unsay(&daemon.path().join("state/ledger"), "state", "a@0");
     let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
     let mut daemon = Prepared { dir }.handed(&manager);
     daemon.until_running(&["a@0", "b@0"]).await;
@@ -225,7 +224,7 @@ async fn a_name_that_comes_again_stands_for_the_new_run() {
     manager.holds(&["run-a@0-1"]);
     let mut daemon = daemon.killed();
     // The next one counts its runs from the beginning.
-    fs::remove_file(daemon.path().join("state/a@0.state")).unwrap();
+    ledger::unsay(&daemon.path().join("state/ledger"), "state", "a@0");
     let dir = std::mem::replace(&mut daemon.dir, tempfile::tempdir().unwrap());
     let daemon = Prepared { dir }.handed(&manager);
     let new = pids(&daemon.until_running(&["a@0"]).await)["a@0"];

@@ -52,7 +52,7 @@ impl World {
                 colours: false,
             },
             log_program: env!("CARGO_BIN_EXE_provost-log").into(),
-            runs: provost::store::runs::Runs::new(None, std::process::id()),
+            runs: provost::store::runs::Runs::unkept(std::process::id()),
             notices: None,
             sockets: Default::default(),
         };

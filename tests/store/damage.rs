@@ -1,13 +1,12 @@
 //! Whatever is not as it was written is never believed: it is set aside and named, and what is whole
-//! is told all the same.
+//! is told all the same. This is about files that are written whole, and about those that were before
+//! there was the ledger.
 
-use super::{Place, Seen, id, open, text};
+use super::{Place, Seen, open, text};
 use nix::unistd::Uid;
 use provost::core::ids::Generation;
 use provost::core::spec::Settings;
-use provost::store::Store;
 use provost::store::file::Kind;
-use provost::store::runs::RunRecord;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -24,7 +23,7 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn pipe(path: &Path) {
+pub fn pipe(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
 }
@@ -39,6 +38,7 @@ impl Bench {
     fn new() -> Bench {
         let place = Place::new(1);
         let (whole, _) = place.open();
+        place.mend();
         Bench { place, whole }
     }
 
@@ -87,12 +87,8 @@ impl Bench {
         let again = open(Some(&run), Some(&state)).1;
         assert_eq!(again, [""; 0], "{name}: {what}");
         fs::remove_dir_all(aside).or_else(|_| fs::remove_file(aside)).unwrap();
-        if name == "boot" || name == "stopped" {
-            // With it went all the others.
-            self.place.mend();
-        } else {
-            fs::write(&path, self.content(name)).unwrap();
-        }
+        // With it went all the others: there is a ledger now.
+        self.place.mend();
     }
 }
 
@@ -252,23 +248,6 @@ fn what_was_being_written() {
     }
     let (seen, remarks) = bench.place.open();
     assert_eq!((seen, remarks), (bench.whole.clone(), Vec::new()));
-    // Nor is something else that has the name: it is said, and nobody waits for it.
-    let (mut store, runs, found) = Store::open(Some(&bench.place.run()), None);
-    for name in ["web@0.state", "web@0.run"] {
-        let half = bench.path(name).with_file_name(format!(".{name}.new"));
-        fs::remove_file(&half).unwrap();
-        pipe(&half);
-    }
-    let web = &found.restored.instances[&id("web@0")];
-    store.save(&id("web@0"), Some(web));
-    assert!(store.trouble().is_some() && store.again().is_some());
-    let record: &RunRecord = bench.whole.records.values().next().unwrap();
-    assert!(runs.record(record).is_err());
-    // And it is mended.
-    assert_eq!(store.retry().into_iter().collect::<Vec<_>>(), [id("web@0")]);
-    store.save(&id("web@0"), Some(web));
-    assert_eq!((store.trouble(), store.again()), (None, None));
-    assert_eq!(bench.place.open(), (bench.whole.clone(), Vec::new()));
 }
 
 /// With the boot, everything is worth nothing; but what runs is still known to be ours.

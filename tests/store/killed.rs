@@ -67,23 +67,41 @@ fn writes() {
     }
 }
 
-/// Runs that under strace, all of it in one thread, as the ordinals of calls are counted by thread.
-fn traced(state: &Path, log: &Path, how: &[&str]) -> bool {
+/// Runs a test of this program under strace, all of it in one thread, as the ordinals of calls are
+/// counted by thread. It is told its place by a variable.
+pub fn traced(
+    test: &str,
+    (variable, place): (&str, &Path),
+    calls: &str,
+    log: &Path,
+    how: &[&str],
+) -> bool {
     let status = Command::new("strace")
-        .args(["-f", "-y", "-qq", "-s", "1", "-e", CALLS])
+        .args(["-f", "-y", "-qq", "-s", "1", "-e", calls])
         .args(how)
         .arg("-o")
         .arg(log)
         .arg(std::env::current_exe().unwrap())
-        .args(["killed::writes", "--exact", "--test-threads=1"])
-        .env(PLACE, state)
+        .args([test, "--exact", "--test-threads=1"])
+        .env(variable, place)
         .output()
         .unwrap();
     status.status.success()
 }
 
+/// Whether strace can be used here. It must be where that is a condition.
+pub fn can_trace() -> bool {
+    let traced_true = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    let can = traced_true.is_ok_and(|output| output.status.success());
+    if !can {
+        assert!(std::env::var_os("CI").is_none(), "CI has strace");
+        eprintln!("skipped: strace is needed");
+    }
+    can
+}
+
 /// Each call that touches the directory, and which of its name it is.
-fn touching(log: &Path, state: &Path) -> Vec<(String, usize)> {
+pub fn touching(log: &Path, state: &Path) -> Vec<(String, usize)> {
     let mut ordinals: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut found = Vec::new();
     for line in fs::read_to_string(log).unwrap().lines() {
@@ -100,12 +118,12 @@ fn touching(log: &Path, state: &Path) -> Vec<(String, usize)> {
 
 #[test]
 fn whoever_is_killed_leaves_the_old_or_the_new() {
-    let traced_true = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-    if !traced_true.is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "CI has strace");
-        eprintln!("skipped: strace is needed");
+    if !can_trace() {
         return;
     }
+    let traced = |log: &Path, how: &[&str], state: &Path| {
+        traced("killed::writes", (PLACE, state), CALLS, log, how)
+    };
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let template = dir.path().join("template");
@@ -131,7 +149,7 @@ fn whoever_is_killed_leaves_the_old_or_the_new() {
     };
     let state = dir.path().join("state");
     fresh(&state);
-    assert!(traced(&state, &log, &[]));
+    assert!(traced(&log, &[], &state));
     let calls = touching(&log, &state);
     for name in ["mkdir", "openat", "write", "fsync", "rename", "linkat", "unlink"] {
         assert!(calls.iter().any(|(call, _)| call.starts_with(name)), "{name} in {calls:?}");
@@ -140,7 +158,7 @@ fn whoever_is_killed_leaves_the_old_or_the_new() {
     for (call, ordinal) in calls {
         fresh(&state);
         let how = format!("inject={call}:signal=SIGKILL:when={ordinal}");
-        assert!(!traced(&state, &log, &["-e", &how]), "{how}: nobody was killed");
+        assert!(!traced(&log, &["-e", &how], &state), "{how}: nobody was killed");
         let (mut generations, remarks) = open(&state);
         assert_eq!(remarks, [""; 0], "{how}");
         let found = seen(&generations);

@@ -3,15 +3,20 @@
 //! `golden/vN` has one of each file as version N wrote them, taken from a daemon that was killed.
 //! They are never changed. Whoever raises [`provost::store::VERSION`] adds `golden/v(N+1)`: runs the
 //! new daemon with a file like the one in `golden/v1/processes.yaml`, stops `off`, kills the daemon,
-//! and copies the five files; then adds a case to `golden_files_mean_what_they_meant`. The older
-//! directories stay, and have to pass as they are. Of generations there are three, each with a state,
+//! and copies the three files; then adds a case to `golden_files_mean_what_they_meant`. The older
+//! directories stay, and have to pass as they are. In `v1` the ledger says what was in a file for each
+//! before there was one, and those are still read. Of generations there are three, each with a state,
 //! a cause and steps of its own, written through [`provost::store::generations`].
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod checkpoint;
+#[allow(dead_code)]
+#[path = "../common/ledger.rs"]
+mod common_ledger;
 mod damage;
 mod generations;
 mod killed;
+mod ledger;
 #[path = "../daemon/namespace.rs"]
 mod namespace;
 
@@ -20,10 +25,10 @@ use provost::core::ids::{Generation, InstanceId, Run};
 use provost::core::snapshot::{InstanceSnapshot, PhaseSnapshot};
 use provost::core::spec::{Settings, Signal};
 use provost::core::time::Mono;
-use provost::store::Store;
 use provost::store::boot::Boot;
 use provost::store::file::{Kind, decode, encode, read};
 use provost::store::runs::RunRecord;
+use provost::store::{Found, Store};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -93,6 +98,15 @@ impl Place {
         self.dir.path().join("state")
     }
 
+    /// What is in the runtime directory.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.run()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     /// All as it was at first.
     fn mend(&self) {
         for directory in [self.run(), self.state()] {
@@ -137,8 +151,7 @@ impl Place {
 fn open(run: Option<&Path>, state: Option<&Path>) -> (Seen, Vec<String>) {
     let (store, runs, found) = Store::open(run, state);
     assert_eq!(store.trouble(), None);
-    let mut remarks = found.remarks;
-    let records = runs.all(&mut remarks);
+    let (records, remarks) = (runs.take_found(), found.remarks);
     let restored = found.restored;
     let seen = Seen {
         token: runs.token(),
@@ -186,7 +199,16 @@ fn golden_files_mean_what_they_meant() {
     assert_eq!(boot.id, "00000000-0000-4000-8000-000000000001");
     assert_eq!((boot.namespace, boot.first, boot.token), (4_026_531_836, 3, 0x5eed_cafe));
 
-    let (seen, remarks) = Place::new(1).open();
+    let place = Place::new(1);
+    means_what_it_meant(place.open());
+    // From now on it is the ledger that tells it.
+    assert_eq!(place.names(), ["boot", "ledger"]);
+    means_what_it_meant(place.open());
+    fs::copy(golden(1).join("ledger"), place.run().join("ledger")).unwrap();
+    means_what_it_meant(place.open());
+}
+
+fn means_what_it_meant((seen, remarks): (Seen, Vec<String>)) {
     assert_eq!(remarks, [""; 0]);
     assert_eq!(seen.generation, Generation(1));
     assert_eq!(seen.settings, Settings::default());
@@ -218,26 +240,28 @@ fn golden_files_mean_what_they_meant() {
 /// A field that is renamed or lost would be the end of everything that runs.
 #[test]
 fn golden_files_are_written_as_they_were() {
-    let (run, golden) = (Place::new(1).run(), golden(1));
-    for (name, kind) in [("web@0.state", Kind::State), ("web@0.run", Kind::Run)] {
-        let kept: Value = read(&golden.join(name), kind).unwrap();
-        assert!(kept["instance"]["process"] == "web", "{}", run.display());
-    }
     let place = Place::new(1);
-    let (mut store, runs, found) = Store::open(Some(&place.run()), None);
-    let web = &found.restored.instances[&id("web@0")];
-    fs::remove_file(place.run().join("web@0.state")).unwrap();
-    store.save(&id("web@0"), Some(web));
-    let record = &runs.all(&mut Vec::new())[&(id("web@0"), Run(5))];
-    fs::remove_file(place.run().join("web@0.run")).unwrap();
-    runs.record(record).unwrap();
-    fs::remove_file(place.run().join("whole")).unwrap();
-    assert!(store.retry().is_empty());
-    store.save_whole(found.restored.generation, &found.restored.settings, &found.missing, None);
-    for name in ["web@0.state", "web@0.run", "whole"] {
-        let written = fs::read_to_string(place.run().join(name)).unwrap();
-        assert_eq!(written, fs::read_to_string(golden.join(name)).unwrap(), "{name}");
+    for path in [place.run().join("web@1.state"), place.run().join("web@1.run")] {
+        fs::remove_file(path).unwrap();
     }
+    place.open();
+    let written = || fs::read_to_string(place.run().join("ledger")).unwrap();
+    let kept = fs::read_to_string(golden(1).join("ledger")).unwrap();
+    assert_eq!(written(), kept);
+    // The same again, in the order in which a daemon does it.
+    let (_, runs, found) = Store::open(Some(&place.run()), None);
+    let records = runs.take_found();
+    fs::remove_file(place.run().join("ledger")).unwrap();
+    let (mut store, runs, _) = Store::open(Some(&place.run()), None);
+    let Found { restored, missing, .. } = found;
+    store.save_whole(restored.generation, &restored.settings, &missing, None);
+    let web = &restored.instances[&id("web@0")];
+    store.save([(&id("web@0"), Some(web.clone()))]);
+    runs.record(&records[&(id("web@0"), Run(5))]).unwrap();
+    assert_eq!(written(), kept);
+    // What is said already is not said again.
+    store.save([(&id("web@0"), Some(web.clone()))]);
+    assert_eq!(written(), kept);
 }
 
 /// After a rollback what was tried may be going still.
@@ -247,10 +271,10 @@ fn what_is_going_does_not_tell_which_generation_is_active() {
     let (mut store, _, found) = Store::open(Some(&place.run()), None);
     let mut going = found.restored.instances[&id("web@0")].clone();
     (going.generation, going.removed) = (Generation(9), true);
-    store.save(&id("web@0"), Some(&going));
+    store.save([(&id("web@0"), Some(going))]);
     assert_eq!(place.open().0.generation, found.restored.generation);
     // Where nothing else tells it, it is the newest that is known.
-    fs::remove_file(place.run().join("whole")).unwrap();
+    common_ledger::unsay(&place.run().join("ledger"), "whole", "all");
     assert_eq!(place.open().0.generation, Generation(9));
 }
 
@@ -259,23 +283,33 @@ fn an_instance_that_is_gone_leaves_nothing() {
     let place = Place::new(1);
     let (mut store, runs, found) = Store::open(Some(&place.run()), None);
     let gone = id("web@0");
-    let record = runs.all(&mut Vec::new())[&(gone.clone(), Run(5))].clone();
+    let record = runs.take_found()[&(gone.clone(), Run(5))].clone();
+    let whole = place.open().0;
     // Nobody can write where a directory is: it waits to be written again.
-    let (path, beside) = (place.run().join("web@0.run"), place.run().join(".web@0.run.new"));
-    fs::create_dir(&beside).unwrap();
+    let (path, elsewhere) = (place.run().join("ledger"), place.dir.path().join("elsewhere"));
+    fs::rename(&path, &elsewhere).unwrap();
+    fs::create_dir(&path).unwrap();
     runs.record(&record).unwrap_err();
-    store.save(&gone, None);
-    // Not all of the record could be removed, and the rest is gone all the same.
-    assert!(store.trouble().is_some() && !place.run().join("web@0.state").exists());
-    assert!(!path.exists());
-    fs::remove_dir(&beside).unwrap();
+    store.save([(&gone, None)]);
+    assert!(store.trouble().is_some() && store.again().is_some());
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&elsewhere, &path).unwrap();
+    assert_eq!(place.open().0, whole);
     assert_eq!(store.retry(), BTreeSet::from([gone.clone()]));
-    assert!(!path.exists(), "what is of nobody was written");
+    assert_eq!(place.open().0, whole, "what is of nobody was written");
+    store.save([(&gone, None)]);
+    let left = |what: &str| {
+        let (left, _) = place.open();
+        assert_eq!(left.instances.keys().collect::<Vec<_>>(), [&id("web@1")], "{what}");
+        let of_left: Vec<_> = left.records.keys().cloned().collect();
+        assert_eq!(of_left, [(id("web@1"), Run(5))], "{what}");
+    };
+    assert!(store.trouble().is_none());
+    left("gone");
+    // And when it was there again.
     runs.record(&record).unwrap();
-    store.save(&gone, found.restored.instances.get(&gone));
-    store.save(&gone, None);
-    assert!(!path.exists() && store.trouble().is_none());
-    let (left, _) = place.open();
-    assert_eq!(left.instances.keys().collect::<Vec<_>>(), [&id("web@1")]);
-    assert_eq!(left.records.keys().collect::<Vec<_>>(), [&(id("web@1"), Run(5))]);
+    store.save([(&gone, found.restored.instances.get(&gone).cloned())]);
+    assert_eq!(place.open().0, whole);
+    store.save([(&gone, None)]);
+    left("gone again");
 }

@@ -51,11 +51,7 @@ pub(super) async fn recover(
     known: Vec<Kept>,
     mut stored: HashMap<(InstanceId, Run), OwnedFd>,
 ) -> BTreeSet<(InstanceId, Run)> {
-    let mut remarks = Vec::new();
-    let mut records = inner.runs_kept.all(&mut remarks);
-    for remark in remarks {
-        tracing::warn!("{remark}");
-    }
+    let mut records = inner.runs_kept.take_found();
     let handed = std::mem::take(&mut *lock(&inner.handed));
     let specs: BTreeMap<hold::Place, Arc<ProcessSpec>> =
         known.iter().map(|k| ((k.instance.clone(), k.slot), k.spec.clone())).collect();

@@ -1,13 +1,13 @@
-//! A file of one of several processes is damaged while no daemon runs.
+//! What is kept of one of several processes, or of all, is damaged while no daemon runs.
 
 use super::{Group, can, entry, exactly, is_root, kill, marker, was_doubled};
+use crate::common::ledger::{self, Entry};
 use crate::common::processes::start_of;
 use crate::common::waiting::wait_readable;
 use crate::support::{Daemon, identities};
-use provost::store::file::{Kind, encode, read, write};
 use provost::store::runs::RunRecord;
-use serde_json::Value;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command};
 
 fn three() -> String {
@@ -18,17 +18,48 @@ fn three() -> String {
 
 const UP: [&str; 3] = ["a@0", "b@0", "c@0"];
 
-fn newer(path: &std::path::Path) {
+fn newer(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     fs::write(path, text.replacen(" 1 ", " 2 ", 1)).unwrap();
 }
 
-fn flipped(path: &std::path::Path) {
+fn flipped(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     fs::write(path, bytes).unwrap();
 }
+
+/// What is said of b comes first, and of the last of it a bit is another.
+fn flipped_in_b(path: &Path, kind: &str) {
+    let (of_b, others): (Vec<Entry>, _) =
+        ledger::read(path).into_iter().partition(|entry| entry.subject == "b@0");
+    let (said, rest): (Vec<Entry>, _) = of_b.into_iter().partition(|entry| entry.kind == kind);
+    let text = |entries: &[Entry]| {
+        entries.iter().map(|entry| ledger::text("1", entry)).collect::<String>()
+    };
+    let mut bytes = text(&said).into_bytes();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 4;
+    fs::write(path, [bytes, text(&rest).into_bytes(), text(&others).into_bytes()].concat())
+        .unwrap();
+}
+
+fn without_sense(path: &Path, kind: &str) {
+    ledger::change(path, kind, "b@0", |said| *said = serde_json::json!({ "instance": "b" }));
+}
+
+/// How it is damaged, and what is said of that.
+type Damage = (fn(&Path), &'static str);
+
+const OF_B: [Damage; 6] = [
+    (|path| flipped_in_b(path, "state"), "is not used up to byte"),
+    (|path| flipped_in_b(path, "run"), "is not used up to byte"),
+    (|path| without_sense(path, "state"), "is not used for the state of b@0"),
+    (|path| without_sense(path, "run"), "is not used for the run of b@0"),
+    (|path| ledger::unsay(path, "state", "b@0"), ""),
+    (|path| ledger::unsay(path, "run", "b@0"), ""),
+];
 
 async fn others_go_on(env: &[(&str, &str)]) {
     let mut daemon = Daemon::prepare(|dir| {
@@ -36,30 +67,27 @@ async fn others_go_on(env: &[(&str, &str)]) {
         fs::write(dir.join("processes.yaml"), file).unwrap();
     })
     .run_under(&[], env);
-    for (name, damage) in [
-        ("b@0.state", newer as fn(&std::path::Path)),
-        ("b@0.run", flipped),
-        ("b@0.state", flipped),
-        ("b@0.run", newer),
-    ] {
+    for (number, (damage, words)) in OF_B.into_iter().enumerate() {
         let before = identities(&daemon.until_running(&UP).await);
         let old = super::pidfd(before["b@0"].0);
         daemon = daemon.killed();
-        damage(&daemon.path().join("state").join(name));
+        damage(&daemon.path().join("state/ledger"));
         let said = daemon.log().matches("is not used").count();
         daemon = daemon.again_under(&[], env);
         daemon.notified("READY=1");
         let status = daemon.until_running(&UP).await;
         wait_readable(&old, "the end of the process that nobody knew");
         let after = identities(&status);
-        assert_eq!((before["a@0"], before["c@0"]), (after["a@0"], after["c@0"]), "{name}");
-        assert_ne!(before["b@0"], after["b@0"], "{name}");
+        assert_eq!((before["a@0"], before["c@0"]), (after["a@0"], after["c@0"]), "{number}");
+        assert_ne!(before["b@0"], after["b@0"], "{number}");
         exactly(&status);
         assert_eq!(was_doubled(&daemon), None);
-        super::until("it is said", || daemon.log().matches("is not used").count() > said);
-        let log = daemon.log();
-        let line = log.lines().rfind(|line| line.contains("is not used")).unwrap();
-        assert!(line.contains(name) && line.contains("set aside as"), "{line}");
+        if !words.is_empty() {
+            super::until("it is said", || daemon.log().matches("is not used").count() > said);
+            let log = daemon.log();
+            let line = log.lines().rfind(|line| line.contains("is not used")).unwrap();
+            assert!(line.contains(words) && line.contains("set aside as"), "{line}");
+        }
         daemon.logged("was started by a daemon before and nothing is known of it: ended");
     }
     assert!(daemon.stop().success());
@@ -80,24 +108,46 @@ async fn the_others_are_adopted_in_their_control_groups() {
 
 /// By the lost file the others cannot be told to be of this boot, but all are known to be ours.
 #[tokio::test]
-async fn without_the_boot_everything_is_begun_anew_and_nothing_is_doubled() {
+async fn without_the_boot_or_the_ledger_everything_is_begun_anew_and_nothing_is_doubled() {
     let mut daemon = Daemon::start(&three());
-    for damage in
-        [(|path| fs::remove_file(path).unwrap()) as fn(&std::path::Path), newer, flipped, |path| {
-            fs::remove_dir_all(path.parent().unwrap().join("b@0.state")).unwrap_or(())
-        }]
-    {
+    let gone = |path: &Path| fs::remove_file(path).unwrap();
+    let cut = |path: &Path| fs::write(path, &fs::read(path).unwrap()[..100]).unwrap();
+    let newer_entry = |path: &Path| {
+        let mut said = fs::read_to_string(path).unwrap();
+        said.push_str(&ledger::text("2", ledger::read(path).last().unwrap()));
+        fs::write(path, said).unwrap();
+    };
+    let last = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let at = bytes.len() - 20;
+        bytes[at] ^= 4;
+        fs::write(path, bytes).unwrap();
+    };
+    type DamageTo<'a> = (&'a str, fn(&Path));
+    let damages: [DamageTo<'_>; 7] = [
+        ("boot", gone),
+        ("boot", newer),
+        ("boot", flipped),
+        ("ledger", gone),
+        ("ledger", newer_entry),
+        ("ledger", cut),
+        ("ledger", last),
+    ];
+    for (number, (name, damage)) in damages.into_iter().enumerate() {
         let before = identities(&daemon.until_running(&UP).await);
         daemon = daemon.killed();
-        damage(&daemon.path().join("state/boot"));
+        damage(&daemon.path().join("state").join(name));
         daemon = daemon.again();
         let status = daemon.until_running(&UP).await;
         exactly(&status);
         assert_eq!(was_doubled(&daemon), None);
-        if !daemon.path().join("state/b@0.state").exists() {
-            assert_eq!(before, identities(&status));
-        }
+        let after = identities(&status);
+        assert!(before.iter().all(|(name, old)| after[name] != *old), "{number}");
     }
+    // It is as good as the first.
+    let before = identities(&daemon.until_running(&UP).await);
+    daemon = daemon.killed_and_again();
+    assert_eq!(before, identities(&daemon.until_running(&UP).await));
 }
 
 /// Somebody's process, which must never get a signal.
@@ -118,6 +168,14 @@ impl Drop for Foreign {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+fn change_record(path: &Path, change: impl FnOnce(&mut RunRecord)) {
+    ledger::change(path, "run", "b@0", |said| {
+        let mut record: RunRecord = serde_json::from_value(said.take()).unwrap();
+        change(&mut record);
+        *said = serde_json::to_value(record).unwrap();
+    });
 }
 
 /// A record that names somebody else's process is not believed, however right the rest is.
@@ -143,15 +201,16 @@ async fn a_record_that_names_somebody_else_is_not_believed() {
     for (what, change) in changes {
         let before = identities(&daemon.until_running(&UP).await);
         daemon = daemon.killed();
-        let path = daemon.path().join("state/b@0.run");
-        let mut record: RunRecord = read(&path, Kind::Run).unwrap();
-        change(&mut record);
-        write(&path, &encode(Kind::Run, &record)).unwrap();
+        let path = daemon.path().join("state/ledger");
+        let mut named = 0;
+        change_record(&path, |record| {
+            change(record);
+            named = record.pid;
+        });
         // The state says so as well.
-        let path = daemon.path().join("state/b@0.state");
-        let mut state: Value = read(&path, Kind::State).unwrap();
-        state["state"]["phase"]["up"]["pid"] = record.pid.into();
-        write(&path, &encode(Kind::State, &state)).unwrap();
+        ledger::change(&path, "state", "b@0", |state| {
+            state["state"]["phase"]["up"]["pid"] = named.into();
+        });
 
         daemon = daemon.again();
         let status = daemon
@@ -186,11 +245,10 @@ async fn a_group_of_somebody_else_is_not_believed() {
     .run_under(&[], &env);
     let before = identities(&daemon.until_running(&UP).await);
     let mut daemon = daemon.killed();
-    let path = daemon.path().join("state/b@0.run");
-    let mut record: RunRecord = read(&path, Kind::Run).unwrap();
-    record.group = Some("..".into());
-    (record.pid, record.start) = (foreign.0.id(), start_of(foreign.0.id()));
-    write(&path, &encode(Kind::Run, &record)).unwrap();
+    change_record(&daemon.path().join("state/ledger"), |record| {
+        record.group = Some("..".into());
+        (record.pid, record.start) = (foreign.0.id(), start_of(foreign.0.id()));
+    });
     daemon = daemon.again_under(&[], &env);
     daemon.notified("READY=1");
     let status = daemon.until_running(&UP).await;

@@ -1,0 +1,578 @@
+//! What is known of the whole, of each instance and of each run: one file, to which every change is
+//! added at its end. Of what it says of the same subject the last counts.
+//!
+//! **An entry** is two lines. The first says what it is, `provost KIND VERSION SHA256 LENGTH SUBJECT`,
+//! the digest being that of all that comes after it; the second is LENGTH bytes of JSON. A `gone` takes
+//! back all that was said of an instance and its runs.
+//!
+//! **Adding** is one write(2) for all that changes in a turn, to a file that stays open. Who is killed
+//! in the middle leaves an entry without an end. It is as if it had never been begun: what it would
+//! have told of is only done after it. What could not be written whole is cut off again.
+//!
+//! **Damage** is anything else that is not as it was written. What was said before it may have been
+//! taken back by what cannot be read, so only what was said after it is believed. The file is set aside
+//! then, and another one begun with what is believed.
+//!
+//! **Room.** What does not count any more is left out when the file is written anew, beside its place,
+//! which it takes in one step: when more than half of it does not count, and 64 KiB more. It is written
+//! anew as well where somebody has taken it away, since it can be read for as long as it is open.
+
+use super::VERSION;
+use super::file::{self, Kind, ReadError, damaged, hex};
+use crate::core::ids::{InstanceId, Slot};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Its name in the runtime directory.
+pub(super) const NAME: &str = "ledger";
+
+/// So much does not count before it is written anew, however little does.
+const SLACK: u64 = 64 * 1024;
+
+/// A larger one is not ours: it would be of some hundred thousand processes.
+const LARGEST: u64 = 1024 * 1024 * 1024;
+
+/// What an entry is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Whole,
+    State(InstanceId),
+    Run(InstanceId, Slot),
+    /// An instance that is no more.
+    Gone(InstanceId),
+}
+
+impl Subject {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Subject::Whole => Kind::Whole,
+            Subject::State(_) => Kind::State,
+            Subject::Run(..) => Kind::Run,
+            Subject::Gone(_) => Kind::Gone,
+        }
+    }
+
+    fn parse(kind: &str, name: &str) -> Option<Subject> {
+        let instance = |name: &str| {
+            let id = InstanceId::parse(name).ok()?;
+            // `api` would be short for `api@0` and is not a name of ours.
+            name.contains('@').then_some(id)
+        };
+        Some(match kind {
+            _ if kind == Kind::Whole.as_str() && name == WHOLE => Subject::Whole,
+            _ if kind == Kind::State.as_str() => Subject::State(instance(name)?),
+            _ if kind == Kind::Gone.as_str() => Subject::Gone(instance(name)?),
+            _ if kind == Kind::Run.as_str() => match name.strip_suffix(SECOND) {
+                Some(name) => Subject::Run(instance(name)?, Slot::B),
+                None => Subject::Run(instance(name)?, Slot::A),
+            },
+            _ => return None,
+        })
+    }
+}
+
+const WHOLE: &str = "all";
+const SECOND: &str = "-b";
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Whole => write!(f, "{WHOLE}"),
+            Subject::State(id) | Subject::Gone(id) | Subject::Run(id, Slot::A) => write!(f, "{id}"),
+            Subject::Run(id, Slot::B) => write!(f, "{id}{SECOND}"),
+        }
+    }
+}
+
+/// As much of a digest as tells two entries apart.
+type Print = [u8; 16];
+
+/// Entries that are to be added together.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    of: Subject,
+    print: Print,
+    len: u32,
+}
+
+/// The head of an entry up to its subject, with no digest and no length yet.
+fn blank(kind: Kind) -> String {
+    format!("provost {} {VERSION} {:0>64} {:0>10} ", kind.as_str(), 0, 0)
+}
+
+/// What follows the digest in a blank head: the length and a blank on either side of it.
+const AFTER_DIGEST: usize = 12;
+
+/// The digest of an entry, which is that of all of it but the digest itself, which ends there.
+fn digest(entry: &[u8], ends: usize) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(&entry[..ends - 64]);
+    digest.update(&entry[ends..]);
+    digest.finalize().into()
+}
+
+impl Batch {
+    /// Adds an entry.
+    pub fn add<T: Serialize>(&mut self, of: Subject, value: &T) {
+        let start = self.bytes.len();
+        let head = blank(of.kind());
+        // A buffer takes all that there is room for.
+        let _ = writeln!(self.bytes, "{head}{of}");
+        let body = self.bytes.len();
+        if serde_json::to_writer(&mut self.bytes, value).is_err() {
+            // What is kept has text keys and no value that JSON cannot hold.
+            debug_assert!(false, "a {} that JSON cannot hold", of.kind().as_str());
+            self.bytes.truncate(body);
+        }
+        let length = format!("{:0>10}", self.bytes.len() - body);
+        self.bytes.push(b'\n');
+        let covered = start + head.len() - AFTER_DIGEST;
+        self.bytes[covered + 1..covered + 11].copy_from_slice(length.as_bytes());
+        let digest = digest(&self.bytes[start..], covered - start);
+        self.bytes[covered - 64..covered].copy_from_slice(hex(&digest).as_bytes());
+        let mut print = Print::default();
+        print.copy_from_slice(&digest[..16]);
+        // Nothing that is kept is as long as that.
+        let len = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
+        self.entries.push(Entry { of, print, len });
+    }
+
+    /// Takes the last entry back where the ledger says the same already.
+    pub fn drop_known(&mut self, ledger: &Ledger) {
+        let Some((last, earlier)) = self.entries.split_last() else { return };
+        let is_last_word = !earlier.iter().any(|entry| entry.of == last.of);
+        if is_last_word && ledger.place(&last.of).is_some_and(|place| place.print == last.print) {
+            self.bytes.truncate(self.bytes.len() - last.len as usize);
+            self.entries.pop();
+        }
+    }
+
+    /// How much there is to write.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Of which instances it says anything.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+        self.entries.iter().filter_map(|entry| match &entry.of {
+            Subject::Whole => None,
+            Subject::State(id) | Subject::Run(id, _) | Subject::Gone(id) => Some(id),
+        })
+    }
+
+    /// Has nothing in it any more, and keeps its room where that is not unusually large.
+    pub fn clear(&mut self) {
+        const USUAL: usize = 128 * 1024;
+        self.entries.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > USUAL {
+            *self = Batch::default();
+        }
+    }
+}
+
+/// Where an entry is that counts.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: u64,
+    len: u32,
+    print: Print,
+}
+
+/// Where what is known of an instance is.
+#[derive(Default)]
+struct Places {
+    state: Option<Place>,
+    runs: [Option<Place>; 2],
+}
+
+/// The file, and by what it is known again.
+struct Opened {
+    file: File,
+    device: u64,
+    inode: u64,
+}
+
+impl Opened {
+    fn new(file: File) -> io::Result<Opened> {
+        let found = file.metadata()?;
+        Ok(Opened { file, device: found.dev(), inode: found.ino() })
+    }
+}
+
+/// See the module documentation.
+pub(super) struct Ledger {
+    path: PathBuf,
+    /// None until the first entry.
+    file: Option<Opened>,
+    /// How long it is.
+    end: u64,
+    /// How much of it counts.
+    live: u64,
+    /// It is written anew when it is longer.
+    limit: u64,
+    /// There may be something behind its end.
+    is_torn: bool,
+    whole: Option<Place>,
+    instances: BTreeMap<InstanceId, Places>,
+}
+
+impl Ledger {
+    /// One that has nothing in it and no file yet.
+    pub fn new(path: PathBuf) -> Ledger {
+        Ledger {
+            path,
+            file: None,
+            end: 0,
+            live: 0,
+            limit: SLACK,
+            is_torn: false,
+            whole: None,
+            instances: BTreeMap::new(),
+        }
+    }
+
+    fn place(&self, of: &Subject) -> Option<Place> {
+        match of {
+            Subject::Whole => self.whole,
+            Subject::State(id) => self.instances.get(id)?.state,
+            Subject::Run(id, slot) => self.instances.get(id)?.runs[index(*slot)],
+            Subject::Gone(_) => None,
+        }
+    }
+
+    /// Whether it says anything of an instance.
+    pub fn has(&self, id: &InstanceId) -> bool {
+        self.instances.contains_key(id)
+    }
+
+    /// From here on what is said there counts; None: nothing that was said of it.
+    fn turn(&mut self, of: &Subject, place: Option<Place>) {
+        let mut live = self.live;
+        let mut change = |old: &mut Option<Place>| {
+            let new = place.map_or(0, |place| u64::from(place.len));
+            live = live + new - old.map_or(0, |old| u64::from(old.len));
+            *old = place;
+        };
+        match of {
+            Subject::Whole => change(&mut self.whole),
+            Subject::State(id) => change(&mut places(&mut self.instances, id).state),
+            Subject::Run(id, slot) => {
+                change(&mut places(&mut self.instances, id).runs[index(*slot)]);
+            }
+            Subject::Gone(id) => {
+                let gone = self.instances.remove(id).unwrap_or_default();
+                let gone = [gone.state, gone.runs[0], gone.runs[1]];
+                live -= gone.iter().flatten().map(|place| u64::from(place.len)).sum::<u64>();
+            }
+        }
+        self.live = live;
+    }
+
+    /// Adds all of it or nothing.
+    ///
+    /// # Errors
+    /// What the system says; what was there counts then.
+    pub fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.entries.is_empty() {
+            return Ok(());
+        }
+        if self.is_torn || !self.is_in_place() {
+            self.rewrite()?;
+        }
+        let Some(Opened { file, .. }) = &self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        if let Err(error) = file.write_all_at(&batch.bytes, self.end) {
+            self.is_torn = file.set_len(self.end).is_err();
+            return Err(error);
+        }
+        for entry in &batch.entries {
+            let place = Place { at: self.end, len: entry.len, print: entry.print };
+            let counts = !matches!(entry.of, Subject::Gone(_));
+            self.turn(&entry.of, counts.then_some(place));
+            self.end += u64::from(entry.len);
+        }
+        if self.end > self.limit && self.rewrite().is_err() {
+            // There is no room for two. It goes on as it is, for as long as there is room for it.
+            self.limit = self.end + SLACK;
+        }
+        Ok(())
+    }
+
+    /// Whether who comes next finds under its name what is written here.
+    fn is_in_place(&self) -> bool {
+        let Some(Opened { device, inode, .. }) = self.file else { return false };
+        let found = fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| (found.dev(), found.ino()) == (device, inode))
+    }
+
+    /// Writes what counts into another file, which takes its place.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let path = file::beside(&self.path, "new");
+        let written = self.write_anew(&path).and_then(|new| {
+            fs::rename(&path, &self.path)?;
+            Ok(new)
+        });
+        let new = written.inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })?;
+        let mut at = 0;
+        for place in self.in_order() {
+            place.at = at;
+            at += u64::from(place.len);
+        }
+        self.file = Some(new);
+        (self.end, self.live, self.is_torn) = (at, at, false);
+        self.limit = at * 2 + SLACK;
+        Ok(())
+    }
+
+    fn write_anew(&mut self, path: &Path) -> io::Result<Opened> {
+        let mut new = file::create(path)?;
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for place in self.in_order() {
+            let len = u64::from(place.len);
+            match ranges.last_mut() {
+                Some((at, before)) if *at + *before == place.at => *before += len,
+                _ => ranges.push((place.at, len)),
+            }
+        }
+        let Some(Opened { file: old, .. }) = &self.file else { return Opened::new(new) };
+        let mut room = Vec::new();
+        for (at, len) in ranges {
+            let mut done = 0;
+            while done < len {
+                const PART: u64 = 256 * 1024;
+                // It is no more than that.
+                room.resize(usize::try_from((len - done).min(PART)).unwrap_or_default(), 0);
+                old.read_exact_at(&mut room, at + done)?;
+                new.write_all(&room)?;
+                done += room.len() as u64;
+            }
+        }
+        Opened::new(new)
+    }
+
+    /// All that counts, as it is in the file.
+    fn in_order(&mut self) -> Vec<&mut Place> {
+        let of_instances = self.instances.values_mut().flat_map(|places| {
+            let [first, second] = &mut places.runs;
+            [&mut places.state, first, second].into_iter().flatten()
+        });
+        let mut all: Vec<&mut Place> = self.whole.iter_mut().chain(of_instances).collect();
+        all.sort_unstable_by_key(|place| place.at);
+        all
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let _ = file::remove(&self.path);
+        *self = Ledger::new(std::mem::take(&mut self.path));
+    }
+}
+
+fn places<'a>(all: &'a mut BTreeMap<InstanceId, Places>, id: &InstanceId) -> &'a mut Places {
+    all.entry(id.clone()).or_default()
+}
+
+fn index(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+/// Why an entry is none.
+enum Bad {
+    /// Whoever wrote it did not come to its end, and nothing comes after it.
+    Unfinished,
+    Other(ReadError),
+}
+
+/// The entry at the beginning of something.
+fn entry(bytes: &[u8]) -> Result<Entry, Bad> {
+    let bad = |why: &str| Bad::Other(damaged(why));
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Bad::Unfinished)?;
+    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| bad("its head is no text"))?;
+    let words: Vec<&str> = head.splitn(6, ' ').collect();
+    let ["provost", kind, version, sum, length, subject] = words[..] else {
+        return Err(bad("its head is not ours"));
+    };
+    let of = Subject::parse(kind, subject);
+    let length: usize = length.parse().map_err(|_| bad("it has no length"))?;
+    let len = end.saturating_add(length).saturating_add(2);
+    let Some(whole) = bytes.get(..len) else {
+        // With another length it may look like that too, and without the end of the first line.
+        let is_last = of.is_some() && !bytes[end + 1..].contains(&b'\n');
+        return Err(if is_last { Bad::Unfinished } else { bad("it is cut off") });
+    };
+    let ends = kind.len() + version.len() + sum.len() + "provost   ".len();
+    if sum.len() != 64 || whole.last() != Some(&b'\n') {
+        return Err(bad("it is not as it was written"));
+    }
+    let digest = digest(whole, ends);
+    if hex(&digest) != sum {
+        return Err(bad("it is not as it was written"));
+    }
+    match version.parse::<u32>() {
+        Ok(1..=VERSION) => {}
+        Ok(newer) if newer > VERSION => return Err(Bad::Other(ReadError::Newer(newer))),
+        _ => return Err(bad("it has no version")),
+    }
+    let of = of.ok_or_else(|| bad("it is of nothing that is known"))?;
+    let mut print = Print::default();
+    print.copy_from_slice(&digest[..16]);
+    let len = u32::try_from(len).map_err(|_| bad("it is too large"))?;
+    Ok(Entry { of, print, len })
+}
+
+/// What is not used of a file, and why.
+#[derive(Debug)]
+pub(super) struct Unused {
+    /// Which part of it; empty for all of it.
+    pub part: String,
+    pub why: ReadError,
+}
+
+impl Ledger {
+    /// Reads what is there: the ledger, all that is in the file, and what of it is not used. Where that
+    /// is something, [`Ledger::set_aside`] is to be called.
+    pub fn open(path: PathBuf) -> (Ledger, Vec<u8>, Option<Unused>) {
+        let mut ledger = Ledger::new(path);
+        let all = |why| Some(Unused { part: String::new(), why });
+        let (file, bytes) = match ledger.bytes() {
+            Ok(found) => found,
+            Err(ReadError::Missing) => return (ledger, Vec::new(), None),
+            Err(error) => return (ledger, Vec::new(), all(error)),
+        };
+        ledger.file = Some(file);
+        let unused = match ledger.scan(&bytes) {
+            Ok(damage) => damage.map(|(at, why)| Unused { part: format!(" up to byte {at}"), why }),
+            Err(error) => {
+                ledger.believe_nothing();
+                all(error)
+            }
+        };
+        (ledger, bytes, unused)
+    }
+
+    fn bytes(&self) -> Result<(Opened, Vec<u8>), ReadError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let mut file = match options.open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ReadError::Missing);
+            }
+            Err(error) => return Err(ReadError::Io(error)),
+        };
+        let found = file.metadata().map_err(ReadError::Io)?;
+        if !found.is_file() {
+            return Err(damaged("it is no file"));
+        }
+        if found.len() > LARGEST {
+            return Err(damaged("it is too large"));
+        }
+        let mut bytes = Vec::new();
+        (&mut file).take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+        Ok((Opened::new(file).map_err(ReadError::Io)?, bytes))
+    }
+
+    /// Takes in all entries. Where one is damaged, that and where it ends.
+    fn scan(&mut self, bytes: &[u8]) -> Result<Option<(usize, ReadError)>, ReadError> {
+        let mut damage = None;
+        let mut at = 0;
+        while at < bytes.len() {
+            match entry(&bytes[at..]) {
+                Ok(Entry { of, print, len }) => {
+                    let place = Place { at: at as u64, len, print };
+                    self.turn(&of, (!matches!(of, Subject::Gone(_))).then_some(place));
+                    at += len as usize;
+                }
+                Err(Bad::Unfinished) => break,
+                Err(Bad::Other(error @ ReadError::Newer(_))) => return Err(error),
+                Err(Bad::Other(error)) => {
+                    self.believe_nothing();
+                    at = next(bytes, at);
+                    damage = Some((at, error));
+                }
+            }
+        }
+        self.end = at as u64;
+        self.limit = self.live * 2 + SLACK;
+        let is_whole = at == bytes.len();
+        let cut = |opened: &Opened| opened.file.set_len(self.end).is_ok();
+        self.is_torn = !is_whole && !self.file.as_ref().is_some_and(cut);
+        Ok(damage)
+    }
+
+    fn believe_nothing(&mut self) {
+        self.whole = None;
+        self.instances.clear();
+        self.live = 0;
+    }
+
+    /// All that counts of what is in the file: its JSON.
+    pub fn said<'a>(&self, bytes: &'a [u8]) -> Vec<(Subject, &'a [u8])> {
+        let body = |place: &Place| {
+            let entry = bytes.get(usize::try_from(place.at).ok()?..)?.get(..place.len as usize)?;
+            let start = entry.iter().position(|byte| *byte == b'\n')? + 1;
+            entry.get(start..entry.len() - 1)
+        };
+        let mut all = Vec::new();
+        let mut add = |of: Subject, place: &Option<Place>| {
+            all.extend(place.as_ref().and_then(body).map(|body| (of, body)));
+        };
+        add(Subject::Whole, &self.whole);
+        for (id, Places { state, runs }) in &self.instances {
+            add(Subject::State(id.clone()), state);
+            add(Subject::Run(id.clone(), Slot::A), &runs[0]);
+            add(Subject::Run(id.clone(), Slot::B), &runs[1]);
+        }
+        all
+    }
+
+    /// What is said of this does not count.
+    pub fn disbelieve(&mut self, of: &Subject) {
+        self.turn(of, None);
+    }
+
+    /// Gives the file another name, under which somebody can look into it, and begins another with what
+    /// counts.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_aside(&mut self) -> io::Result<PathBuf> {
+        if self.live == 0 {
+            let aside = file::set_aside(&self.path)?;
+            *self = Ledger::new(std::mem::take(&mut self.path));
+            return Ok(aside);
+        }
+        // Under its old name there is one or the other at any time.
+        let aside = file::aside(&self.path);
+        if fs::hard_link(&self.path, &aside).is_err() {
+            fs::rename(&self.path, &aside)?;
+        }
+        self.rewrite()?;
+        Ok(aside)
+    }
+}
+
+/// Where the next entry may begin.
+fn next(bytes: &[u8], at: usize) -> usize {
+    const START: &[u8] = b"\nprovost ";
+    let found = bytes[at..].windows(START.len()).position(|part| part == START);
+    found.map_or(bytes.len(), |found| at + found + 1)
+}
