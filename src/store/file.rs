@@ -334,8 +334,9 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(new)
 }
 
-/// The name that a file has which is not used.
+/// The name that a file gets which is not used: one that nothing has.
 pub(super) fn aside(path: &Path) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    beside(path, &format!("bad-{}", now.as_secs()))
+    let mut names = (now.as_secs()..).map(|second| beside(path, &format!("bad-{second}")));
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_default()
 }

@@ -14,8 +14,9 @@
 //! then, and another one begun with what is believed.
 //!
 //! **Room.** What does not count any more is left out when the file is written anew, beside its place,
-//! which it takes in one step: when more than half of it does not count, and 64 KiB more. It is written
-//! anew as well where somebody has taken it away, since it can be read for as long as it is open.
+//! which it takes in one step: when more than half of it does not count, and 64 KiB more. So it is
+//! where it does not end where it should, and where somebody has taken it away: it can be read for as long
+//! as it is open. The first entries of a file are there all at once or not at all.
 
 use super::VERSION;
 use super::file::{self, Kind, ReadError, damaged, hex};
@@ -222,8 +223,6 @@ pub(super) struct Ledger {
     live: u64,
     /// It is written anew when it is longer.
     limit: u64,
-    /// There may be something behind its end.
-    is_torn: bool,
     whole: Option<Place>,
     instances: BTreeMap<InstanceId, Places>,
 }
@@ -237,7 +236,6 @@ impl Ledger {
             end: 0,
             live: 0,
             limit: SLACK,
-            is_torn: false,
             whole: None,
             instances: BTreeMap::new(),
         }
@@ -288,40 +286,48 @@ impl Ledger {
         if batch.entries.is_empty() {
             return Ok(());
         }
-        if self.is_torn || !self.is_in_place() {
-            self.rewrite()?;
+        match &self.file {
+            Some(opened) if self.is_in_place(opened) => {
+                if let Err(error) = opened.file.write_all_at(&batch.bytes, self.end) {
+                    // Else it is written anew the next time.
+                    let _ = opened.file.set_len(self.end);
+                    return Err(error);
+                }
+                self.take_in(batch);
+            }
+            _ => return self.rewrite(batch),
         }
-        let Some(Opened { file, .. }) = &self.file else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        if let Err(error) = file.write_all_at(&batch.bytes, self.end) {
-            self.is_torn = file.set_len(self.end).is_err();
-            return Err(error);
-        }
-        for entry in &batch.entries {
-            let place = Place { at: self.end, len: entry.len, print: entry.print };
-            let counts = !matches!(entry.of, Subject::Gone(_));
-            self.turn(&entry.of, counts.then_some(place));
-            self.end += u64::from(entry.len);
-        }
-        if self.end > self.limit && self.rewrite().is_err() {
+        if self.end > self.limit && self.rewrite(&Batch::default()).is_err() {
             // There is no room for two. It goes on as it is, for as long as there is room for it.
             self.limit = self.end + SLACK;
         }
         Ok(())
     }
 
-    /// Whether who comes next finds under its name what is written here.
-    fn is_in_place(&self) -> bool {
-        let Some(Opened { device, inode, .. }) = self.file else { return false };
-        let found = fs::symlink_metadata(&self.path);
-        found.is_ok_and(|found| (found.dev(), found.ino()) == (device, inode))
+    /// From here on these entries count, which are at the end of the file.
+    fn take_in(&mut self, batch: &Batch) {
+        for entry in &batch.entries {
+            let place = Place { at: self.end, len: entry.len, print: entry.print };
+            let counts = !matches!(entry.of, Subject::Gone(_));
+            self.turn(&entry.of, counts.then_some(place));
+            self.end += u64::from(entry.len);
+        }
     }
 
-    /// Writes what counts into another file, which takes its place.
-    fn rewrite(&mut self) -> io::Result<()> {
+    /// Whether who comes next finds under its name what is written here, and nothing else.
+    fn is_in_place(&self, opened: &Opened) -> bool {
+        let (device, inode) = (opened.device, opened.inode);
+        let found = fs::symlink_metadata(&self.path);
+        found
+            .is_ok_and(|found| (found.dev(), found.ino(), found.len()) == (device, inode, self.end))
+    }
+
+    /// Writes what counts and these into another file, which takes its place: all of it or nothing, also
+    /// for who is killed.
+    fn rewrite(&mut self, batch: &Batch) -> io::Result<()> {
+        self.drop_lost();
         let path = file::beside(&self.path, "new");
-        let written = self.write_anew(&path).and_then(|new| {
+        let written = self.write_anew(&path, batch).and_then(|new| {
             fs::rename(&path, &self.path)?;
             Ok(new)
         });
@@ -334,12 +340,29 @@ impl Ledger {
             at += u64::from(place.len);
         }
         self.file = Some(new);
-        (self.end, self.live, self.is_torn) = (at, at, false);
-        self.limit = at * 2 + SLACK;
+        (self.end, self.live) = (at, at);
+        self.take_in(batch);
+        self.limit = self.live * 2 + SLACK;
         Ok(())
     }
 
-    fn write_anew(&mut self, path: &Path) -> io::Result<Opened> {
+    /// What somebody has cut off does not count any more.
+    fn drop_lost(&mut self) {
+        let held = self.file.as_ref().and_then(|opened| opened.file.metadata().ok());
+        let held = held.map_or(0, |found| found.len());
+        let Ledger { whole, instances, live, .. } = self;
+        let of_instances = instances.values_mut().flat_map(|places| {
+            let [first, second] = &mut places.runs;
+            [&mut places.state, first, second]
+        });
+        for place in std::iter::once(whole).chain(of_instances) {
+            if let Some(lost) = place.take_if(|place| place.at + u64::from(place.len) > held) {
+                *live -= u64::from(lost.len);
+            }
+        }
+    }
+
+    fn write_anew(&mut self, path: &Path, batch: &Batch) -> io::Result<Opened> {
         let mut new = file::create(path)?;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for place in self.in_order() {
@@ -349,9 +372,10 @@ impl Ledger {
                 _ => ranges.push((place.at, len)),
             }
         }
-        let Some(Opened { file: old, .. }) = &self.file else { return Opened::new(new) };
         let mut room = Vec::new();
         for (at, len) in ranges {
+            // Where there is none nothing counts.
+            let Some(Opened { file: old, .. }) = &self.file else { break };
             let mut done = 0;
             while done < len {
                 const PART: u64 = 256 * 1024;
@@ -362,6 +386,7 @@ impl Ledger {
                 done += room.len() as u64;
             }
         }
+        new.write_all(&batch.bytes)?;
         Opened::new(new)
     }
 
@@ -450,6 +475,8 @@ impl Ledger {
     /// Reads what is there: the ledger, all that is in the file, and what of it is not used. Where that
     /// is something, [`Ledger::set_aside`] is to be called.
     pub fn open(path: PathBuf) -> (Ledger, Vec<u8>, Option<Unused>) {
+        // Of one who was killed while writing it anew.
+        file::remove_beside(&path);
         let mut ledger = Ledger::new(path);
         let all = |why| Some(Unused { part: String::new(), why });
         let (file, bytes) = match ledger.bytes() {
@@ -510,11 +537,9 @@ impl Ledger {
                 }
             }
         }
+        // What is behind that is not added to: the file is written anew then.
         self.end = at as u64;
         self.limit = self.live * 2 + SLACK;
-        let is_whole = at == bytes.len();
-        let cut = |opened: &Opened| opened.file.set_len(self.end).is_ok();
-        self.is_torn = !is_whole && !self.file.as_ref().is_some_and(cut);
         Ok(damage)
     }
 
@@ -565,7 +590,7 @@ impl Ledger {
         if fs::hard_link(&self.path, &aside).is_err() {
             fs::rename(&self.path, &aside)?;
         }
-        self.rewrite()?;
+        self.rewrite(&Batch::default())?;
         Ok(aside)
     }
 }

@@ -11,7 +11,7 @@ use provost::store::runs::{RunRecord, Runs};
 use provost::store::{Missing, Store};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// A directory of a daemon with states and runs of two instances, each told more than once.
@@ -420,6 +420,7 @@ fn whoever_is_killed_leaves_what_was_or_what_is() {
         let (seen, remarks) = open(Some(run), None);
         assert_eq!(remarks, [""; 0], "{what}");
         assert!(is_possible(&seen), "{what}: {:?} {:?}", seen.instances, seen.records);
+        assert!(!run.join(".ledger.new").exists(), "{what}");
     });
 }
 
@@ -477,17 +478,66 @@ fn each_call(how: &str, check: impl Fn(&str, &Path, bool)) {
     }
 }
 
-/// A torn end that cannot be cut off is not added to.
+/// Somebody else writes to it, which nobody may.
 #[test]
-fn what_is_behind_the_end_never_counts() {
+fn longer_or_shorter_than_it_should_be() {
     let bench = Bench::new();
-    let (mut store, _, _) = Store::open(Some(&bench.place.run()), None);
-    // Somebody else writes to it, which nobody may.
-    let file = fs::File::options().write(true).open(bench.path()).unwrap();
-    file.write_all_at(b"provost state", bench.content.len() as u64).unwrap();
     let web = id("web@1");
-    let mut state = bench.whole.instances[&web].clone();
-    state.restarts = 9;
-    store.save([(&web, Some(state))]);
-    assert_eq!(open(Some(&bench.place.run()), None).0.instances[&web].restarts, 9);
+    let bounds = bench.bounds();
+    let long = bench.content.len() as u64;
+    let lengths = bounds.iter().map(|at| *at as u64).chain([1, long - 1, long + 1, long + 9000]);
+    for length in lengths {
+        bench.put(&bench.content);
+        let (mut store, _, _) = Store::open(Some(&bench.place.run()), None);
+        fs::File::options().write(true).open(bench.path()).unwrap().set_len(length).unwrap();
+        let mut expected = bench.whole.clone();
+        if length < long {
+            let below = bounds.iter().rfind(|at| **at as u64 <= length).unwrap();
+            expected = bench.said(&bench.content[..*below]);
+            // What is taken back by what is cut off does not count again.
+            expected.instances.retain(|of, state| bench.whole.instances[of] == *state);
+            expected.records.retain(|of, _| bench.whole.records.contains_key(of));
+        }
+        let mut state = bench.whole.instances[&web].clone();
+        state.restarts = 9;
+        store.save([(&web, Some(state.clone()))]);
+        assert_eq!(store.trouble(), None);
+        let (seen, remarks) = open(Some(&bench.place.run()), None);
+        expected.instances.insert(web.clone(), state);
+        assert_eq!(remarks, [""; 0], "{length}");
+        assert_eq!(seen.instances, expected.instances, "{length}");
+        assert_eq!(seen.records, expected.records, "{length}");
+    }
+}
+
+/// Whoever is killed while it takes over what was in a file for each has it still there.
+#[test]
+fn what_was_there_before_the_ledger_is_taken_over_whole_or_not_at_all() {
+    if !crate::killed::can_trace() {
+        return;
+    }
+    let place = Place::new(1);
+    let whole = place.open().0;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, run) = (dir.path().join("log"), place.run());
+    let test = "ledger::opens";
+    place.mend();
+    assert!(traced(test, (PLACE, &run), CALLS, &log, &[]));
+    let calls = touching(&log, &run);
+    let is_of = |name: &str| calls.iter().any(|(call, _)| call.starts_with(name));
+    assert!(is_of("rename") && is_of("unlink"), "{calls:?}");
+    for (call, ordinal) in calls {
+        place.mend();
+        let inject = format!("inject={call}:signal=SIGKILL:when={ordinal}");
+        assert!(!traced(test, (PLACE, &run), CALLS, &log, &["-e", &inject]), "{inject}");
+        assert_eq!(place.open(), (whole.clone(), vec![]), "{inject}");
+        assert_eq!(place.names(), ["boot", "ledger"], "{inject}");
+    }
+}
+
+/// The test that is killed. Run as itself it does nothing.
+#[test]
+fn opens() {
+    let Some(run) = std::env::var_os(PLACE) else { return };
+    drop(Store::open(Some(Path::new(&run)), None));
 }
