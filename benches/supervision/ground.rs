@@ -4,7 +4,7 @@ use provost::client::{Client, ProcessStatus, Target};
 use provost::sys::stat::Stat;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -80,6 +80,17 @@ impl Ground {
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let runtime = runtime.unwrap();
         Ground { runtime, dir, child, bare, fifo, group: None, words: vec!["--user".into()] }
+    }
+
+    /// KiB of the file system that daemons keep states in.
+    pub fn kept(&self) -> u64 {
+        fn blocks(path: &Path) -> u64 {
+            let found = fs::symlink_metadata(path).map_or(0, |found| found.blocks());
+            let inner = fs::read_dir(path).into_iter().flatten().flatten();
+            found + inner.map(|entry| blocks(&entry.path())).sum::<u64>()
+        }
+        // A block is half a KiB for stat(2), whatever it is for the file system.
+        blocks(self.runtime.path()) / 2
     }
 
     /// A part of the hierarchy of control groups for daemons, where this machine has one.

@@ -264,7 +264,9 @@ async fn sizes(ground: &Ground, table: &Table, most: usize) {
         };
         let goal = if count == 0 { "5 MiB" } else { "6 KiB each" };
         let memory = format!("{:.1} MiB", kib as f64 / 1024.0);
-        let took = if count == 0 { String::new() } else { format!("up in {}", span(up)) };
+        // It is in memory too, where /run is.
+        let kept = format!("{} KiB kept", ground.kept());
+        let took = if count == 0 { kept } else { format!("{kept}; up in {}", span(up)) };
         let down = daemon.end();
         let took = format!("{took}, down in {}", span(down));
         table.row(&format!("memory (PSS) with {count}"), &memory, &each, &took, "", goal);

@@ -6,6 +6,7 @@
 
 use crate::ids::{Generation, ProcessId};
 use crate::limits::Limits;
+use crate::shared::Shared;
 use crate::unit::{Sandbox, UnitProperties};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -429,7 +430,7 @@ pub struct ProcessSpec {
     /// A run that is not ready by then has failed.
     pub start_timeout: Duration,
     /// What follows the end of a run.
-    pub restart: crate::shared::Shared<RestartPolicy>,
+    pub restart: Shared<RestartPolicy>,
     /// The check, where there is one and it is enabled.
     pub health: Option<Box<HealthCheck>>,
     /// How a run is ended.
@@ -444,7 +445,7 @@ pub struct ProcessSpec {
     pub essential: bool,
     /// What all of a run may use together.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub limits: crate::shared::Shared<Limits>,
+    pub limits: Shared<Limits>,
 }
 
 fn one() -> NonZeroU32 {

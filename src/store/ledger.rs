@@ -5,9 +5,10 @@
 //! the digest being that of all that comes after it; the second is LENGTH bytes of JSON. A `gone` takes
 //! back all that was said of an instance and its runs.
 //!
-//! **Adding** is one write(2) for all that changes in a turn, to a file that stays open. Who is killed
-//! in the middle leaves an entry without an end. It is as if it had never been begun: what it would
-//! have told of is only done after it. What could not be written whole is cut off again.
+//! **Adding** is one write for all that changes in a turn (a few where that is a thousand instances), to
+//! a file that stays open. Who is killed in the middle leaves an entry without an end. It is as if it
+//! had never been begun: what it would have told of is only done after it. What could not be written
+//! whole is cut off again.
 //!
 //! **Damage** is anything else that is not as it was written. What was said before it may have been
 //! taken back by what cannot be read, so only what was said after it is believed. The file is set aside
@@ -57,6 +58,18 @@ impl Subject {
             Subject::Run(..) => Kind::Run,
             Subject::Gone(_) => Kind::Gone,
         }
+    }
+
+    fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Subject::Whole => None,
+            Subject::State(id) | Subject::Run(id, _) | Subject::Gone(id) => Some(id),
+        }
+    }
+
+    /// Whether what is said of the one may change what is said of the other.
+    fn is_about(&self, other: &Subject) -> bool {
+        self.instance() == other.instance()
     }
 
     fn parse(kind: &str, name: &str) -> Option<Subject> {
@@ -152,8 +165,11 @@ impl Batch {
     /// Takes the last entry back where the ledger says the same already.
     pub fn drop_known(&mut self, ledger: &Ledger) {
         let Some((last, earlier)) = self.entries.split_last() else { return };
-        let is_last_word = !earlier.iter().any(|entry| entry.of == last.of);
-        if is_last_word && ledger.place(&last.of).is_some_and(|place| place.print == last.print) {
+        let is_known = match &last.of {
+            Subject::Gone(id) => !ledger.instances.contains_key(id),
+            other => ledger.place(other).is_some_and(|place| place.print == last.print),
+        };
+        if is_known && !earlier.iter().any(|entry| entry.of.is_about(&last.of)) {
             self.bytes.truncate(self.bytes.len() - last.len as usize);
             self.entries.pop();
         }
@@ -166,10 +182,7 @@ impl Batch {
 
     /// Of which instances it says anything.
     pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
-        self.entries.iter().filter_map(|entry| match &entry.of {
-            Subject::Whole => None,
-            Subject::State(id) | Subject::Run(id, _) | Subject::Gone(id) => Some(id),
-        })
+        self.entries.iter().filter_map(|entry| entry.of.instance())
     }
 
     /// Has nothing in it any more, and keeps its room where that is not unusually large.
@@ -203,12 +216,13 @@ struct Opened {
     file: File,
     device: u64,
     inode: u64,
+    is_writable: bool,
 }
 
 impl Opened {
-    fn new(file: File) -> io::Result<Opened> {
+    fn new(file: File, is_writable: bool) -> io::Result<Opened> {
         let found = file.metadata()?;
-        Ok(Opened { file, device: found.dev(), inode: found.ino() })
+        Ok(Opened { file, device: found.dev(), inode: found.ino(), is_writable })
     }
 }
 
@@ -221,8 +235,10 @@ pub(super) struct Ledger {
     end: u64,
     /// How much of it counts.
     live: u64,
-    /// It is written anew when it is longer.
-    limit: u64,
+    /// Not before it is so long is it written anew to be shorter: there was no room for that.
+    patience: u64,
+    /// What is to be the beginning of the file and could not be written yet.
+    first: Option<Batch>,
     whole: Option<Place>,
     instances: BTreeMap<InstanceId, Places>,
 }
@@ -235,7 +251,8 @@ impl Ledger {
             file: None,
             end: 0,
             live: 0,
-            limit: SLACK,
+            patience: 0,
+            first: None,
             whole: None,
             instances: BTreeMap::new(),
         }
@@ -248,11 +265,6 @@ impl Ledger {
             Subject::Run(id, slot) => self.instances.get(id)?.runs[index(*slot)],
             Subject::Gone(_) => None,
         }
-    }
-
-    /// Whether it says anything of an instance.
-    pub fn has(&self, id: &InstanceId) -> bool {
-        self.instances.contains_key(id)
     }
 
     /// From here on what is said there counts; None: nothing that was said of it.
@@ -278,16 +290,25 @@ impl Ledger {
         self.live = live;
     }
 
+    /// Begins with these. Where that cannot be written nothing else is, until it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin_with(&mut self, first: Batch) -> io::Result<()> {
+        self.first = (!first.entries.is_empty()).then_some(first);
+        self.append(&Batch::default())
+    }
+
     /// Adds all of it or nothing.
     ///
     /// # Errors
     /// What the system says; what was there counts then.
     pub fn append(&mut self, batch: &Batch) -> io::Result<()> {
-        if batch.entries.is_empty() {
+        if batch.entries.is_empty() && self.first.is_none() {
             return Ok(());
         }
         match &self.file {
-            Some(opened) if self.is_in_place(opened) => {
+            Some(opened) if self.first.is_none() && self.is_in_place(opened) => {
                 if let Err(error) = opened.file.write_all_at(&batch.bytes, self.end) {
                     // Else it is written anew the next time.
                     let _ = opened.file.set_len(self.end);
@@ -297,9 +318,10 @@ impl Ledger {
             }
             _ => return self.rewrite(batch),
         }
-        if self.end > self.limit && self.rewrite(&Batch::default()).is_err() {
+        let is_wasteful = self.end > (self.live * 2 + SLACK).max(self.patience);
+        if is_wasteful && self.rewrite(&Batch::default()).is_err() {
             // There is no room for two. It goes on as it is, for as long as there is room for it.
-            self.limit = self.end + SLACK;
+            self.patience = self.end + self.live + SLACK;
         }
         Ok(())
     }
@@ -316,10 +338,10 @@ impl Ledger {
 
     /// Whether who comes next finds under its name what is written here, and nothing else.
     fn is_in_place(&self, opened: &Opened) -> bool {
-        let (device, inode) = (opened.device, opened.inode);
+        let own = (opened.device, opened.inode, self.end);
         let found = fs::symlink_metadata(&self.path);
-        found
-            .is_ok_and(|found| (found.dev(), found.ino(), found.len()) == (device, inode, self.end))
+        let is_it = found.is_ok_and(|found| (found.dev(), found.ino(), found.len()) == own);
+        is_it && opened.is_writable
     }
 
     /// Writes what counts and these into another file, which takes its place: all of it or nothing, also
@@ -340,9 +362,11 @@ impl Ledger {
             at += u64::from(place.len);
         }
         self.file = Some(new);
-        (self.end, self.live) = (at, at);
+        (self.end, self.live, self.patience) = (at, at, 0);
+        if let Some(first) = self.first.take() {
+            self.take_in(&first);
+        }
         self.take_in(batch);
-        self.limit = self.live * 2 + SLACK;
         Ok(())
     }
 
@@ -386,8 +410,10 @@ impl Ledger {
                 done += room.len() as u64;
             }
         }
-        new.write_all(&batch.bytes)?;
-        Opened::new(new)
+        for added in self.first.iter().chain([batch]) {
+            new.write_all(&added.bytes)?;
+        }
+        Opened::new(new, true)
     }
 
     /// All that counts, as it is in the file.
@@ -426,10 +452,16 @@ enum Bad {
     Other(ReadError),
 }
 
+/// How each begins.
+const HEAD: &[u8] = b"provost ";
+
 /// The entry at the beginning of something.
 fn entry(bytes: &[u8]) -> Result<Entry, Bad> {
     let bad = |why: &str| Bad::Other(damaged(why));
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Bad::Unfinished)?;
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        let is_head = bytes.starts_with(HEAD) || HEAD.starts_with(bytes);
+        return Err(if is_head { Bad::Unfinished } else { bad("its head is not ours") });
+    };
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| bad("its head is no text"))?;
     let words: Vec<&str> = head.splitn(6, ' ').collect();
     let ["provost", kind, version, sum, length, subject] = words[..] else {
@@ -496,9 +528,16 @@ impl Ledger {
     }
 
     fn bytes(&self) -> Result<(Opened, Vec<u8>), ReadError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let mut file = match options.open(&self.path) {
+        let open = |is_writable: bool| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(is_writable);
+            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path)
+        };
+        let (opened, is_writable) = match open(true) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => (open(false), false),
+            opened => (opened, true),
+        };
+        let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ReadError::Missing);
@@ -514,7 +553,7 @@ impl Ledger {
         }
         let mut bytes = Vec::new();
         (&mut file).take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-        Ok((Opened::new(file).map_err(ReadError::Io)?, bytes))
+        Ok((Opened::new(file, is_writable).map_err(ReadError::Io)?, bytes))
     }
 
     /// Takes in all entries. Where one is damaged, that and where it ends.
@@ -539,7 +578,6 @@ impl Ledger {
         }
         // What is behind that is not added to: the file is written anew then.
         self.end = at as u64;
-        self.limit = self.live * 2 + SLACK;
         Ok(damage)
     }
 
@@ -597,7 +635,6 @@ impl Ledger {
 
 /// Where the next entry may begin.
 fn next(bytes: &[u8], at: usize) -> usize {
-    const START: &[u8] = b"\nprovost ";
-    let found = bytes[at..].windows(START.len()).position(|part| part == START);
-    found.map_or(bytes.len(), |found| at + found + 1)
+    let mut lines = (at..bytes.len()).filter(|at| bytes[*at] == b'\n').map(|end| end + 1);
+    lines.find(|start| bytes[*start..].starts_with(HEAD)).unwrap_or(bytes.len())
 }

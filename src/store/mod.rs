@@ -217,9 +217,14 @@ impl Store {
             // First: what is there would be believed to be of this boot.
             clear(directory);
         }
-        let read = directory.as_deref().map(|directory| read(directory, &mut found));
-        let (ledger, content) = read.unzip();
-        let Content { whole, states, runs } = content.unwrap_or_default();
+        let mut content = Content::default();
+        let mut unkept = None;
+        let ledger = directory.as_deref().map(|directory| match same {
+            true => read(directory, &mut content, &mut found.remarks, &mut unkept),
+            // What could not be removed is replaced.
+            false => Ledger::new(directory.join(ledger::NAME)),
+        });
+        let Content { whole, states, runs } = content;
         let ledger = ledger.map(|ledger| Arc::new(Mutex::new(ledger)));
         let runs = Runs::new(ledger.clone(), boot.token, runs);
         let stops = Stops::open(state, &boot, &mut found.remarks);
@@ -248,6 +253,9 @@ impl Store {
             boot: (!same).then_some(boot),
         };
         store.save_boot();
+        if let Some(error) = unkept {
+            store.fail(&error);
+        }
         (store, runs, found)
     }
 
@@ -260,41 +268,44 @@ impl Store {
         /// It is written when there is so much of it.
         const ENOUGH: usize = 64 * 1024;
         let auto_start = self.whole.as_ref().is_none_or(|whole| whole.settings.auto_start);
+        // What comes after what cannot be written is not tried.
+        let mut is_full = false;
         for (id, state) in states {
             self.stops.note(id, state.as_ref(), auto_start);
             let Some(Kept { ledger, .. }) = &self.place else { continue };
-            let ledger = guard(ledger);
+            if state.is_none() {
+                self.runs.forget(id);
+            }
+            if is_full {
+                self.unwritten.insert(id.clone());
+                continue;
+            }
             self.unwritten.remove(id);
             match &state {
-                None => {
-                    self.runs.forget(id);
-                    if ledger.has(id) {
-                        self.batch.add(Subject::Gone(id.clone()), &());
-                    }
-                }
+                None => self.batch.add(Subject::Gone(id.clone()), &()),
                 Some(state) => {
                     let state = State { instance: id, state };
                     self.batch.add(Subject::State(id.clone()), &state);
-                    self.batch.drop_known(&ledger);
                 }
             }
-            drop(ledger);
+            self.batch.drop_known(&guard(ledger));
             if self.batch.len() >= ENOUGH {
-                self.write();
+                is_full = !self.write();
             }
         }
         self.write();
     }
 
-    /// Writes what was put together.
-    fn write(&mut self) {
-        let Some(Kept { ledger, .. }) = &self.place else { return };
+    /// Writes what was put together; whether that could be written.
+    fn write(&mut self) -> bool {
+        let Some(Kept { ledger, .. }) = &self.place else { return true };
         let written = guard(ledger).append(&self.batch);
-        if let Err(error) = written {
+        if let Err(error) = &written {
             self.unwritten.extend(self.batch.instances().cloned());
-            self.fail(&error);
+            self.fail(error);
         }
         self.batch.clear();
+        written.is_ok()
     }
 
     /// Keeps what is known of the whole.
@@ -379,17 +390,23 @@ impl Store {
         self.trouble = None;
         self.whole = None;
         self.save_boot();
+        // What the file is to begin with, where that could not be written.
+        self.write();
         self.runs.retry();
         std::mem::take(&mut self.unwritten)
     }
 }
 
-/// All that is known of the daemon before.
-fn read(directory: &Path, found: &mut Found) -> (Ledger, Content) {
+/// Reads all that is known of the daemon before. What cannot be kept in the ledger yet says why.
+fn read(
+    directory: &Path,
+    content: &mut Content,
+    remarks: &mut Vec<String>,
+    unkept: &mut Option<io::Error>,
+) -> Ledger {
     let path = directory.join(ledger::NAME);
     let (mut ledger, bytes, unused) = Ledger::open(path.clone());
     let mut unused: Vec<Unused> = unused.into_iter().collect();
-    let mut content = Content::default();
     for (of, body) in ledger.said(&bytes) {
         if let Err(why) = content.take(&of, body) {
             ledger.disbelieve(&of);
@@ -400,19 +417,18 @@ fn read(directory: &Path, found: &mut Found) -> (Ledger, Content) {
         let what = told(ledger.set_aside());
         let name = path.display();
         for Unused { part, why } in unused {
-            found.remarks.push(format!("{name} is not used{part}: {why}; {what}"));
+            remarks.push(format!("{name} is not used{part}: {why}; {what}"));
         }
     } else if bytes.is_empty() {
-        content = former::read(directory, &mut found.remarks);
+        *content = former::read(directory, remarks);
         let mut batch = Batch::default();
         content.put(&mut batch);
-        // It is in memory too, and written as any of it changes.
-        if ledger.append(&batch).is_err() {
-            return (ledger, content);
-        }
+        *unkept = ledger.begin_with(batch).err();
     }
-    former::remove(directory);
-    (ledger, content)
+    if unkept.is_none() {
+        former::remove(directory);
+    }
+    ledger
 }
 
 /// What became of a file that is not used.

@@ -47,8 +47,8 @@ pub fn exit_status(pidfd: &OwnedFd, pid: u32, start: u64, patience: Duration) ->
     info(pidfd).unwrap_or(ExitStatus::Unknown)
 }
 
-/// Whether a process ends or has ended. What it had open is closed first, and the descriptor becomes
-/// readable last.
+/// Whether a process ends or has ended. It leaves its core first, what it had open is closed then, and the
+/// descriptor becomes readable last.
 #[must_use]
 pub fn is_ending(pidfd: &OwnedFd) -> bool {
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());

@@ -15,7 +15,7 @@ pub struct Stat {
     pub session: u32,
     /// Whether it has executed no program since it was made (ps(1), flag 1).
     pub has_not_executed: bool,
-    /// Whether it is ending: what it had open is closed from then on, and its end is told after that.
+    /// Whether it is ending: it does nothing more, and what it had open is closed before its end is told.
     pub is_ending: bool,
     /// Processor time, in ticks.
     pub ticks: u64,
@@ -61,8 +61,8 @@ impl Stat {
         /// `PF_FORKNOEXEC` (linux/sched.h).
         const HAS_NOT_EXECUTED: u32 = 0x40;
         let has_not_executed = flags & HAS_NOT_EXECUTED != 0;
-        /// `PF_EXITING` (linux/sched.h).
-        const IS_ENDING: u32 = 0x4;
+        /// `PF_EXITING`, `PF_POSTCOREDUMP`, `PF_DUMPCORE` (linux/sched.h).
+        const IS_ENDING: u32 = 0x4 | 0x8 | 0x200;
         let is_ending = flags & IS_ENDING != 0;
         Some(Stat {
             state,
@@ -156,7 +156,7 @@ mod tests {
             parent: 4,
             session: 6,
             has_not_executed: false,
-            is_ending: false,
+            is_ending: true,
             ticks: 14 + 15,
             threads: 3,
             start: 22,

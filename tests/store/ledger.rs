@@ -4,11 +4,13 @@
 use super::common_ledger::{self, Entry};
 use super::{Place, Seen, id, open};
 use crate::killed::{touching, traced};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use provost::core::ids::{Generation, InstanceId, Run, Slot};
 use provost::core::snapshot::{InstanceSnapshot, PhaseSnapshot};
 use provost::core::spec::Settings;
 use provost::store::runs::{RunRecord, Runs};
 use provost::store::{Missing, Store};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -415,13 +417,20 @@ fn is_possible(seen: &Seen) -> bool {
 
 #[test]
 fn whoever_is_killed_leaves_what_was_or_what_is() {
+    let mut reached = Vec::new();
     each_call("signal=SIGKILL", |what, run, ended_well| {
         assert!(!ended_well, "{what}: nobody was killed");
         let (seen, remarks) = open(Some(run), None);
         assert_eq!(remarks, [""; 0], "{what}");
         assert!(is_possible(&seen), "{what}: {:?} {:?}", seen.instances, seen.records);
         assert!(!run.join(".ledger.new").exists(), "{what}");
+        reached.push(seen.instances[&id("web@0")].restarts);
     });
+    // Who was killed later has come further, to the end.
+    assert!(reached.is_sorted(), "{reached:?}");
+    for step in 1001..=1012 {
+        assert!(reached.contains(&step), "{step} in {reached:?}");
+    }
 }
 
 #[test]
@@ -440,7 +449,7 @@ fn what_cannot_be_written_is_written_when_it_can() {
 }
 
 /// Does the steps once for each call that touches the directory, with something done to that call.
-fn each_call(how: &str, check: impl Fn(&str, &Path, bool)) {
+fn each_call(how: &str, mut check: impl FnMut(&str, &Path, bool)) {
     if !crate::killed::can_trace() {
         return;
     }
@@ -508,6 +517,97 @@ fn longer_or_shorter_than_it_should_be() {
         assert_eq!(seen.instances, expected.instances, "{length}");
         assert_eq!(seen.records, expected.records, "{length}");
     }
+}
+
+/// What is no beginning of an entry is no end that was not reached.
+#[test]
+fn with_an_end_that_is_nothing() {
+    let bench = Bench::new();
+    let start = *bench.bounds().iter().rev().nth(1).unwrap();
+    for fill in [0, b' ', b'x', b'\n', 255] {
+        // Over the last entry and behind it.
+        for from in [start, bench.content.len()] {
+            let mut content = bench.content[..from].to_vec();
+            content.resize(bench.content.len() + 50, fill);
+            bench.put(&content);
+            let what = format!("{fill} from {from}");
+            bench.check(&what, &bench.nothing(), Some("is not used up to byte"));
+        }
+    }
+}
+
+/// A write that ends in the middle because there is no more room.
+#[test]
+fn where_there_is_room_for_a_part() {
+    const ALONE: &str = "PROVOST_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        // The limit is one of the whole process.
+        let own = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["ledger::where_there_is_room_for_a_part", "--exact", "--nocapture"])
+            .env(ALONE, "1")
+            .status();
+        assert!(own.unwrap().success());
+        return;
+    }
+    let bench = Bench::new();
+    let (mut store, _, _) = Store::open(Some(&bench.place.run()), None);
+    let limit = |bytes: Option<u64>| {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum }).unwrap();
+    };
+    // SAFETY: nothing is done in a handler.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
+    let mut expected = bench.whole.clone();
+    for (number, room) in [0, 1, 70, 159, 160, 900, 1700, 3000].into_iter().enumerate() {
+        let before = fs::read(bench.path()).unwrap();
+        limit(Some(before.len() as u64 + room));
+        let mut states = expected.instances.clone();
+        for state in states.values_mut() {
+            state.restarts = 500 + number as u64;
+        }
+        store.save(states.iter().map(|(of, state)| (of, Some(state.clone()))));
+        limit(None);
+        assert!(store.trouble().is_some(), "{room}");
+        assert_eq!(fs::read(bench.path()).unwrap(), before, "{room}");
+        let again = store.retry();
+        assert_eq!(again.len(), 2, "{room}");
+        store.save(again.iter().map(|of| (of, Some(states[of].clone()))));
+        expected.instances = states;
+        bench.check(&format!("{room} bytes"), &expected, None);
+    }
+}
+
+/// Where what was in a file for each cannot be put together, nothing takes its place.
+#[test]
+fn what_was_there_before_the_ledger_waits_for_room() {
+    let place = Place::new(1);
+    let whole = place.open().0;
+    place.mend();
+    let beside = place.run().join(".ledger.new");
+    fs::create_dir(&beside).unwrap();
+    let (mut store, runs, found) = Store::open(Some(&place.run()), None);
+    assert_eq!(found.restored.instances, whole.instances);
+    assert!(store.trouble().is_some() && store.again().is_some());
+    let web = id("web@1");
+    let mut state = whole.instances[&web].clone();
+    state.restarts = 40;
+    store.save([(&web, Some(state.clone()))]);
+    let record = RunRecord { run: Run(9), ..whole.records[&(web.clone(), Run(5))].clone() };
+    runs.record(&record).unwrap_err();
+    assert!(!place.run().join("ledger").exists());
+    assert!(place.run().join("web@0.state").exists());
+    fs::remove_dir(&beside).unwrap();
+    assert_eq!(store.retry().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&web));
+    store.save([(&web, Some(state.clone()))]);
+    assert_eq!(store.trouble(), None);
+    let (seen, remarks) = place.open();
+    assert_eq!(remarks, [""; 0]);
+    let mut expected = whole;
+    expected.instances.insert(web.clone(), state);
+    expected.records.remove(&(web.clone(), Run(5)));
+    expected.records.insert((web, Run(9)), record);
+    assert_eq!(seen, expected);
+    assert_eq!(place.names(), ["boot", "ledger"]);
 }
 
 /// Whoever is killed while it takes over what was in a file for each has it still there.
