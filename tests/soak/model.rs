@@ -28,6 +28,11 @@
 //!    its condition; else **exactly one** new run. What ends by itself follows its policy: it is
 //!    `Completed`, `Failed`, or `Restless`, which means that it comes and goes for ever.
 //!
+//! 6. Several that are changed or restarted take turns (the manual: a rolling change). Where one that had
+//!    its turn waits for what does not come, the next ones keep their old runs and follow when it has come
+//!    through. Which of them that is depends on who was out before, so of these it is not said whether
+//!    they have had their turns: they are *held*, until what they depend on is there.
+//!
 //! An instance that the files have no more is gone, with all that was remembered of it.
 //!
 //! When several things are done at once, only the end of it is certain: whoever was named may have
@@ -80,6 +85,8 @@ pub struct Known {
     pub wanted: bool,
     pub once: bool,
     pub state: State,
+    /// Its run may be one of before a change, which it will be told of later.
+    pub held: bool,
 }
 
 /// What must be there of one instance after a step.
@@ -87,8 +94,20 @@ pub struct Known {
 pub struct Expected {
     pub known: Known,
     pub moves: Moves,
-    /// Completed before, and disabled in between: the manual does not say whether it runs again.
+    /// Completed before, and disabled in between: the manual does not say whether it runs again. Or its
+    /// turn may have come or not.
     pub either: bool,
+}
+
+/// What is not certain of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    None,
+    Either,
+    /// See 6.
+    Held,
+    /// It follows one that may have had its turn.
+    Follows,
 }
 
 pub type World = BTreeMap<Instance, Known>;
@@ -105,7 +124,7 @@ pub struct Step {
 
 /// A new instance.
 fn fresh(files: &Files) -> Known {
-    Known { wanted: files.auto_start(), once: false, state: State::Down }
+    Known { wanted: files.auto_start(), once: false, state: State::Down, held: false }
 }
 
 /// What must be there after the daemon was started for the first time, or forgot everything.
@@ -157,21 +176,28 @@ impl Turn<'_> {
         let mut disturbed: BTreeSet<String> = BTreeSet::new();
         // Processes of which nobody can tell what they come to.
         let mut unsure: BTreeSet<String> = BTreeSet::new();
+        // Processes of which a run that was there may have ended.
+        let mut loose: BTreeSet<String> = BTreeSet::new();
         for id in self.new.in_order() {
             let entry = &self.new.entries[&id];
             for number in 0..entry.count() {
                 let instance = (id.clone(), number);
-                let found = self.one(&instance, entry, &world, ups.contains(&instance), &disturbed);
-                let (state, moves, mut either) = found;
+                let is_up = ups.contains(&instance);
+                let found = self.one(&instance, entry, &world, is_up, (&disturbed, &loose));
+                let (state, moves, doubt) = found;
                 let goes_on = (state, moves) == (State::Up, Moves::Same);
+                let mut either = doubt != Doubt::None;
                 either |= !goes_on && entry.depends.keys().any(|on| unsure.contains(on));
                 if either {
                     unsure.insert(id.clone());
                 }
                 let known = world.get_mut(&instance).unwrap();
                 known.state = state;
+                known.held = doubt == Doubt::Held;
                 let was_up = self.was(&instance) == Some(State::Up);
-                if was_up && ups.contains(&instance) && (state, moves) != (State::Up, Moves::Same) {
+                if matches!(doubt, Doubt::Held | Doubt::Follows) {
+                    loose.insert(id.clone());
+                } else if was_up && is_up && !goes_on {
                     disturbed.insert(id.clone());
                 }
                 expected.insert(instance, Expected { known: *known, moves, either });
@@ -191,10 +217,11 @@ impl Turn<'_> {
         entry: &Entry,
         world: &World,
         up: bool,
-        disturbed: &BTreeSet<String>,
-    ) -> (State, Moves, bool) {
+        (disturbed, loose): (&BTreeSet<String>, &BTreeSet<String>),
+    ) -> (State, Moves, Doubt) {
         let was = self.was(instance).unwrap_or(State::Down);
-        let at_rest = |state| (state, Moves::Same, false);
+        let was_held = self.before.get(instance).is_some_and(|known| known.held);
+        let at_rest = |state| (state, Moves::Same, Doubt::None);
         let wished = is_wished(self.new, instance, world);
         let wished_before = is_wished(self.old, instance, self.before);
         let changed = self.old.has(instance)
@@ -204,7 +231,8 @@ impl Turn<'_> {
         match was {
             State::Completed if !wished => return at_rest(State::Completed),
             State::Completed if !(changed || again) => {
-                return (State::Completed, Moves::Same, !wished_before);
+                let doubt = if wished_before { Doubt::None } else { Doubt::Either };
+                return (State::Completed, Moves::Same, doubt);
             }
             State::Failed if wished => {
                 let other = self.old.has(instance)
@@ -226,8 +254,11 @@ impl Turn<'_> {
                 Some(Push::Sick) => check.is_some_and(|leads_to| leads_to != "none"),
                 _ => false,
             };
-            if !(ended || changed || self.follows(&instance.0, disturbed)) {
-                return at_rest(State::Up);
+            if !(ended || changed || was_held || self.follows(&instance.0, disturbed)) {
+                return match self.follows(&instance.0, loose) {
+                    true => (State::Up, Moves::Any(0), Doubt::Follows),
+                    false => at_rest(State::Up),
+                };
             }
             let failed = matches!(push, Some(Push::Killed | Push::Sick)) && !changed;
             let stop = push == Some(Push::Sick) && check == Some("stop");
@@ -236,15 +267,23 @@ impl Turn<'_> {
             }
         }
         if !entry.depends.iter().all(|(on, edge)| self.is_met(on, edge, world)) {
-            return at_rest(State::Waiting);
+            let in_turns = matches!(push, None | Some(Push::Restart))
+                && (changed || was_held || push.is_some())
+                && entry.count() > 1;
+            return match was == State::Up && in_turns {
+                true => (State::Up, Moves::Any(0), Doubt::Held),
+                false => at_rest(State::Waiting),
+            };
         }
         let state = runs_into(self.new, &instance.0);
         let moves = match (was, state) {
+            // It may have had its turn, or what it is told may be what it was.
+            (State::Up, State::Up) if was_held && push.is_none() => Moves::Any(0),
             (_, State::Up) => Moves::New,
             (State::Restless, _) => Moves::Any(0),
             _ => Moves::Any(1),
         };
-        (state, moves, false)
+        (state, moves, Doubt::None)
     }
 
     /// Whether something that it follows along `restart: true` had a run that ended.

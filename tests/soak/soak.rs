@@ -113,7 +113,12 @@ impl Soak {
             .map(name)
             .filter(|id| !restless.contains(id))
             .collect();
-        let rest = Rest { restless, checked, ending };
+        let held: BTreeSet<String> = expected
+            .iter()
+            .filter(|(_, expected)| expected.known.held)
+            .map(|(i, _)| name(i))
+            .collect();
+        let rest = Rest { restless, checked, ending, held };
         let told = self.daemon.until(|told| noticed(told) && rest.stirring(told).is_empty()).await;
         let told = told.map_err(|told| {
             let noticed = noticed(&told);
@@ -163,7 +168,7 @@ impl Soak {
             if process.state != word && !expected.either {
                 wrong.push(format!("{id} is {}, and should be {word}", process.state));
             }
-            if process.needs_restart {
+            if process.needs_restart && !expected.known.held {
                 wrong.push(format!("{id} needs a restart"));
             }
         }
@@ -263,6 +268,10 @@ impl Soak {
             if children.len() != heirs && !matches!(expected.moves, Moves::Any(_)) {
                 wrong.push(format!("{id} should have {heirs} beside it: {children:?}"));
             }
+            // It is told later of what changed.
+            if expected.known.held && said.is_some_and(|process| process.needs_restart) {
+                continue;
+            }
             let exec = self.files.exec(instance, &self.ground).unwrap();
             for what in outside::differences(main.pid, &exec, instance, self.draw.root) {
                 wrong.push(format!("{id}: {what}"));
@@ -289,6 +298,7 @@ impl Soak {
             let Some(said) = told.processes.iter().find(|process| process.id == id) else {
                 continue;
             };
+            known.held &= said.needs_restart;
             if expected.either {
                 known.state = match said.state.as_str() {
                     "running" if self.files.entries[&instance.0].stays() => State::Up,
@@ -390,6 +400,8 @@ struct Rest {
     checked: BTreeSet<String>,
     /// They end by themselves.
     ending: BTreeSet<String>,
+    /// They may have a run of before a change.
+    held: BTreeSet<String>,
 }
 
 impl Rest {
@@ -414,7 +426,8 @@ impl Rest {
         for process in told.processes.iter().filter(|p| !self.restless.contains(&p.id)) {
             let rests = match process.state.as_str() {
                 // Its new run may have no process yet.
-                "running" if process.overlap_pid.is_some() || process.needs_restart => false,
+                "running" if process.overlap_pid.is_some() => false,
+                "running" if process.needs_restart => self.held.contains(&process.id),
                 "running" if self.ending.contains(&process.id) => false,
                 "running" => !self.checked.contains(&process.id) || process.health == "healthy",
                 state => ["down", "waiting", "completed", "failed"].contains(&state),

@@ -2,8 +2,8 @@
 //! added at its end. Of what it says of the same subject the last counts.
 //!
 //! **An entry** is two lines. The first says what it is, `provost KIND VERSION SHA256 LENGTH SUBJECT`,
-//! the digest being that of all that comes after it; the second is LENGTH bytes of JSON. A `gone` takes
-//! back all that was said of an instance and its runs.
+//! the digest being that of all the rest of it; the second is LENGTH bytes of JSON. A `gone` takes back all
+//! that was said of an instance and its runs.
 //!
 //! **Adding** is one write for all that changes in a turn (a few where that is a thousand instances), to
 //! a file that stays open. Who is killed in the middle leaves an entry without an end. It is as if it
