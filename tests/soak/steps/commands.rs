@@ -243,7 +243,8 @@ impl Soak {
         for instance in &touched {
             let expected = expected.get_mut(instance).unwrap();
             expected.moves = Moves::Any(0);
-            expected.either |= expected.known.state != worst[instance].known.state;
+            let worst = &worst[instance];
+            expected.either |= worst.either || expected.known.state != worst.known.state;
         }
         self.judge(expected, Box::new(|_| true)).await
     }
