@@ -43,7 +43,12 @@ pub enum What {
         after: Duration,
     },
     /// Its command was not executed.
-    SpawnFailed(Box<SpawnError>),
+    SpawnFailed {
+        /// What failed.
+        error: Box<SpawnError>,
+        /// It was to end anyway: mostly that is all that failed.
+        expected: bool,
+    },
     /// It was not ready in time.
     StartTimedOut {
         /// The limit.
@@ -175,7 +180,7 @@ impl What {
             What::Starting { .. } => "starting",
             What::Started { .. } => "started",
             What::Ready { .. } => "ready",
-            What::SpawnFailed(_) => "spawn-failed",
+            What::SpawnFailed { .. } => "spawn-failed",
             What::StartTimedOut { .. } => "start-timed-out",
             What::Exited { .. } => "exited",
             What::Stopping { .. } => "stopping",

@@ -233,7 +233,8 @@ impl Display for What {
             What::Starting { attempt } => write!(f, "starting, restart {attempt}"),
             What::Started { pid } => write!(f, "started as pid {pid}"),
             What::Ready { after } => write!(f, "ready after {}", about(*after)),
-            What::SpawnFailed(error) => write!(f, "cannot start: {error}"),
+            What::SpawnFailed { error, expected: false } => write!(f, "cannot start: {error}"),
+            What::SpawnFailed { error, expected: true } => write!(f, "did not start: {error}"),
             What::StartTimedOut { limit, last_check } => {
                 write!(f, "not ready within {}", span(*limit))?;
                 match last_check {

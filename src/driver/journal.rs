@@ -60,7 +60,9 @@ impl Driver {
 
 fn level(what: &What) -> Level {
     match what {
-        What::GaveUp { .. } | What::SpawnFailed(_) | What::StillThere => Level::ERROR,
+        What::GaveUp { .. } | What::SpawnFailed { expected: false, .. } | What::StillThere => {
+            Level::ERROR
+        }
         What::StartTimedOut { .. }
         | What::Exited { expected: false, .. }
         | What::Killing { .. }

@@ -86,8 +86,10 @@ impl Machine {
         if inst.current(run).is_none_or(|live| live.started.is_some()) {
             return;
         }
-        self.note(id, What::SpawnFailed(Box::new(error.clone())), now, out);
-        self.run_over(id, RunEnd::NotSpawned(Box::new(error)), now, out);
+        let expected = !matches!(inst.phase, Phase::Up(_));
+        let error = Box::new(error);
+        self.note(id, What::SpawnFailed { error: error.clone(), expected }, now, out);
+        self.run_over(id, RunEnd::NotSpawned(error), now, out);
     }
 
     pub(super) fn exited(

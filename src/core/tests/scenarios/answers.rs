@@ -85,6 +85,8 @@ fn a_spawn_that_fails_after_a_stop_is_a_stop() {
     let job = s.stop("api").unwrap();
     s.advance(secs(2));
     assert_eq!((s.state("api"), s.result(job)), (State::Down, Some(JobResult::Done)));
+    let told = s.last_note("api", "spawn-failed").unwrap().to_string();
+    assert!(told.starts_with("did not start: "), "{told}");
     s.forget();
     s.advance(secs(60));
     assert_eq!(s.done(), "");

@@ -142,9 +142,14 @@ fn every_note_has_its_name_and_words() {
         (What::Started { pid: 7 }, "started", "started as pid 7"),
         (What::Ready { after: secs(2) }, "ready", "ready after 2.0 s"),
         (
-            What::SpawnFailed(Box::new(error)),
+            What::SpawnFailed { error: Box::new(error.clone()), expected: false },
             "spawn-failed",
             "cannot start: making the process: no",
+        ),
+        (
+            What::SpawnFailed { error: Box::new(error), expected: true },
+            "spawn-failed",
+            "did not start: making the process: no",
         ),
         (
             What::StartTimedOut { limit: secs(60), last_check: None },
