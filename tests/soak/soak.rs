@@ -427,6 +427,8 @@ impl Rest {
             let rests = match process.state.as_str() {
                 // Its new run may have no process yet.
                 "running" if process.overlap_pid.is_some() => false,
+                // Its main process is no more, and something of it is.
+                "running" if process.reason == "the run before it is ending" => false,
                 "running" if process.needs_restart => self.held.contains(&process.id),
                 "running" if self.ending.contains(&process.id) => false,
                 "running" => !self.checked.contains(&process.id) || process.health == "healthy",
