@@ -216,9 +216,17 @@ pub fn read<T: DeserializeOwned>(path: &Path, kind: Kind) -> Result<T, ReadError
 /// # Errors
 /// When there is none, it is no file, or it cannot be read.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let file = match options.open(path) {
+    all(open(path, OpenOptions::new().read(true)), LARGEST).map(|(_, bytes)| bytes)
+}
+
+/// Opens what is there, but nothing by way of a link, and without waiting for anybody.
+pub(super) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// What was opened, and all that is in it, if that is not too much.
+pub(super) fn all(opened: io::Result<File>, largest: u64) -> Result<(File, Vec<u8>), ReadError> {
+    let mut file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
         Err(error) => return Err(ReadError::Io(error)),
@@ -227,12 +235,12 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     if !found.is_file() {
         return Err(damaged("it is no file"));
     }
-    if found.len() > LARGEST {
+    if found.len() > largest {
         return Err(damaged("it is too large"));
     }
     let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    Ok(bytes)
+    (&mut file).take(largest).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    Ok((file, bytes))
 }
 
 /// Writes a file whole, or not at all.
@@ -307,9 +315,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    // Nobody shall wait for the reader of a pipe that somebody put there.
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let file = options.open(path)?;
+    let file = open(path, &mut options)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other(format!("{} is no file", path.display())));
     }

@@ -19,8 +19,9 @@
 //! The *state directory* has what operators wanted and every configuration, fsynced.
 //!
 //! A file that is damaged, or of a newer version, is set aside and named; nothing in it is believed,
-//! but for what the ledger says after the damage. Whatever runs without a state that tells what it is, is ended before anything is started: it is
-//! known to be ours by its mark or control group, and would be doubled otherwise.
+//! but for what the ledger says after the damage. Whatever runs without a state that tells what it is,
+//! is ended before anything is started: it is known to be ours by its mark or control group, and would
+//! be doubled otherwise.
 //!
 //! Where there is no room, supervising goes on from memory: what could not be written is written
 //! later, and the token in the marks, which is that of the directory, still finds what runs. Where

@@ -267,9 +267,12 @@ impl Turn<'_> {
             }
         }
         if !entry.depends.iter().all(|(on, edge)| self.is_met(on, edge, world)) {
-            let in_turns = matches!(push, None | Some(Push::Restart))
-                && (changed || was_held || push.is_some())
-                && entry.count() > 1;
+            let in_turns = match push {
+                None => (changed || was_held) && entry.count() > 1,
+                // One alone is restarted now, whatever the others do.
+                Some(Push::Restart) => self.restarts_of(&instance.0) > 1,
+                _ => false,
+            };
             return match was == State::Up && in_turns {
                 true => (State::Up, Moves::Any(0), Doubt::Held),
                 false => at_rest(State::Waiting),
@@ -290,6 +293,12 @@ impl Turn<'_> {
     fn follows(&self, id: &str, disturbed: &BTreeSet<String>) -> bool {
         let followed = self.new.below(id, |edge| edge.restart == Some(true));
         followed.iter().any(|on| disturbed.contains(on))
+    }
+
+    /// How many of a process somebody restarted.
+    fn restarts_of(&self, id: &str) -> usize {
+        let pushed = self.step.pushed.iter();
+        pushed.filter(|((of, _), push)| of == id && **push == Push::Restart).count()
     }
 
     /// Whether a failure is followed by another run, at the first time.

@@ -23,12 +23,12 @@ mod entry;
 
 use self::entry::{Bad, Entry, Print, entry, next};
 pub(super) use self::entry::{Batch, Subject};
-use super::file::{self, ReadError, damaged};
+use super::file::{self, ReadError};
 use crate::core::ids::{InstanceId, Slot};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Its name in the runtime directory.
@@ -331,30 +331,13 @@ impl Ledger {
 
     fn bytes(&self) -> Result<(Opened, Vec<u8>), ReadError> {
         let open = |is_writable: bool| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(is_writable);
-            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path)
+            file::open(&self.path, OpenOptions::new().read(true).write(is_writable))
         };
         let (opened, is_writable) = match open(true) {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => (open(false), false),
             opened => (opened, true),
         };
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ReadError::Missing);
-            }
-            Err(error) => return Err(ReadError::Io(error)),
-        };
-        let found = file.metadata().map_err(ReadError::Io)?;
-        if !found.is_file() {
-            return Err(damaged("it is no file"));
-        }
-        if found.len() > LARGEST {
-            return Err(damaged("it is too large"));
-        }
-        let mut bytes = Vec::new();
-        (&mut file).take(LARGEST).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+        let (file, bytes) = file::all(opened, LARGEST)?;
         Ok((Opened::new(file, is_writable).map_err(ReadError::Io)?, bytes))
     }
 

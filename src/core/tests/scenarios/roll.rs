@@ -42,17 +42,23 @@ fn one_by_one_gated_on_readiness() {
     assert_eq!(s.report().result, ReloadResult::Applied);
 }
 
+/// Three change, and the first has had its turn; one follows them.
+fn followed(condition: Condition) -> Scene {
+    let user = || process("user").edge("web", condition, true);
+    let mut s = Scene::of([web(3), user()]);
+    s.finds("web", STARTING);
+    s.forget();
+    s.config([web(3).line("v2"), user()]);
+    s.advance(secs(5));
+    assert_eq!(s.done(), "-user@0 -web@0 +web@0");
+    s
+}
+
 /// Also where what it needs of the others is so as soon as they begin.
 #[test]
 fn who_follows_is_restarted_once() {
     for condition in [Condition::Started, Condition::Ready, Condition::Healthy] {
-        let user = || process("user").edge("web", condition, true);
-        let mut s = Scene::of([web(3), user()]);
-        s.finds("web", STARTING);
-        s.forget();
-        s.config([web(3).line("v2"), user()]);
-        s.advance(secs(5));
-        assert_eq!(s.done(), "-user@0 -web@0 +web@0");
+        let mut s = followed(condition);
         s.finds("web@0", Finding::Healthy);
         s.advance(secs(1));
         assert_eq!(s.done(), "-web@1 +web@1");
@@ -66,13 +72,7 @@ fn who_follows_is_restarted_once() {
 /// Those that have not had their turns stay what they were, and who uses them begins again.
 #[test]
 fn who_follows_does_not_wait_for_turns_that_do_not_come() {
-    let user = || process("user").edge("web", Condition::Started, true);
-    let mut s = Scene::of([web(3), user()]);
-    s.finds("web", STARTING);
-    s.forget();
-    s.config([web(3).line("v2"), user()]);
-    s.advance(secs(5));
-    assert_eq!(s.done(), "-user@0 -web@0 +web@0");
+    let mut s = followed(Condition::Started);
     // An operator takes away the two that wait.
     s.stop("web@1").unwrap();
     s.stop("web@2").unwrap();
