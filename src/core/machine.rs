@@ -347,7 +347,7 @@ impl Machine {
             },
             blockers: match &inst.phase {
                 Phase::Waiting(blockers) => blockers.clone(),
-                _ => Vec::new(),
+                _ => self.behind(id).to_vec(),
             },
             needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
             refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
@@ -370,8 +370,12 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
-            } else if let Some(process) = self.turns.pop_first() {
-                self.take_turns(&process, now, out);
+            } else if !self.turns.is_empty() {
+                // All of them before anybody takes a step: of those that go down in this turn the ones
+                // that use others go first.
+                for process in std::mem::take(&mut self.turns) {
+                    self.take_turns(&process, now, out);
+                }
             } else if let Some(id) = self.unjudged.pop_first() {
                 self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
@@ -483,6 +487,9 @@ impl Machine {
     /// The same, because of a change of a process.
     fn ripple_from(&mut self, process: &ProcessId) {
         for edge in self.dependents.on(process) {
+            if self.queues.contains_key(&edge.process) {
+                self.turns.insert(edge.process.clone());
+            }
             let all = instances_of(&edge.process);
             self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
         }

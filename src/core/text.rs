@@ -312,6 +312,9 @@ impl InstanceView {
             }
             (Some(Beside::Former(_)), _) => "the run before it is ending".into(),
             (None, Some(end)) => format!("its new run {end}; the one before goes on"),
+            (None, None) if !self.blockers.is_empty() => {
+                format!("it goes on: a new run would wait for {}", joined(&self.blockers))
+            }
             (None, None) if self.needs_restart => "its spec changed; its restart is due".into(),
             (None, None) => String::new(),
         }

@@ -154,7 +154,7 @@ pub struct InstanceView {
     pub attempt: u32,
     /// When it is started again.
     pub next_start: Option<Mono>,
-    /// What keeps it from starting.
+    /// What keeps it from starting, or a new run from taking the place of the one that serves.
     pub blockers: Vec<Blocker>,
     /// Whether the run has another spec than the file, and a restart is due or under way.
     pub needs_restart: bool,

@@ -28,10 +28,11 @@
 //!    its condition; else **exactly one** new run. What ends by itself follows its policy: it is
 //!    `Completed`, `Failed`, or `Restless`, which means that it comes and goes for ever.
 //!
-//! 6. Several that are changed or restarted take turns (the manual: a rolling change). Where one that had
-//!    its turn waits for what does not come, the next ones keep their old runs and follow when it has come
-//!    through. Which of them that is depends on who was out before, so of these it is not said whether
-//!    they have had their turns: they are *held*, until what they depend on is there.
+//! 6. Who serves is not taken down for a run that could not begin (the manual: a change of the file). Up,
+//!    changed or restarted, and what it depends on was not up before and does not come: it keeps its run,
+//!    and is told of the change later (*held*). Where what it depends on goes down with the same step, it
+//!    may have gone down before that; of several that take turns only some. So of these it is not said
+//!    whether they have had their turns, until what they depend on is there.
 //!
 //! An instance that the files have no more is gone, with all that was remembered of it.
 //!
@@ -77,6 +78,8 @@ pub enum Push {
     Killed,
     /// Its check fails until its next run.
     Sick,
+    /// Its run was ended by an operator, and another was asked for.
+    Again,
 }
 
 /// What is known of one instance.
@@ -104,8 +107,10 @@ pub struct Expected {
 enum Doubt {
     None,
     Either,
-    /// See 6.
+    /// See 6: it may have had its turn.
     Held,
+    /// See 6: it has not.
+    Keeps,
     /// It follows one that may have had its turn.
     Follows,
 }
@@ -144,7 +149,7 @@ pub fn expect(
     let mut world = World::new();
     for instance in new.instances() {
         let mut known = before.get(&instance).copied().unwrap_or_else(|| fresh(new));
-        if let Some(Push::Start | Push::Restart) = step.pushed.get(&instance) {
+        if let Some(Push::Start | Push::Restart | Push::Again) = step.pushed.get(&instance) {
             known.wanted = true;
         }
         known.once |= step.once.contains(&instance);
@@ -178,22 +183,27 @@ impl Turn<'_> {
         let mut unsure: BTreeSet<String> = BTreeSet::new();
         // Processes of which a run that was there may have ended.
         let mut loose: BTreeSet<String> = BTreeSet::new();
+        // Processes that were not up and are what they were, without a run in between.
+        let mut still: BTreeSet<String> = BTreeSet::new();
         for id in self.new.in_order() {
             let entry = &self.new.entries[&id];
+            let mut rests = true;
             for number in 0..entry.count() {
                 let instance = (id.clone(), number);
                 let is_up = ups.contains(&instance);
-                let found = self.one(&instance, entry, &world, is_up, (&disturbed, &loose));
-                let (state, moves, doubt) = found;
+                let known = (&disturbed, &loose, &still);
+                let (state, moves, doubt) = self.one(&instance, entry, &world, is_up, known);
                 let goes_on = (state, moves) == (State::Up, Moves::Same);
-                let mut either = doubt != Doubt::None;
+                let mut either = !matches!(doubt, Doubt::None | Doubt::Keeps);
+                rests &= self.was(&instance) == Some(state) && moves == Moves::Same && !either;
+                rests &= !matches!(state, State::Up | State::Restless);
                 either |= !goes_on && entry.depends.keys().any(|on| unsure.contains(on));
                 if either {
                     unsure.insert(id.clone());
                 }
                 let known = world.get_mut(&instance).unwrap();
                 known.state = state;
-                known.held = doubt == Doubt::Held;
+                known.held = matches!(doubt, Doubt::Held | Doubt::Keeps);
                 let was_up = self.was(&instance) == Some(State::Up);
                 if matches!(doubt, Doubt::Held | Doubt::Follows) {
                     loose.insert(id.clone());
@@ -201,6 +211,9 @@ impl Turn<'_> {
                     disturbed.insert(id.clone());
                 }
                 expected.insert(instance, Expected { known: *known, moves, either });
+            }
+            if rests {
+                still.insert(id);
             }
         }
         expected
@@ -217,7 +230,7 @@ impl Turn<'_> {
         entry: &Entry,
         world: &World,
         up: bool,
-        (disturbed, loose): (&BTreeSet<String>, &BTreeSet<String>),
+        (disturbed, loose, still): (&BTreeSet<String>, &BTreeSet<String>, &BTreeSet<String>),
     ) -> (State, Moves, Doubt) {
         let was = self.was(instance).unwrap_or(State::Down);
         let was_held = self.before.get(instance).is_some_and(|known| known.held);
@@ -227,7 +240,7 @@ impl Turn<'_> {
         let changed = self.old.has(instance)
             && self.old.exec(instance, self.ground) != self.new.exec(instance, self.ground);
         let push = self.step.pushed.get(instance).copied();
-        let again = matches!(push, Some(Push::Start | Push::Restart));
+        let again = matches!(push, Some(Push::Start | Push::Restart | Push::Again));
         match was {
             State::Completed if !wished => return at_rest(State::Completed),
             State::Completed if !(changed || again) => {
@@ -247,35 +260,41 @@ impl Turn<'_> {
         if !up {
             return at_rest(if wished { State::Waiting } else { State::Down });
         }
+        let check = entry.check().map(|check| check.on_failure.unwrap_or("restart"));
+        let ended = match push {
+            Some(Push::Killed | Push::Again) => true,
+            Some(Push::Sick) => check.is_some_and(|leads_to| leads_to != "none"),
+            _ => false,
+        };
+        let follows = self.follows(&instance.0, disturbed);
+        let renewed = changed || was_held || push == Some(Push::Restart);
         if was == State::Up {
-            let check = entry.check().map(|check| check.on_failure.unwrap_or("restart"));
-            let ended = match push {
-                Some(Push::Killed | Push::Restart) => true,
-                Some(Push::Sick) => check.is_some_and(|leads_to| leads_to != "none"),
-                _ => false,
-            };
-            if !(ended || changed || was_held || self.follows(&instance.0, disturbed)) {
+            if !(ended || renewed || follows) {
                 return match self.follows(&instance.0, loose) {
                     true => (State::Up, Moves::Any(0), Doubt::Follows),
                     false => at_rest(State::Up),
                 };
             }
-            let failed = matches!(push, Some(Push::Killed | Push::Sick)) && !changed;
+            // What is changed has not failed in what it is to be from now on.
+            let ended_by_itself = matches!(push, Some(Push::Killed | Push::Sick));
+            let failed = ended_by_itself && !changed && !was_held;
             let stop = push == Some(Push::Sick) && check == Some("stop");
             if failed && (stop || !self.tries_again(entry)) {
                 return at_rest(State::Failed);
             }
         }
-        if !entry.depends.iter().all(|(on, edge)| self.is_met(on, edge, world)) {
-            let in_turns = match push {
-                None => (changed || was_held) && entry.count() > 1,
-                // One alone is restarted now, whatever the others do.
-                Some(Push::Restart) => self.restarts_of(&instance.0) > 1,
-                _ => false,
-            };
-            return match was == State::Up && in_turns {
-                true => (State::Up, Moves::Any(0), Doubt::Held),
-                false => at_rest(State::Waiting),
+        let unmet = |on: &String, edge: &Edge| !self.is_met(on, edge, world);
+        let unmet = entry.depends.iter().filter(|(on, edge)| unmet(on, edge));
+        let unmet: Vec<&String> = unmet.map(|(on, _)| on).collect();
+        if !unmet.is_empty() {
+            if was != State::Up || ended || !renewed {
+                return at_rest(State::Waiting);
+            }
+            let may_follow = follows || self.follows(&instance.0, loose);
+            return match !may_follow && unmet.iter().all(|on| still.contains(*on)) {
+                true if changed || was_held => (State::Up, Moves::Same, Doubt::Keeps),
+                true => at_rest(State::Up),
+                false => (State::Up, Moves::Any(0), Doubt::Held),
             };
         }
         let state = runs_into(self.new, &instance.0);
@@ -293,12 +312,6 @@ impl Turn<'_> {
     fn follows(&self, id: &str, disturbed: &BTreeSet<String>) -> bool {
         let followed = self.new.below(id, |edge| edge.restart == Some(true));
         followed.iter().any(|on| disturbed.contains(on))
-    }
-
-    /// How many of a process somebody restarted.
-    fn restarts_of(&self, id: &str) -> usize {
-        let pushed = self.step.pushed.iter();
-        pushed.filter(|((of, _), push)| of == id && **push == Push::Restart).count()
     }
 
     /// Whether a failure is followed by another run, at the first time.

@@ -71,14 +71,22 @@ impl Machine {
         for id in instances {
             named.entry(&id.process).or_default().insert(id.index);
         }
+        // These begin with this request; whoever needs them goes on until they are there.
+        let begin = instances
+            .iter()
+            .filter(|id| self.instance(id).is_some_and(|inst| !matches!(inst.phase, Phase::Up(_))));
+        let begin: BTreeSet<ProcessId> = begin.map(|id| id.process.clone()).collect();
         for id in instances {
-            self.want_anew(id, named[&id.process].len() > 1, now, out);
+            let spec = self.config.processes.get(&id.process);
+            let mut needs = spec.into_iter().flat_map(|spec| &spec.depends_on);
+            let waits = needs.any(|edge| begin.contains(&edge.on));
+            self.want_anew(id, waits || named[&id.process].len() > 1, now, out);
             self.want(id, false, now);
         }
     }
 
     /// A new run instead of the one that is there: at once, or where several of a process are to have
-    /// one, in turns.
+    /// one, in turns. One that could not begin yet is waited for as a turn is.
     fn want_anew(&mut self, id: &InstanceId, in_turns: bool, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         inst.former_is_outdated(&StopReason::Restart);
@@ -86,7 +94,9 @@ impl Machine {
             return;
         }
         inst.refused = None;
-        if in_turns || inst.lacks_room() {
+        let must_wait = in_turns || inst.lacks_room() || self.is_barred(id);
+        let Some(inst) = self.instances.get_mut(id) else { return };
+        if must_wait {
             if inst.restart_due == Some(StopReason::Restart) && !inst.anew {
                 // It has its turn, or needs none.
                 return;

@@ -161,7 +161,7 @@ impl Machine {
     ///
     /// All instances of it that should be up must meet it: one that an operator stopped beside
     /// others does not count.
-    fn unmet(&self, edge: &Dependency) -> Option<DependencyState> {
+    pub(super) fn unmet(&self, edge: &Dependency) -> Option<DependencyState> {
         let mut any = false;
         let mut worst = None;
         for (_, inst) in self.instances_of(&edge.on) {

@@ -13,6 +13,12 @@
 //! | is ready, and is not to be up any more | not before it is down, or is to be up again |
 //! | is ready, and a former run beside it ends (see `overlap`) | not before nothing of that is left |
 //!
+//! **Who serves is not taken down for a run that could not begin.** Where something that the process
+//! depends on does not meet its condition, those that are ready have no turns until it does; for one that
+//! goes down to come back nobody waits, as those that use it go down before it. When it will not come by
+//! itself, or not soon, their steps of a reload are held, and the jobs of those that somebody wanted
+//! restarted end with `dependency`. They have their turns when it has come after all.
+//!
 //! Who fails by itself, without having had a turn, is not out and holds up nobody: it may be the very
 //! reason for the change. But one that had its turn and then falls down again is out again, for as
 //! long as the roll lasts: a version that becomes ready and then crashes does not get any further.
@@ -32,7 +38,7 @@
 //! watched files have changed: it is out like one that somebody restarted alone.
 
 use super::{Machine, instances_of};
-use crate::event::{Blocker, Effect, StopReason, What};
+use crate::event::{Blocker, DependencyState, Effect, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Phase};
@@ -66,14 +72,23 @@ pub(super) struct Queue {
     hopeless: BTreeMap<InstanceId, String>,
     /// Something about these may have changed.
     stirred: BTreeSet<InstanceId>,
-    /// Those that wait behind one for which there is no hope, and were told so.
+    /// Those that wait behind one for which there is no hope, or for what does not come, and were told
+    /// so.
     passed: BTreeSet<InstanceId>,
+    /// What keeps those that are ready from having turns, beside those that are out.
+    behind: Vec<Blocker>,
 }
 
 impl Queue {
     /// Whether others than an instance have not had their turns.
     pub(super) fn has_others(&self, id: &InstanceId) -> bool {
         self.waiting.iter().any(|other| other != id)
+    }
+
+    /// What an instance that is ready waits for before its turn may come, beside others of its process.
+    pub(super) fn behind(&self, id: &InstanceId) -> &[Blocker] {
+        let waits = self.ready.contains(id) || self.passed.contains(id);
+        if waits { &self.behind } else { &[] }
     }
 
     /// Whether an instance has not had its turn.
@@ -116,6 +131,10 @@ impl Instance {
     /// Whether it is worth waiting for one that had its turn and is not ready.
     pub(super) fn may_come_back(&self) -> bool {
         self.is_out() && self.hopeless().is_none()
+    }
+
+    fn has_job(&self, kind: JobKind) -> bool {
+        self.job.as_ref().is_some_and(|job| job.kind == kind)
     }
 
     /// Whether it was asked for in turns, and has its turn since it was not ready, or is taken down
@@ -255,9 +274,18 @@ impl Machine {
         }
         let spare = self.config.processes.get(process).map_or(1, |spec| spec.max_unavailable.get());
         let spare = usize::try_from(spare).unwrap_or(usize::MAX);
-        while let Some(queue) = self.queues.get_mut(process) {
-            if !queue.hopeless.is_empty() {
-                self.give_up_turns(process, now, out);
+        while self.queues.contains_key(process) {
+            let bar = self.look_behind(process);
+            let Some(queue) = self.queues.get_mut(process) else { return };
+            if let Some((first, why)) = queue.hopeless.first_key_value() {
+                let why = format!("{first} had its turn before it, and {why}");
+                return self.give_up_turns(process, &why, JobResult::Failed, now, out);
+            }
+            if let Some(bar) = bar {
+                let why = format!("it would wait for {bar}");
+                return self.give_up_turns(process, &why, JobResult::Dependency, now, out);
+            }
+            if !queue.behind.is_empty() {
                 return;
             }
             queue.ready.append(&mut queue.passed);
@@ -268,6 +296,47 @@ impl Machine {
             queue.out.insert(id.clone());
             self.take_turn(&id, now, out);
         }
+    }
+
+    /// What would keep a new run of a process from beginning if an old one were taken down for it. One
+    /// that goes down to come back does not: who uses it goes down before it does.
+    fn in_the_way(&self, process: &ProcessId) -> Vec<Blocker> {
+        let spec = self.config.processes.get(process);
+        let edges = spec.into_iter().flat_map(|spec| &spec.depends_on);
+        let unmet = edges.filter_map(|edge| {
+            let because = self.unmet(edge).filter(|why| *why != DependencyState::Stopping)?;
+            let (on, condition) = (edge.on.clone(), edge.condition);
+            Some(Blocker::Dependency { on, condition, because })
+        });
+        unmet.collect()
+    }
+
+    /// Works out what those that are ready wait for. Returns what of it will not come by itself, or not
+    /// soon.
+    fn look_behind(&mut self, process: &ProcessId) -> Option<Blocker> {
+        let any = |queue: &Queue| !(queue.ready.is_empty() && queue.passed.is_empty());
+        let behind = match self.queues.get(process).is_some_and(any) {
+            true => self.in_the_way(process),
+            false => Vec::new(),
+        };
+        let bar = behind.iter().find(|blocker| is_lasting(blocker)).cloned();
+        let queue = self.queues.get_mut(process)?;
+        if queue.behind != behind {
+            self.changed.extend(queue.ready.union(&queue.passed).cloned());
+            queue.behind = behind;
+        }
+        bar
+    }
+
+    /// What an instance that serves waits for before it may be taken down for a new run.
+    pub(crate) fn behind(&self, id: &InstanceId) -> &[Blocker] {
+        self.queues.get(&id.process).map_or(&[], |queue| queue.behind(id))
+    }
+
+    /// Whether another run could not begin now if the one that serves were taken down.
+    pub(super) fn is_barred(&self, id: &InstanceId) -> bool {
+        let ready = self.instance(id).is_some_and(Instance::is_ready);
+        ready && !self.in_the_way(&id.process).is_empty()
     }
 
     /// Works out what there is to know of one that waits, or is waited for; whoever need not wait has
@@ -305,11 +374,14 @@ impl Machine {
             _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
             Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again: of a newer reload it was early first.
-            Turn::Costs if was_passed && !inst.anew => {
+            Turn::Costs if was_passed && !inst.has_job(JobKind::Restart) => {
                 queue.passed.insert(id.clone());
             }
             Turn::Costs => {
                 queue.ready.insert(id.clone());
+                if !queue.behind.is_empty() {
+                    self.changed.insert(id.clone());
+                }
             }
             Turn::NotNow => {}
         }
@@ -377,26 +449,34 @@ impl Machine {
         self.touch(id);
     }
 
-    /// Whoever waits behind one for which there is no hope is told so.
-    fn give_up_turns(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
+    /// Whoever waits for what does not come is told so.
+    fn give_up_turns(
+        &mut self,
+        process: &ProcessId,
+        why: &str,
+        result: JobResult,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(queue) = self.queues.get_mut(process) else { return };
-        let Some((first, why)) = queue.hopeless.first_key_value() else { return };
-        let why = format!("{first} had its turn before it, and {why}");
         let told = std::mem::take(&mut queue.ready);
         queue.passed.extend(told.iter().cloned());
         for id in told {
-            self.note(&id, What::KeepsRun { why: why.clone() }, now, out);
-            let is_over = self.instances.get(&id).is_none_or(|inst| inst.next.is_none());
-            if !is_over {
-                self.hold_step(&id, &why, now);
+            self.note(&id, What::KeepsRun { why: why.to_owned() }, now, out);
+            let waits_for_step = self.instance(&id).is_some_and(|inst| inst.next.is_some());
+            if waits_for_step && !self.is_before_its_step(&id) {
+                self.hold_step(&id, why, now);
             }
             let Some(inst) = self.instances.get_mut(&id) else { continue };
-            if std::mem::take(&mut inst.anew) {
-                let why = Some(why.clone());
-                self.end_job(&id, &[JobKind::Restart], JobResult::Failed, why, out);
+            // That files have changed stays a reason; who asked is told, and may ask again.
+            if inst.anew && inst.has_job(JobKind::Restart) {
+                inst.anew = false;
                 self.changed.insert(id.clone());
+                let detail = Some(format!("{why}; its run goes on"));
+                self.end_job(&id, &[JobKind::Restart], result, detail, out);
             }
-            if is_over {
+            let waits = |inst: &Instance| inst.anew || inst.next.is_some();
+            if !self.instance(&id).is_some_and(waits) {
                 self.leave_queue(&id);
             }
         }

@@ -189,11 +189,12 @@ impl Machine {
             }
         }
         let going_down = inst.is_going_down();
-        let lacks_room = inst.lacks_room();
+        let has_to_wait = inst.lacks_room() || self.is_barred(id);
+        let Some(inst) = self.instances.get(id) else { return };
         match &inst.phase {
             Phase::Up(_) if going_down => return,
             Phase::Up(_) if action == WatchAction::Reload => self.settings_are_due(id),
-            Phase::Up(_) if lacks_room => self.renew(id, path, now, out),
+            Phase::Up(_) if has_to_wait => self.renew(id, path, now, out),
             // Why it is stopped tells it.
             Phase::Up(_) => return self.renew(id, path, now, out),
             Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
@@ -208,12 +209,13 @@ impl Machine {
 
     /// A new run, whatever becomes of the one there is.
     fn renew(&mut self, id: &InstanceId, path: &Arc<str>, now: Mono, out: &mut Vec<Effect>) {
+        let is_barred = self.is_barred(id);
         let Some(inst) = self.instances.get_mut(id) else { return };
         let why = StopReason::WatchedChanged(path.clone());
         inst.rest = None;
         inst.refused = None;
         match &inst.phase {
-            Phase::Up(_) if inst.lacks_room() => {
+            Phase::Up(_) if is_barred || inst.lacks_room() => {
                 inst.anew = true;
                 self.enqueue(id);
             }

@@ -36,6 +36,10 @@ impl Trial {
             return Standing::Good;
         };
         let open = Standing::Open { good_at: None };
+        let blockers = blockers(machine, id);
+        if !blockers.is_empty() {
+            return self.standing_behind(blockers);
+        }
         match &inst.phase {
             Phase::Completed => Standing::Good,
             Phase::Failed => Standing::Bad(last_end(inst)),
@@ -43,15 +47,7 @@ impl Trial {
                 Standing::Bad(format!("{} ({STRIKES} times)", last_end(inst)))
             }
             Phase::Backoff { .. } | Phase::Down => open,
-            // For one that is to blame.
-            Phase::Waiting(blockers) if blockers.iter().any(|by| self.is_bad(by)) => Standing::Good,
-            // For one that will be when it does not come.
-            Phase::Waiting(blockers) if blockers.iter().any(|by| self.is_judged(by)) => {
-                Standing::Behind
-            }
-            Phase::Waiting(blockers) if !blockers.iter().any(is_hopeless) => Standing::Waits,
-            Phase::Waiting(_) => Standing::Good,
-            Phase::Stopping(..) => open,
+            Phase::Waiting(_) | Phase::Stopping(..) => open,
             Phase::Up(_) if inst.refused.is_some() && inst.next.is_some() => {
                 Standing::Bad(last_end(inst))
             }
@@ -74,6 +70,22 @@ impl Trial {
                     _ => open,
                 }
             }
+        }
+    }
+
+    /// How one stands that waits for these.
+    fn standing_behind(&self, blockers: &[Blocker]) -> Standing {
+        // For one that is to blame.
+        if blockers.iter().any(|by| self.is_bad(by)) {
+            return Standing::Good;
+        }
+        // For one that will be when it does not come.
+        if blockers.iter().any(|by| self.is_judged(by)) {
+            return Standing::Behind;
+        }
+        match blockers.iter().any(is_hopeless) {
+            true => Standing::Good,
+            false => Standing::Waits,
         }
     }
 
@@ -135,10 +147,16 @@ pub(super) fn last_end(inst: &Instance) -> String {
 
 pub(super) fn waited(machine: &Machine, id: &InstanceId, limit: Duration) -> String {
     let limit = crate::text::span(limit);
+    match blockers(machine, id) {
+        [] => format!("it still waits after {limit}"),
+        blockers => format!("it still waits for {} after {limit}", crate::text::joined(blockers)),
+    }
+}
+
+/// What one waits for: for a run, or with its old one for its turn.
+fn blockers<'a>(machine: &'a Machine, id: &InstanceId) -> &'a [Blocker] {
     match machine.instance(id).map(|inst| &inst.phase) {
-        Some(Phase::Waiting(blockers)) => {
-            format!("it still waits for {} after {limit}", crate::text::joined(blockers))
-        }
-        _ => format!("it still waits after {limit}"),
+        Some(Phase::Waiting(blockers)) => blockers,
+        _ => machine.behind(id),
     }
 }

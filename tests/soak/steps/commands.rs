@@ -2,7 +2,7 @@
 
 use crate::common::waiting::DEADLINE;
 use crate::file::{Files, Instance, name};
-use crate::model::{Moves, Push, State, Step};
+use crate::model::{Expected, Moves, Push, State, Step};
 use crate::soak::{Judged, Soak};
 use provost::client::{JobOutcome, Verb};
 use std::collections::BTreeSet;
@@ -80,9 +80,16 @@ impl Soak {
             }
         }
         let expected = self.expect(&step);
-        let all_up = instances
+        let mut all_up = instances
             .iter()
             .all(|instance| matches!(expected[instance].known.state, State::Up | State::Completed));
+        // What a new run would wait for does not come: it keeps the one it has.
+        let keeps = |instance: &Instance| {
+            let Expected { known, moves, either } = expected[instance];
+            known.state == State::Up && (moves == Moves::Same || either)
+        };
+        let kept = verb == "restart" && instances.iter().any(keeps);
+        all_up &= !kept;
         let patience = match verb {
             "start" | "restart" if !all_up => PATIENCE,
             _ => DEADLINE,
@@ -115,6 +122,9 @@ impl Soak {
         };
         match (verb, ok) {
             (_, true) if refused => return Err(format!("{verb} {names:?} was not refused")),
+            (_, true) if kept && !instances.iter().any(|instance| expected[instance].either) => {
+                return Err(format!("{verb} {names:?} succeeded, and could not: {said}"));
+            }
             ("start" | "restart", false) if !refused && all_up => {
                 return Err(format!("{verb} {names:?} did not succeed: {said}"));
             }
@@ -235,7 +245,7 @@ impl Soak {
         let mut worse = step.clone();
         for instance in touched.iter().filter(|instance| !step.stopped.contains(*instance)) {
             if self.world[instance].state == State::Up {
-                worse.pushed.insert(instance.clone(), Push::Restart);
+                worse.pushed.insert(instance.clone(), Push::Again);
             }
         }
         let worst = self.expect(&worse);

@@ -239,9 +239,12 @@ impl Soak {
                 expected.moves = Moves::Any(0);
             }
             let known = before.get(instance).map(|known| known.state);
+            // Its turn may have come with one of the changes, and not with another.
+            let turns = known == Some(State::Up)
+                && (expected.known.held || expected.known.state == State::Waiting);
             expected.either |= ill.contains(&instance.0)
                 || touched.contains(&instance.0)
-                    && matches!(known, Some(State::Failed | State::Completed));
+                    && (turns || matches!(known, Some(State::Failed | State::Completed)));
         }
         let done = self.daemon.client.reload(&ReloadOptions::default()).await;
         done.map_err(|error| format!("a valid file is refused: {error}"))?;

@@ -6,6 +6,7 @@
 mod world;
 
 mod answers;
+mod behind;
 mod dependencies;
 mod intent;
 mod jobs;

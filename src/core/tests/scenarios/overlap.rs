@@ -389,18 +389,21 @@ fn watched_files_have_the_old_one_go_on_as_well() {
 
 #[test]
 fn a_file_that_wants_no_overlap_any_more_has_it_replaced_as_any_other() {
-    let job = || process("job").one_shot().disabled();
-    let wants = |p: Process| p.line("v2").on("job", Condition::Completed);
-    let mut s = Scene::of([api(), job()]);
+    let db = |line: &str| process("db").line(line).checked();
+    let wants = |p: Process| p.line("v2").after("db");
+    let mut s = Scene::of([api(), db("v1")]);
     let old = s.run("api");
+    s.finds("db", STARTING);
     s.forget();
-    s.config([wants(api()), job()]);
-    assert_eq!((s.run("api"), s.state("api"), s.done().as_str()), (old, State::Running, ""));
-    assert_eq!(s.reason("api"), "its new run waits for job to be completed: it is disabled");
-    s.config([wants(api()).with(|spec| spec.overlap = false), job()]);
-    assert_eq!((s.state("api"), s.done().as_str()), (State::Waiting, "-api@0"));
-    s.config([api().with(|spec| spec.overlap = false), job()]);
-    assert_eq!(s.done(), "+api@0");
+    s.config([wants(api()), db("v2")]);
+    assert_eq!((s.run("api"), s.state("api")), (old, State::Running));
+    assert_eq!(s.done(), "-db@0 +db@0");
+    assert_eq!(s.reason("api"), "its new run waits for db to be ready: it is starting");
+    s.config([wants(api()).with(|spec| spec.overlap = false), db("v2")]);
+    assert_eq!((s.run("api"), s.done().as_str()), (old, ""), "it serves until another could begin");
+    s.finds("db", Finding::Healthy);
+    s.advance(secs(5));
+    assert_eq!(s.done(), "-api@0 +api@0");
 }
 
 #[test]

@@ -275,16 +275,16 @@ fn a_changed_process_may_depend_on_an_added_one() {
     let mut s = Scene::of([process("api"), process("old")]);
     s.forget();
     s.config([process("api").line("v2").after("db"), process("db")]);
-    assert_eq!(s.done(), "-old@0 -api@0 +db@0 +api@0");
+    assert_eq!(s.done(), "-old@0 +db@0 -api@0 +api@0");
     assert_eq!(s.report().result, ReloadResult::Applied);
 }
 
 #[test]
-fn a_roll_whose_first_waits_for_an_added_one_goes_on_after_it() {
+fn a_roll_that_waits_for_an_added_one_begins_after_it() {
     let mut s = Scene::of([process("api").instances(2)]);
     s.forget();
     s.config([process("api").instances(2).line("v2").after("db"), process("db")]);
-    assert_eq!(s.done(), "-api@0 +db@0 +api@0 -api@1 +api@1");
+    assert_eq!(s.done(), "+db@0 -api@0 +api@0 -api@1 +api@1");
     assert_eq!(s.report().result, ReloadResult::Applied);
 }
 

@@ -283,12 +283,15 @@ fn one_that_is_out_is_out_for_the_next_configuration_too() {
 
 #[test]
 fn who_waits_for_what_does_not_come_stops_the_roll() {
-    let job = || process("job").one_shot().disabled();
-    let mut s = Scene::of([web(2), job()]);
+    let both = |line: &str| [web(2).line(line).after("db"), process("db").line(line).attempts(0)];
+    let mut s = Scene::of(both("v1"));
     let run = s.run("web@1");
-    s.config([web(2).line("v2").on("job", Condition::Completed), job()]);
+    s.spawns("db", dead());
+    // Both were there, so the first went down before what it needs, and that does not come back.
+    s.config(both("v2"));
+    s.advance(secs(60));
+    assert_eq!((s.state("web@0"), s.state("db")), (State::Waiting, State::Failed));
     assert_eq!(s.run("web@1"), run);
-    assert_eq!(s.state("web@0"), State::Waiting);
 }
 
 #[test]

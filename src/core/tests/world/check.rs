@@ -7,7 +7,7 @@ use super::watch::pause;
 use crate::hold;
 use provost_core::Machine;
 use provost_core::event::{Blocker, DependencyState, RunEnd, StopReason};
-use provost_core::ids::InstanceId;
+use provost_core::ids::{InstanceId, ProcessId};
 use provost_core::job::JobKind;
 use provost_core::spec::Condition;
 use provost_core::time::Mono;
@@ -60,6 +60,7 @@ impl Model {
         self.check_timers(machine, now, timeout)?;
         self.check_record(machine, now)?;
         self.check_notes()?;
+        self.all_could_begin()?;
         self.forget_slack();
         let over = self.ending && !self.instances.values().any(Facts::is_there);
         hold!(!over || self.finished == 1, "all is down and nobody was told");
@@ -147,6 +148,12 @@ impl Model {
         if facts.stand_in().is_some() && !view.blockers.is_empty() {
             return self.check_waiting(machine, id, facts);
         }
+        if state == State::Running && facts.stand_in().is_none() {
+            let is_to_come = facts.renew || facts.rolled || view.needs_restart;
+            let is_known = is_to_come || view.blockers.is_empty();
+            hold!(is_known, "{id} waits for a new run, and has the one it should");
+            self.check_blockers(machine, id, facts)?;
+        }
         if live {
             return Ok(());
         }
@@ -171,7 +178,29 @@ impl Model {
     fn check_waiting(&self, machine: &Machine, id: &InstanceId, facts: &Facts) -> Verdict {
         hold!(!facts.view.blockers.is_empty(), "{id} waits for nothing");
         let Some(spec) = self.config.processes.get(&id.process) else { return Ok(()) };
+        let named = self.check_blockers(machine, id, facts)?;
+        if !facts.view.blockers.contains(&Blocker::Reload) {
+            let waited = waited(&facts.view.blockers);
+            hold!(facts.told == waited, "{id} waits for {waited:?}, told {:?}", facts.told);
+        }
+        for edge in &spec.depends_on {
+            let mut on = self.instances_of(&edge.on).filter(|(_, facts)| facts.up);
+            let held = on.any(|(_, facts)| facts.view.sub_state == "held");
+            let told = named.contains(&edge.on) || (self.is_met(edge) && !held);
+            hold!(told, "{id} does not say that it waits for {}", edge.on);
+        }
+        Ok(())
+    }
+
+    /// What is said to keep an instance from having a run, or another one, does so. Returns what that is.
+    fn check_blockers(
+        &self,
+        machine: &Machine,
+        id: &InstanceId,
+        facts: &Facts,
+    ) -> Result<Vec<ProcessId>, String> {
         let mut named = Vec::new();
+        let Some(spec) = self.config.processes.get(&id.process) else { return Ok(named) };
         for blocker in &facts.view.blockers {
             match blocker {
                 Blocker::Reload => hold!(self.reload.is_some(), "{id} waits for no reload"),
@@ -185,17 +214,7 @@ impl Model {
                 }
             }
         }
-        if !facts.view.blockers.contains(&Blocker::Reload) {
-            let waited = waited(&facts.view.blockers);
-            hold!(facts.told == waited, "{id} waits for {waited:?}, told {:?}", facts.told);
-        }
-        for edge in &spec.depends_on {
-            let mut on = self.instances_of(&edge.on).filter(|(_, facts)| facts.up);
-            let held = on.any(|(_, facts)| facts.view.sub_state == "held");
-            let told = named.contains(&edge.on) || (self.is_met(edge) && !held);
-            hold!(told, "{id} does not say that it waits for {}", edge.on);
-        }
-        Ok(())
+        Ok(named)
     }
 
     /// Why a dependency does not meet its condition is so.

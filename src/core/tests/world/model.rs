@@ -63,6 +63,8 @@ pub struct Model {
     /// Processes of which a run ends in this turn to be followed by another, and since when that is
     /// settled.
     pub renewed: Vec<(ProcessId, Mono)>,
+    /// Those that served and were asked in this turn to end so that another run takes their place.
+    pub taken: Vec<InstanceId>,
     /// What processes may have out, where more were allowed when those that are had their turns.
     pub slack: BTreeMap<ProcessId, u32>,
     pub ending: bool,
@@ -115,6 +117,7 @@ impl Model {
         self.signaled = false;
         self.over_now = None;
         self.renewed.clear();
+        self.taken.clear();
         self.changed.clear();
         self.reloading = self.reload.is_some();
         self.record.begin(self.reports.len());

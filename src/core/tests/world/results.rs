@@ -85,6 +85,10 @@ impl Model {
             (JobKind::Restart, JobResult::Failed) if up && (facts.rolled || facts.renew) => {
                 (facts.renew, facts.rolled) = (false, false);
             }
+            // It would have waited for what does not come.
+            (JobKind::Restart, JobResult::Dependency) if up && (facts.rolled || facts.renew) => {
+                (facts.renew, facts.rolled) = (false, false);
+            }
             // Its new run did not come up, and the one before it goes on.
             (JobKind::Restart, JobResult::Failed) if up && self.over_now.as_ref() == Some(id) => {
                 self.is_told(id, &["fell-back"])?;

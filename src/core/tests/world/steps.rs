@@ -230,6 +230,16 @@ impl Model {
                 let is_old = view.needs_restart || facts.renew;
                 matches!(view.state, State::Running | State::Stopping) && is_old
             }
+            (StepKind::Restart, StepState::Held { why, .. }) if why.starts_with("it would") => {
+                let is_old = view.needs_restart || facts.renew;
+                // What else was due at the same time may have changed what it waits for.
+                let is_so = matches!(self.cause, Cause::Timeout)
+                    || first_lasting(facts)
+                        .is_some_and(|blocker| *why == format!("it would wait for {blocker}"));
+                // It may follow another in the same turn.
+                let follows = view.state == State::Stopping;
+                follows || view.state == State::Running && is_old && is_so
+            }
             (_, StepState::Held { why, .. }) => match first_lasting(facts) {
                 // What else was due at the same time may have changed it, or taken it away.
                 _ if matches!(self.cause, Cause::Timeout) && !view.blockers.is_empty() => {
@@ -271,7 +281,8 @@ impl Model {
         for step in of(StepKind::Restart).filter(|step| step.state == StepState::Pending) {
             let process = &step.instance.process;
             let busy = |facts: &Facts| {
-                facts.view.state != State::Running || !facts.view.sub_state.is_empty()
+                let waits = !facts.view.blockers.is_empty();
+                facts.view.state != State::Running || !facts.view.sub_state.is_empty() || waits
             };
             let waits = self.instances_of(process).any(|(_, facts)| busy(facts));
             hold!(waits, "nothing of {process} is changed, and one is to be");

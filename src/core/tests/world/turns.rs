@@ -2,15 +2,35 @@
 
 use super::Verdict;
 use super::facts::Facts;
-use super::model::Model;
+use super::model::{Cause, Model};
 use crate::hold;
 use provost_core::ids::InstanceId;
+use provost_core::view::State;
 
 impl Model {
     /// Whether an instance was ready, got a new run in its turn, and is not ready yet.
     fn is_out(facts: &Facts) -> bool {
         let ready = facts.run.as_ref().is_some_and(|run| run.ready && run.goes_on());
         facts.stand_in().is_some() || facts.out && facts.up && !ready && !facts.completed
+    }
+
+    /// Who served and was taken down for another run in this turn: that could begin, or waits only for
+    /// what goes down itself, and for that it goes down first.
+    pub(super) fn all_could_begin(&self) -> Verdict {
+        // What was due at the same time comes one after the other.
+        let one = !matches!(self.cause, Cause::Timeout);
+        for id in self.taken.iter().filter(|_| one) {
+            let Some(spec) = self.config.processes.get(&id.process) else { continue };
+            for edge in &spec.depends_on {
+                let leaves = |facts: &Facts| {
+                    facts.view.state == State::Stopping || facts.view.sub_state == "held"
+                };
+                let leaves = self.instances_of(&edge.on).any(|(_, facts)| leaves(facts));
+                let could = self.is_met(edge) || leaves;
+                hold!(could, "{id} is taken down for a run that would wait for {}", edge.on);
+            }
+        }
+        Ok(())
     }
 
     /// One that was ready is ended for its turn: not more of its process are out than may be.

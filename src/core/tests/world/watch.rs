@@ -491,8 +491,20 @@ impl Model {
                     StopReason::Restart => facts.is_some_and(|facts| facts.rolled),
                     _ => false,
                 };
-                if in_turn && run.is_some_and(|run| run.ready) {
+                let served = run.is_some_and(|run| run.ready);
+                if in_turn && served {
                     self.take_turn(id)?;
+                }
+                let for_another = matches!(
+                    why,
+                    StopReason::Changed | StopReason::Restart | StopReason::WatchedChanged(_)
+                );
+                // What was promised before is kept, whatever has become of what it depends on.
+                let before = self.instances.get(id).map(|facts| &facts.view);
+                let promised = before
+                    .is_some_and(|view| view.sub_state == "held" || view.state != State::Running);
+                if for_another && served && !promised {
+                    self.taken.push(id.clone());
                 }
                 self.justified(id, why, now)
             }
