@@ -134,6 +134,43 @@ pub async fn a_reload_touches_what_changed(mut it: Supervisor) {
     assert_eq!(pids(&it.status().await), after);
 }
 
+pub async fn nobody_is_taken_down_for_a_run_that_could_not_begin(mut it: Supervisor) {
+    let file = |version: &str| {
+        format!(
+            "  db:\n    command: [sleep, \"1000\"]\n    log: {{ target: none }}\n    restartPolicy: {{ maxAttempts: 0 }}\n\
+             \x20 api:\n    command: [sleep, \"1000\"]\n    log: {{ target: none }}\n    dependsOn: [db]\n    env: {{ V: {version} }}\n"
+        )
+    };
+    it.run(&file("one")).await;
+    let before = it.until_all("running", &["db@0", "api@0"]).await;
+    it.kill_process(before["db@0"].pid.unwrap());
+    it.until_all("failed", &["db@0"]).await;
+    let summary = it.reload(&file("two")).await;
+    assert_eq!(summary.result, "applied", "{summary:?}");
+    let kept = |status: &Status| {
+        let api = &status["api@0"];
+        (&*api.state, api.pid, &*api.reason) == ("running", before["api@0"].pid, KEPT)
+    };
+    it.until("it goes on", kept).await;
+    let restart = [("api".to_owned())];
+    let jobs = it.client().await.run(Verb::Restart, &restart, |_| {}).await.unwrap();
+    assert_eq!((&*jobs[0].result, &*jobs[0].detail), ("dependency", KEPT_BY_A_RESTART));
+    // Also for the daemon that comes after this one.
+    it.kill();
+    it.start().await;
+    it.until("it goes on", kept).await;
+    it.client().await.run(Verb::Start { once: false }, &["db".to_owned()], |_| {}).await.unwrap();
+    let renewed = |status: &Status| {
+        let api = &status["api@0"];
+        api.state == "running" && api.pid != before["api@0"].pid && !api.needs_restart
+    };
+    it.until("it follows", renewed).await;
+    it.stop();
+}
+
+const KEPT: &str = "it goes on: a new run would wait for db to be ready: it is failed";
+const KEPT_BY_A_RESTART: &str = "it would wait for db to be ready: it is failed; its run goes on";
+
 pub async fn health_is_asked_for_and_acted_on(mut it: Supervisor) {
     let file = "  sick:\n    command: [sleep, \"1000\"]\n    log: { target: none }\n    \
                 restartPolicy: { delay: 50ms }\n    \
