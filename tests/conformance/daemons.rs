@@ -145,8 +145,9 @@ pub async fn nobody_is_taken_down_for_a_run_that_could_not_begin(mut it: Supervi
     let before = it.until_all("running", &["db@0", "api@0"]).await;
     it.kill_process(before["db@0"].pid.unwrap());
     it.until_all("failed", &["db@0"]).await;
+    // The file is watched as well, and there is next to nothing to do: whoever asks may find it done.
     let summary = it.reload(&file("two")).await;
-    assert_eq!(summary.result, "applied", "{summary:?}");
+    assert!(["applied", "unchanged"].contains(&&*summary.result), "{summary:?}");
     let kept = |status: &Status| {
         let api = &status["api@0"];
         (&*api.state, api.pid, &*api.reason) == ("running", before["api@0"].pid, KEPT)
