@@ -132,6 +132,7 @@ impl Outbox {
         // Nowhere to say that it failed: this is the log.
         let _ = thread.spawn(move || {
             crate::sys::thread::never_preempts();
+            crate::sys::thread::leaves_ends_to_others();
             let mut entries = Vec::new();
             loop {
                 writer.take(&mut entries);
