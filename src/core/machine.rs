@@ -75,6 +75,8 @@ pub struct Machine {
     intents: BTreeSet<InstanceId>,
     /// Each may have a step to take.
     moves: BTreeSet<InstanceId>,
+    /// What depends on these may have a step to take.
+    rippled: BTreeSet<ProcessId>,
     /// What has come of each is to be said once nobody has a step to take.
     unjudged: BTreeSet<InstanceId>,
     /// Changed in this turn.
@@ -118,6 +120,7 @@ impl Machine {
             exit_code: 0,
             intents: BTreeSet::new(),
             moves: BTreeSet::new(),
+            rippled: BTreeSet::new(),
             unjudged: BTreeSet::new(),
             changed: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -347,7 +350,7 @@ impl Machine {
             },
             blockers: match &inst.phase {
                 Phase::Waiting(blockers) => blockers.clone(),
-                _ => self.behind(id).to_vec(),
+                _ => self.turn_blockers(id).to_vec(),
             },
             needs_restart: inst.next.is_some() || inst.stand_in().is_some(),
             refused: inst.refused.as_deref().filter(|_| inst.next.is_some()).map(Arc::from),
@@ -370,12 +373,10 @@ impl Machine {
                 self.refresh_intent(&id);
             } else if let Some(id) = self.moves.pop_first() {
                 self.advance(&id, now, out);
+            } else if let Some(process) = self.rippled.pop_first() {
+                self.look_at_dependents(&process);
             } else if !self.turns.is_empty() {
-                // All of them before anybody takes a step: of those that go down in this turn the ones
-                // that use others go first.
-                for process in std::mem::take(&mut self.turns) {
-                    self.take_turns(&process, now, out);
-                }
+                self.give_turns(now, out);
             } else if let Some(id) = self.unjudged.pop_first() {
                 self.judge(&id, now, out);
             } else if !self.advance_reload(now, out) {
@@ -486,12 +487,34 @@ impl Machine {
 
     /// The same, because of a change of a process.
     fn ripple_from(&mut self, process: &ProcessId) {
+        self.rippled.insert(process.clone());
+    }
+
+    /// Once all that is to be done about a process itself is done: its many instances have many reasons,
+    /// and those that depend on it are as many.
+    fn look_at_dependents(&mut self, process: &ProcessId) {
         for edge in self.dependents.on(process) {
             if self.queues.contains_key(&edge.process) {
                 self.turns.insert(edge.process.clone());
             }
             let all = instances_of(&edge.process);
             self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
+        }
+    }
+
+    /// Gives all their turns that may have them before anybody takes a step: of those that go down in this
+    /// turn the ones that use others go first.
+    fn give_turns(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let mut processes = BTreeSet::new();
+        while let Some(process) = self.turns.pop_first() {
+            self.look_at_queue(&process, now, out);
+            while let Some(other) = self.rippled.pop_first() {
+                self.look_at_dependents(&other);
+            }
+            processes.insert(process);
+        }
+        for process in processes {
+            self.take_turns(&process, now, out);
         }
     }
 

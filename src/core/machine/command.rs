@@ -76,11 +76,19 @@ impl Machine {
             .iter()
             .filter(|id| self.instance(id).is_some_and(|inst| !matches!(inst.phase, Phase::Up(_))));
         let begin: BTreeSet<ProcessId> = begin.map(|id| id.process.clone()).collect();
-        for id in instances {
-            let spec = self.config.processes.get(&id.process);
+        let must_wait = |process: &ProcessId| {
+            let spec = self.config.processes.get(process);
             let mut needs = spec.into_iter().flat_map(|spec| &spec.depends_on);
-            let waits = needs.any(|edge| begin.contains(&edge.on));
-            self.want_anew(id, waits || named[&id.process].len() > 1, now, out);
+            needs.any(|edge| begin.contains(&edge.on)) || self.is_barred(process)
+        };
+        let in_turns: BTreeMap<ProcessId, bool> = named
+            .iter()
+            .map(|(process, named)| {
+                (ProcessId::clone(process), named.len() > 1 || must_wait(process))
+            })
+            .collect();
+        for id in instances {
+            self.want_anew(id, in_turns[&id.process], now, out);
             self.want(id, false, now);
         }
     }
@@ -94,9 +102,7 @@ impl Machine {
             return;
         }
         inst.refused = None;
-        let must_wait = in_turns || inst.lacks_room() || self.is_barred(id);
-        let Some(inst) = self.instances.get_mut(id) else { return };
-        if must_wait {
+        if in_turns || inst.lacks_room() {
             if inst.restart_due == Some(StopReason::Restart) && !inst.anew {
                 // It has its turn, or needs none.
                 return;

@@ -161,7 +161,7 @@ impl Machine {
     ///
     /// All instances of it that should be up must meet it: one that an operator stopped beside
     /// others does not count.
-    pub(super) fn unmet(&self, edge: &Dependency) -> Option<DependencyState> {
+    fn unmet(&self, edge: &Dependency) -> Option<DependencyState> {
         let mut any = false;
         let mut worst = None;
         for (_, inst) in self.instances_of(&edge.on) {
@@ -186,6 +186,28 @@ impl Machine {
         // Who follows each that restarts would be ended again with the next one.
         worst
             .or_else(|| (edge.restart && self.rolls(&edge.on)).then_some(DependencyState::Stopping))
+    }
+
+    /// Why a dependency would keep a new run from beginning if the one that serves were taken down for it.
+    pub(super) fn unmet_for_turn(&self, edge: &Dependency) -> Option<DependencyState> {
+        match self.unmet(edge) {
+            // It is to go down for a new run of its own, and then its users go first.
+            None if edge.condition != Condition::Completed && self.waits_for_turns(&edge.on) => {
+                return Some(DependencyState::Waiting);
+            }
+            None => return None,
+            Some(why) if why.is_final() => return Some(why),
+            Some(_) => {}
+        }
+        // Who serves and is to go down does so after those that use it.
+        let goes_later = |inst: &Instance| {
+            let serves = matches!(&inst.phase, Phase::Up(live) if live.ready.is_some());
+            serves && inst.restart_due.is_some()
+        };
+        let others = self.instances_of(&edge.on).filter(|(_, inst)| inst.up && !goes_later(inst));
+        let states = others.filter_map(|(_, inst)| unmet_by(inst, edge.condition));
+        // Of several the one that will be there last.
+        states.reduce(|one, other| if one.is_lasting() { one } else { other })
     }
 
     fn why_nothing_is_up(&self, process: &ProcessId) -> DependencyState {

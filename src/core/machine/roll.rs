@@ -14,10 +14,11 @@
 //! | is ready, and a former run beside it ends (see `overlap`) | not before nothing of that is left |
 //!
 //! **Who serves is not taken down for a run that could not begin.** Where something that the process
-//! depends on does not meet its condition, those that are ready have no turns until it does; for one that
-//! goes down to come back nobody waits, as those that use it go down before it. When it will not come by
-//! itself, or not soon, their steps of a reload are held, and the jobs of those that somebody wanted
-//! restarted end with `dependency`. They have their turns when it has come after all.
+//! depends on does not meet its condition, or waits for its own turn in this way, those that are ready have
+//! no turns until that is over. For one that serves and is to go down nobody waits: who uses it goes down
+//! before it. When it will not come by itself, or not soon, their steps of a reload are held, and the jobs
+//! of those that somebody wanted restarted end with `dependency`. They have their turns when it has come
+//! after all.
 //!
 //! Who fails by itself, without having had a turn, is not out and holds up nobody: it may be the very
 //! reason for the change. But one that had its turn and then falls down again is out again, for as
@@ -38,7 +39,7 @@
 //! watched files have changed: it is out like one that somebody restarted alone.
 
 use super::{Machine, instances_of};
-use crate::event::{Blocker, DependencyState, Effect, StopReason, What};
+use crate::event::{Blocker, Effect, StopReason, What};
 use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Phase};
@@ -64,7 +65,7 @@ enum Turn {
 pub(super) struct Queue {
     /// They have not had their turns.
     waiting: BTreeSet<InstanceId>,
-    /// Those of them that are ready, and have their turns when one may be spared.
+    /// Those of them that are ready, and have their turns when one may be spared and nothing blocks.
     ready: BTreeSet<InstanceId>,
     /// They have had their turns and are out.
     out: BTreeSet<InstanceId>,
@@ -76,7 +77,7 @@ pub(super) struct Queue {
     /// so.
     passed: BTreeSet<InstanceId>,
     /// What keeps those that are ready from having turns, beside those that are out.
-    behind: Vec<Blocker>,
+    blockers: Vec<Blocker>,
 }
 
 impl Queue {
@@ -86,9 +87,9 @@ impl Queue {
     }
 
     /// What an instance that is ready waits for before its turn may come, beside others of its process.
-    pub(super) fn behind(&self, id: &InstanceId) -> &[Blocker] {
+    fn blockers_of(&self, id: &InstanceId) -> &[Blocker] {
         let waits = self.ready.contains(id) || self.passed.contains(id);
-        if waits { &self.behind } else { &[] }
+        if waits { &self.blockers } else { &[] }
     }
 
     /// Whether an instance has not had its turn.
@@ -206,7 +207,15 @@ impl Machine {
     /// Whether others of a process are to be taken down one after the other.
     pub(super) fn rolls(&self, process: &ProcessId) -> bool {
         let queue = self.queues.get(process);
-        queue.is_some_and(|queue| queue.hopeless.is_empty() && !queue.ready.is_empty())
+        queue.is_some_and(|queue| {
+            queue.hopeless.is_empty() && queue.blockers.is_empty() && !queue.ready.is_empty()
+        })
+    }
+
+    /// Whether those of a process that serve are to have turns as soon as what they wait for has come.
+    pub(super) fn waits_for_turns(&self, process: &ProcessId) -> bool {
+        let queue = self.queues.get(process);
+        queue.is_some_and(|queue| !queue.ready.is_empty() && !queue.blockers.is_empty())
     }
 
     fn leave_queue(&mut self, id: &InstanceId) {
@@ -268,24 +277,19 @@ impl Machine {
     }
 
     fn take_turns_now(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
-        let Some(queue) = self.queues.get_mut(process) else { return };
-        for id in std::mem::take(&mut queue.stirred) {
-            self.look_at_turn(&id, now, out);
-        }
+        self.look_at_queue(process, now, out);
         let spare = self.config.processes.get(process).map_or(1, |spec| spec.max_unavailable.get());
         let spare = usize::try_from(spare).unwrap_or(usize::MAX);
-        while self.queues.contains_key(process) {
-            let bar = self.look_behind(process);
-            let Some(queue) = self.queues.get_mut(process) else { return };
+        while let Some(queue) = self.queues.get_mut(process) {
             if let Some((first, why)) = queue.hopeless.first_key_value() {
                 let why = format!("{first} had its turn before it, and {why}");
                 return self.give_up_turns(process, &why, JobResult::Failed, now, out);
             }
-            if let Some(bar) = bar {
+            if let Some(bar) = queue.blockers.iter().find(|blocker| is_lasting(blocker)) {
                 let why = format!("it would wait for {bar}");
                 return self.give_up_turns(process, &why, JobResult::Dependency, now, out);
             }
-            if !queue.behind.is_empty() {
+            if !queue.blockers.is_empty() {
                 return;
             }
             queue.ready.append(&mut queue.passed);
@@ -298,45 +302,54 @@ impl Machine {
         }
     }
 
-    /// What would keep a new run of a process from beginning if an old one were taken down for it. One
-    /// that goes down to come back does not: who uses it goes down before it does.
+    /// Works out what has changed about those of a process that wait. Of all processes before any turn is
+    /// given: whoever waits with its turn has those wait that use it.
+    pub(super) fn look_at_queue(&mut self, process: &ProcessId, now: Mono, out: &mut Vec<Effect>) {
+        if self.holds_back {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(process) else { return };
+        for id in std::mem::take(&mut queue.stirred) {
+            self.look_at_turn(&id, now, out);
+        }
+        self.look_at_blockers(process);
+    }
+
+    /// What would keep a new run of a process from beginning if an old one were taken down for it.
     fn in_the_way(&self, process: &ProcessId) -> Vec<Blocker> {
         let spec = self.config.processes.get(process);
         let edges = spec.into_iter().flat_map(|spec| &spec.depends_on);
         let unmet = edges.filter_map(|edge| {
-            let because = self.unmet(edge).filter(|why| *why != DependencyState::Stopping)?;
+            let because = self.unmet_for_turn(edge)?;
             let (on, condition) = (edge.on.clone(), edge.condition);
             Some(Blocker::Dependency { on, condition, because })
         });
         unmet.collect()
     }
 
-    /// Works out what those that are ready wait for. Returns what of it will not come by itself, or not
-    /// soon.
-    fn look_behind(&mut self, process: &ProcessId) -> Option<Blocker> {
+    /// Works out what those that are ready wait for.
+    fn look_at_blockers(&mut self, process: &ProcessId) {
         let any = |queue: &Queue| !(queue.ready.is_empty() && queue.passed.is_empty());
-        let behind = match self.queues.get(process).is_some_and(any) {
+        let blockers = match self.queues.get(process).is_some_and(any) {
             true => self.in_the_way(process),
             false => Vec::new(),
         };
-        let bar = behind.iter().find(|blocker| is_lasting(blocker)).cloned();
-        let queue = self.queues.get_mut(process)?;
-        if queue.behind != behind {
+        let Some(queue) = self.queues.get_mut(process) else { return };
+        if queue.blockers != blockers {
             self.changed.extend(queue.ready.union(&queue.passed).cloned());
-            queue.behind = behind;
+            queue.blockers = blockers;
+            self.ripple_from(process);
         }
-        bar
     }
 
     /// What an instance that serves waits for before it may be taken down for a new run.
-    pub(crate) fn behind(&self, id: &InstanceId) -> &[Blocker] {
-        self.queues.get(&id.process).map_or(&[], |queue| queue.behind(id))
+    pub(crate) fn turn_blockers(&self, id: &InstanceId) -> &[Blocker] {
+        self.queues.get(&id.process).map_or(&[], |queue| queue.blockers_of(id))
     }
 
-    /// Whether another run could not begin now if the one that serves were taken down.
-    pub(super) fn is_barred(&self, id: &InstanceId) -> bool {
-        let ready = self.instance(id).is_some_and(Instance::is_ready);
-        ready && !self.in_the_way(&id.process).is_empty()
+    /// Whether another run of a process could not begin now if one that serves were taken down.
+    pub(super) fn is_barred(&self, process: &ProcessId) -> bool {
+        !self.in_the_way(process).is_empty()
     }
 
     /// Works out what there is to know of one that waits, or is waited for; whoever need not wait has
@@ -344,6 +357,7 @@ impl Machine {
     fn look_at_turn(&mut self, id: &InstanceId, now: Mono, out: &mut Vec<Effect>) {
         // What a reload stops goes before what it changes.
         let early = self.is_before_its_step(id);
+        let has_step = !early && self.reload.as_ref().is_some_and(|reload| reload.is_open(id));
         let Some(queue) = self.queues.get_mut(&id.process) else { return };
         let Some(inst) = self.instances.get(id) else {
             queue.out.remove(id);
@@ -373,13 +387,13 @@ impl Machine {
         match inst.turn() {
             _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
             Turn::Free => self.take_turn(id, now, out),
-            // It was told, and nobody asks again: of a newer reload it was early first.
-            Turn::Costs if was_passed && !inst.has_job(JobKind::Restart) => {
+            // It was told, and nobody asks again.
+            Turn::Costs if was_passed && !has_step && !inst.has_job(JobKind::Restart) => {
                 queue.passed.insert(id.clone());
             }
             Turn::Costs => {
                 queue.ready.insert(id.clone());
-                if !queue.behind.is_empty() {
+                if !queue.blockers.is_empty() {
                     self.changed.insert(id.clone());
                 }
             }
@@ -463,22 +477,32 @@ impl Machine {
         queue.passed.extend(told.iter().cloned());
         for id in told {
             self.note(&id, What::KeepsRun { why: why.to_owned() }, now, out);
-            let waits_for_step = self.instance(&id).is_some_and(|inst| inst.next.is_some());
-            if waits_for_step && !self.is_before_its_step(&id) {
-                self.hold_step(&id, why, now);
-            }
             let Some(inst) = self.instances.get_mut(&id) else { continue };
-            // That files have changed stays a reason; who asked is told, and may ask again.
-            if inst.anew && inst.has_job(JobKind::Restart) {
-                inst.anew = false;
+            if inst.has_job(JobKind::Restart) {
+                // Who waits for what it depends on has its turn when that has come, as who is started does.
+                let stays = result == JobResult::Dependency;
+                inst.anew &= stays;
+                let detail = match stays {
+                    true => format!("{why}; its run goes on until then"),
+                    false => why.to_owned(),
+                };
+                self.end_job(&id, &[JobKind::Restart], result, Some(detail), out);
                 self.changed.insert(id.clone());
-                let detail = Some(format!("{why}; its run goes on"));
-                self.end_job(&id, &[JobKind::Restart], result, detail, out);
+            }
+            if self.is_before_its_step(&id) {
+                continue;
             }
             let waits = |inst: &Instance| inst.anew || inst.next.is_some();
-            if !self.instance(&id).is_some_and(waits) {
+            if self.instance(&id).is_some_and(waits) {
+                self.hold_step(&id, why, now);
+            } else {
+                // Nothing is left to be done about it.
+                self.begin_step(&id, now);
+                self.touch(&id);
                 self.leave_queue(&id);
             }
         }
+        // Who uses them need not wait for their turns.
+        self.ripple_from(process);
     }
 }

@@ -189,16 +189,16 @@ impl Machine {
             }
         }
         let going_down = inst.is_going_down();
-        let has_to_wait = inst.lacks_room() || self.is_barred(id);
+        let has_to_wait = inst.lacks_room() || inst.is_ready() && self.is_barred(&id.process);
         let Some(inst) = self.instances.get(id) else { return };
         match &inst.phase {
             Phase::Up(_) if going_down => return,
             Phase::Up(_) if action == WatchAction::Reload => self.settings_are_due(id),
-            Phase::Up(_) if has_to_wait => self.renew(id, path, now, out),
+            Phase::Up(_) if has_to_wait => self.renew(id, path, true, now, out),
             // Why it is stopped tells it.
-            Phase::Up(_) => return self.renew(id, path, now, out),
+            Phase::Up(_) => return self.renew(id, path, false, now, out),
             Phase::Stopping(_, ending) if !matches!(ending.end, RunEnd::Asked(_)) => {
-                self.renew(id, path, now, out);
+                self.renew(id, path, false, now, out);
             }
             Phase::Backoff { .. } | Phase::Failed => self.reset(id, now),
             Phase::Completed if action == WatchAction::Restart => self.reset(id, now),
@@ -207,15 +207,21 @@ impl Machine {
         self.note(id, What::WatchedChanged { path: path.clone() }, now, out);
     }
 
-    /// A new run, whatever becomes of the one there is.
-    fn renew(&mut self, id: &InstanceId, path: &Arc<str>, now: Mono, out: &mut Vec<Effect>) {
-        let is_barred = self.is_barred(id);
+    /// A new run, whatever becomes of the one there is; `has_to_wait`: not before it has a turn.
+    fn renew(
+        &mut self,
+        id: &InstanceId,
+        path: &Arc<str>,
+        has_to_wait: bool,
+        now: Mono,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(inst) = self.instances.get_mut(id) else { return };
         let why = StopReason::WatchedChanged(path.clone());
         inst.rest = None;
         inst.refused = None;
         match &inst.phase {
-            Phase::Up(_) if is_barred || inst.lacks_room() => {
+            Phase::Up(_) if has_to_wait => {
                 inst.anew = true;
                 self.enqueue(id);
             }

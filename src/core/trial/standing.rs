@@ -129,7 +129,9 @@ impl Trial {
     /// Whether what keeps an instance waiting was found bad.
     fn is_bad(&self, blocker: &Blocker) -> bool {
         let Blocker::Dependency { on, .. } = blocker else { return false };
-        self.faults.iter().chain(&self.lost).any(|fault| fault.instance.process == *on)
+        // What was tried is going: that it was bad says nothing of what comes back.
+        let bad = if self.is_going_back() { &self.lost } else { &self.faults };
+        bad.iter().any(|fault| fault.instance.process == *on)
     }
 }
 
@@ -153,10 +155,11 @@ pub(super) fn waited(machine: &Machine, id: &InstanceId, limit: Duration) -> Str
     }
 }
 
-/// What one waits for: for a run, or with its old one for its turn.
+/// What one waits for: for a run, or with its old one, which is not judged, for its turn.
 fn blockers<'a>(machine: &'a Machine, id: &InstanceId) -> &'a [Blocker] {
-    match machine.instance(id).map(|inst| &inst.phase) {
-        Some(Phase::Waiting(blockers)) => blockers,
-        _ => machine.behind(id),
+    match machine.instance(id) {
+        Some(Instance { phase: Phase::Waiting(blockers), .. }) => blockers,
+        Some(Instance { next: Some(_), .. }) => machine.turn_blockers(id),
+        _ => &[],
     }
 }

@@ -244,13 +244,17 @@ impl Model {
             machine.snapshot(id).is_some_and(|kept| kept.anew || kept.next.is_some())
         };
         let rolls = edge.restart && self.instances_of(on).any(|(id, _)| is_to_come(id));
+        // Who serves waits for its turn, and who uses it goes down before it.
+        let serves = self.instances.get(id).is_some_and(|facts| facts.view.state == State::Running);
+        let queues = serves
+            && any(&|facts| facts.view.state == State::Running && !facts.view.blockers.is_empty());
         let ok = match because {
             DependencyState::Disabled => up().next().is_none() && !enabled,
             DependencyState::Stopped => up().next().is_none() && enabled,
             DependencyState::Failed => any(&|facts| {
                 facts.view.state == State::Failed || self.will_be(facts) == Some(State::Failed)
             }),
-            DependencyState::Waiting => state(State::Waiting),
+            DependencyState::Waiting => state(State::Waiting) || queues,
             DependencyState::Stuck => waits_for(&DependencyState::is_final),
             DependencyState::Delayed => waits_for(&DependencyState::is_lasting),
             DependencyState::Starting => state(State::Starting) || state(State::Running),
@@ -273,7 +277,7 @@ impl Model {
         hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
         let hopeless = edge.condition != Condition::Completed && state(State::Failed);
         hold!(!hopeless || because.is_final(), "{id} waits for {on}, of which one has failed");
-        let unmet = !self.is_met(edge) || held || rolls;
+        let unmet = !self.is_met(edge) || held || rolls || queues;
         hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
         Ok(())
     }

@@ -85,10 +85,8 @@ impl Model {
             (JobKind::Restart, JobResult::Failed) if up && (facts.rolled || facts.renew) => {
                 (facts.renew, facts.rolled) = (false, false);
             }
-            // It would have waited for what does not come.
-            (JobKind::Restart, JobResult::Dependency) if up && (facts.rolled || facts.renew) => {
-                (facts.renew, facts.rolled) = (false, false);
-            }
+            // It would have waited for what does not come, and has its turn when that does.
+            (JobKind::Restart, JobResult::Dependency) if up && (facts.rolled || facts.renew) => {}
             // Its new run did not come up, and the one before it goes on.
             (JobKind::Restart, JobResult::Failed) if up && self.over_now.as_ref() == Some(id) => {
                 self.is_told(id, &["fell-back"])?;
