@@ -490,15 +490,30 @@ impl Machine {
         self.rippled.insert(process.clone());
     }
 
-    /// Once all that is to be done about a process itself is done: its many instances have many reasons,
-    /// and those that depend on it are as many.
+    /// Once all that is to be done about a process itself is done: whoever waits for it, or has no run,
+    /// may begin. What they wait for is worked out for all of a process at once, since thousands may use
+    /// thousands, and who waits for the same as before has no step to take.
     fn look_at_dependents(&mut self, process: &ProcessId) {
         for edge in self.dependents.on(process) {
             if self.queues.contains_key(&edge.process) {
                 self.turns.insert(edge.process.clone());
             }
-            let all = instances_of(&edge.process);
-            self.moves.extend(self.instances.range(all).map(|(other, _)| other.clone()));
+            let spec = self.config.processes.get(&edge.process);
+            let unmet = spec.map(|spec| (spec, self.unmet_of(spec)));
+            let is_another = |blockers: &[Blocker], inst: &Instance| {
+                unmet.as_ref().is_none_or(|(spec, unmet)| {
+                    let others = blockers.iter().filter(|by| **by != Blocker::Reload);
+                    !Arc::ptr_eq(spec, inst.file_spec()) || !others.eq(unmet)
+                })
+            };
+            let may_begin = |inst: &Instance| match &inst.phase {
+                Phase::Waiting(blockers) => is_another(blockers, inst),
+                Phase::Down => true,
+                _ => false,
+            };
+            let all = self.instances.range(instances_of(&edge.process));
+            let concerned = all.filter(|(_, inst)| may_begin(inst));
+            self.moves.extend(concerned.map(|(other, _)| other.clone()));
         }
     }
 

@@ -170,7 +170,8 @@ pub async fn nobody_is_taken_down_for_a_run_that_could_not_begin(mut it: Supervi
 }
 
 const KEPT: &str = "it goes on: a new run would wait for db to be ready: it is failed";
-const KEPT_BY_A_RESTART: &str = "it would wait for db to be ready: it is failed; its run goes on";
+const KEPT_BY_A_RESTART: &str =
+    "it would wait for db to be ready: it is failed; its run goes on until then";
 
 pub async fn health_is_asked_for_and_acted_on(mut it: Supervisor) {
     let file = "  sick:\n    command: [sleep, \"1000\"]\n    log: { target: none }\n    \

@@ -90,6 +90,8 @@ pub struct Known {
     pub state: State,
     /// Its run may be one of before a change, which it will be told of later.
     pub held: bool,
+    /// It may have a restart to come, that somebody asked for when a new run could not begin.
+    pub due: bool,
 }
 
 /// What must be there of one instance after a step.
@@ -129,7 +131,7 @@ pub struct Step {
 
 /// A new instance.
 fn fresh(files: &Files) -> Known {
-    Known { wanted: files.auto_start(), once: false, state: State::Down, held: false }
+    Known { wanted: files.auto_start(), once: false, state: State::Down, held: false, due: false }
 }
 
 /// What must be there after the daemon was started for the first time, or forgot everything.
@@ -203,9 +205,12 @@ impl Turn<'_> {
                 }
                 let known = world.get_mut(&instance).unwrap();
                 known.state = state;
-                known.held = matches!(doubt, Doubt::Held | Doubt::Keeps);
+                let waits = matches!(doubt, Doubt::Held | Doubt::Keeps);
+                known.held = waits;
+                known.due = waits && (known.due || self.is_restarted(&instance));
                 let was_up = self.was(&instance) == Some(State::Up);
-                if matches!(doubt, Doubt::Held | Doubt::Follows) {
+                let may_have = was_up && (state, moves) == (State::Up, Moves::Any(0));
+                if may_have || matches!(doubt, Doubt::Held | Doubt::Follows) {
                     loose.insert(id.clone());
                 } else if was_up && is_up && !goes_on {
                     disturbed.insert(id.clone());
@@ -233,7 +238,7 @@ impl Turn<'_> {
         (disturbed, loose, still): (&BTreeSet<String>, &BTreeSet<String>, &BTreeSet<String>),
     ) -> (State, Moves, Doubt) {
         let was = self.was(instance).unwrap_or(State::Down);
-        let was_held = self.before.get(instance).is_some_and(|known| known.held);
+        let was_held = self.before.get(instance).is_some_and(|known| known.held || known.due);
         let at_rest = |state| (state, Moves::Same, Doubt::None);
         let wished = is_wished(self.new, instance, world);
         let wished_before = is_wished(self.old, instance, self.before);
@@ -267,7 +272,7 @@ impl Turn<'_> {
             _ => false,
         };
         let follows = self.follows(&instance.0, disturbed);
-        let renewed = changed || was_held || push == Some(Push::Restart);
+        let renewed = changed || was_held || self.is_restarted(instance);
         if was == State::Up {
             if !(ended || renewed || follows) {
                 return match self.follows(&instance.0, loose) {
@@ -292,20 +297,28 @@ impl Turn<'_> {
             }
             let may_follow = follows || self.follows(&instance.0, loose);
             return match !may_follow && unmet.iter().all(|on| still.contains(*on)) {
-                true if changed || was_held => (State::Up, Moves::Same, Doubt::Keeps),
-                true => at_rest(State::Up),
+                true => (State::Up, Moves::Same, Doubt::Keeps),
                 false => (State::Up, Moves::Any(0), Doubt::Held),
             };
         }
         let state = runs_into(self.new, &instance.0);
         let moves = match (was, state) {
             // It may have had its turn, or what it is told may be what it was.
-            (State::Up, State::Up) if was_held && push.is_none() => Moves::Any(0),
+            (State::Up, State::Up)
+                if was_held && matches!(push, None | Some(Push::Start | Push::Reset)) =>
+            {
+                Moves::Any(0)
+            }
             (_, State::Up) => Moves::New,
             (State::Restless, _) => Moves::Any(0),
             _ => Moves::Any(1),
         };
         (state, moves, Doubt::None)
+    }
+
+    /// Whether somebody asks for a new run of one that may have one.
+    fn is_restarted(&self, instance: &Instance) -> bool {
+        self.step.pushed.get(instance) == Some(&Push::Restart)
     }
 
     /// Whether something that it follows along `restart: true` had a run that ended.

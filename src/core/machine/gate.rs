@@ -6,7 +6,7 @@ use crate::ids::{InstanceId, ProcessId};
 use crate::job::{JobKind, JobResult};
 use crate::process::{Instance, Live, Phase};
 use crate::restart::Next;
-use crate::spec::{Condition, Dependency};
+use crate::spec::{Condition, Dependency, ProcessSpec};
 use crate::time::Mono;
 use crate::view::HealthState;
 
@@ -138,23 +138,21 @@ impl Machine {
     /// What keeps an instance from starting, in the order of the dependencies.
     fn blockers(&self, id: &InstanceId) -> Vec<Blocker> {
         let Some(inst) = self.instances.get(id) else { return Vec::new() };
-        let mut blockers: Vec<Blocker> = inst
-            .file_spec()
-            .depends_on
-            .iter()
-            .filter_map(|edge| {
-                let because = self.unmet(edge)?;
-                Some(Blocker::Dependency {
-                    on: edge.on.clone(),
-                    condition: edge.condition,
-                    because,
-                })
-            })
-            .collect();
+        let mut blockers = self.unmet_of(inst.file_spec());
         if inst.gated || self.holds_back {
             blockers.push(Blocker::Reload);
         }
         blockers
+    }
+
+    /// The dependencies of a spec that do not meet their conditions.
+    pub(super) fn unmet_of(&self, spec: &ProcessSpec) -> Vec<Blocker> {
+        let unmet = spec.depends_on.iter().filter_map(|edge| {
+            let because = self.unmet(edge)?;
+            let (on, condition) = (edge.on.clone(), edge.condition);
+            Some(Blocker::Dependency { on, condition, because })
+        });
+        unmet.collect()
     }
 
     /// Why a dependency does not meet its condition; None when it does.

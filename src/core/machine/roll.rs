@@ -308,11 +308,15 @@ impl Machine {
         if self.holds_back {
             return;
         }
+        let rolled = self.rolls(process);
         let Some(queue) = self.queues.get_mut(process) else { return };
         for id in std::mem::take(&mut queue.stirred) {
             self.look_at_turn(&id, now, out);
         }
         self.look_at_blockers(process);
+        if rolled && !self.rolls(process) {
+            self.ripple_from(process);
+        }
     }
 
     /// What would keep a new run of a process from beginning if an old one were taken down for it.
@@ -388,7 +392,9 @@ impl Machine {
             _ if early && (!inst.anew || inst.has_turn_on_loan()) => {}
             Turn::Free => self.take_turn(id, now, out),
             // It was told, and nobody asks again.
-            Turn::Costs if was_passed && !has_step && !inst.has_job(JobKind::Restart) => {
+            Turn::Costs
+                if was_passed && !has_step && !(inst.anew && inst.has_job(JobKind::Restart)) =>
+            {
                 queue.passed.insert(id.clone());
             }
             Turn::Costs => {
@@ -478,7 +484,7 @@ impl Machine {
         for id in told {
             self.note(&id, What::KeepsRun { why: why.to_owned() }, now, out);
             let Some(inst) = self.instances.get_mut(&id) else { continue };
-            if inst.has_job(JobKind::Restart) {
+            if inst.anew && inst.has_job(JobKind::Restart) {
                 // Who waits for what it depends on has its turn when that has come, as who is started does.
                 let stays = result == JobResult::Dependency;
                 inst.anew &= stays;

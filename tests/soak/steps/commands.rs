@@ -253,6 +253,7 @@ impl Soak {
         for instance in &touched {
             let expected = expected.get_mut(instance).unwrap();
             expected.moves = Moves::Any(0);
+            expected.known.due |= few.contains(instance);
             let worst = &worst[instance];
             expected.either |= worst.either || expected.known.state != worst.known.state;
         }

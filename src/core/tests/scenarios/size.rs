@@ -177,3 +177,16 @@ fn one_process_with_many_instances() {
         assert_eq!((crowd.spawned, crowd.ended), (2 * n + 1, 2 * n + 1));
     });
 }
+
+/// Each change of one of them may concern all the others: that must not cost a scan of all for each.
+#[test]
+fn thousands_may_use_thousands() {
+    let mut crowd = Crowd { machine: Machine::new(1), spawned: 0, ended: 0, reloads: 0 };
+    let both = |line: &str| {
+        let of = |name: &str| process(name).instances(800).line(line);
+        [of("api").after("db"), of("db")].into_iter()
+    };
+    crowd.config(both("v1"));
+    assert_eq!(crowd.spawned, 1_600);
+    assert_eq!(crowd.machine.summary().running, 1_600);
+}
