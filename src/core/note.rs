@@ -298,6 +298,15 @@ impl Blocker {
             Blocker::Reload => false,
         }
     }
+
+    /// Whether it is not worth waiting for: it will not pass by itself, or not soon.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        match self {
+            Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
+            Blocker::Reload => false,
+        }
+    }
 }
 
 /// Why a dependency does not meet its condition.

@@ -11,7 +11,6 @@
 
 use super::Machine;
 use super::gate::UP;
-use super::roll::is_lasting;
 use crate::event::{Effect, Refusal, RunEnd, StopReason, What};
 use crate::fields;
 use crate::graph::Dependents;
@@ -691,7 +690,7 @@ fn outcome(inst: &Instance, awaited: bool, took: std::time::Duration) -> Outcome
         Phase::Failed | Phase::Backoff { .. } => failed(),
         // One that should be up has started or waits by the time this is asked.
         Phase::Down => held("it is not wanted any more".to_owned()),
-        Phase::Waiting(blockers) => match blockers.iter().find(|blocker| is_lasting(blocker)) {
+        Phase::Waiting(blockers) => match blockers.iter().find(|blocker| blocker.is_hopeless()) {
             Some(blocker) => held(format!("waits for {blocker}")),
             None => Outcome::Waits,
         },

@@ -122,7 +122,7 @@ impl Instance {
                 (ends >= STRIKES).then(end)
             }
             Phase::Waiting(blockers) => {
-                let lasting = blockers.iter().find(|blocker| is_lasting(blocker))?;
+                let lasting = blockers.iter().find(|blocker| blocker.is_hopeless())?;
                 Some(format!("waits for {lasting}"))
             }
             _ => None,
@@ -162,14 +162,6 @@ impl Instance {
         } else {
             Turn::Free
         }
-    }
-}
-
-/// Whether what keeps an instance from starting will not pass by itself, or not soon.
-pub(super) fn is_lasting(blocker: &Blocker) -> bool {
-    match blocker {
-        Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
-        Blocker::Reload => false,
     }
 }
 
@@ -285,7 +277,7 @@ impl Machine {
                 let why = format!("{first} had its turn before it, and {why}");
                 return self.give_up_turns(process, &why, JobResult::Failed, now, out);
             }
-            if let Some(bar) = queue.blockers.iter().find(|blocker| is_lasting(blocker)) {
+            if let Some(bar) = queue.blockers.iter().find(|blocker| blocker.is_hopeless()) {
                 let why = format!("it would wait for {bar}");
                 return self.give_up_turns(process, &why, JobResult::Dependency, now, out);
             }

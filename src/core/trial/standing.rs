@@ -83,7 +83,7 @@ impl Trial {
         if blockers.iter().any(|by| self.is_judged(by)) {
             return Standing::Behind;
         }
-        match blockers.iter().any(is_hopeless) {
+        match blockers.iter().any(Blocker::is_hopeless) {
             true => Standing::Good,
             false => Standing::Waits,
         }
@@ -132,14 +132,6 @@ impl Trial {
         // What was tried is going: that it was bad says nothing of what comes back.
         let bad = if self.is_going_back() { &self.lost } else { &self.faults };
         bad.iter().any(|fault| fault.instance.process == *on)
-    }
-}
-
-/// Whether what keeps an instance waiting will not pass by itself, or not soon.
-fn is_hopeless(blocker: &Blocker) -> bool {
-    match blocker {
-        Blocker::Reload => false,
-        Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
     }
 }
 

@@ -327,10 +327,7 @@ fn step_of(facts: &Facts, spec: &ProcessSpec, wished: bool) -> StepKind {
 
 /// The first that an instance waits for and that will not come soon by itself.
 fn first_lasting(facts: &Facts) -> Option<&Blocker> {
-    facts.view.blockers.iter().find(|blocker| match blocker {
-        Blocker::Dependency { because, .. } => because.is_final() || because.is_lasting(),
-        Blocker::Reload => false,
-    })
+    facts.view.blockers.iter().find(|blocker| blocker.is_hopeless())
 }
 
 /// What had ended stays as it was, and what had not is said to have been superseded.
