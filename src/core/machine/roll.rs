@@ -472,6 +472,9 @@ impl Machine {
     ) {
         let Some(queue) = self.queues.get_mut(process) else { return };
         let told = std::mem::take(&mut queue.ready);
+        if told.is_empty() {
+            return;
+        }
         queue.passed.extend(told.iter().cloned());
         for id in told {
             self.note(&id, What::KeepsRun { why: why.to_owned() }, now, out);
