@@ -147,7 +147,7 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
             advice.push(logs());
             advice.push((format!("provost restart {name}"), "have a new run at once"));
         }
-        "running" if status.needs_restart => {
+        "running" if status.needs_restart && status.waiting_for.is_empty() => {
             advice.push((format!("provost restart {name}"), "have it run as the file says"));
         }
         _ => {}
