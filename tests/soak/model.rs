@@ -238,7 +238,10 @@ impl Turn<'_> {
         (disturbed, loose, still): (&BTreeSet<String>, &BTreeSet<String>, &BTreeSet<String>),
     ) -> (State, Moves, Doubt) {
         let was = self.was(instance).unwrap_or(State::Down);
-        let was_held = self.before.get(instance).is_some_and(|known| known.held || known.due);
+        let before = self.before.get(instance);
+        let was_held = before.is_some_and(|known| known.held || known.due);
+        // Whether a restart is to come is not certain after a storm.
+        let (is_told, may_be_due) = before.map_or((false, false), |known| (known.held, known.due));
         let at_rest = |state| (state, Moves::Same, Doubt::None);
         let wished = is_wished(self.new, instance, world);
         let wished_before = is_wished(self.old, instance, self.before);
@@ -282,10 +285,13 @@ impl Turn<'_> {
             }
             // What is changed has not failed in what it is to be from now on.
             let ended_by_itself = matches!(push, Some(Push::Killed | Push::Sick));
-            let failed = ended_by_itself && !changed && !was_held;
+            let failed = ended_by_itself && !changed && !is_told;
             let stop = push == Some(Push::Sick) && check == Some("stop");
             if failed && (stop || !self.tries_again(entry)) {
-                return at_rest(State::Failed);
+                return match may_be_due {
+                    true => (State::Failed, Moves::Any(0), Doubt::Either),
+                    false => at_rest(State::Failed),
+                };
             }
         }
         let unmet = |on: &String, edge: &Edge| !self.is_met(on, edge, world);
