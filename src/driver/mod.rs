@@ -218,8 +218,10 @@ impl Driver {
 
     /// Runs until everything has ended; the result is the supervisor's exit code.
     pub async fn run(mut self) -> u8 {
+        let told = crate::journal::turn();
         self.take_over();
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
+        drop(told);
         loop {
             let deadline = self.poll_timeout();
             let history = self.history.again();

@@ -69,8 +69,10 @@ struct State {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Writer {
-    /// It looks again before it rests.
+    /// It will look, and has nothing in its hands: on a busy machine that may take a while.
     #[default]
+    Woken,
+    /// It writes what it has in its hands, and looks again before it rests.
     Busy,
     /// It looks again by itself, after a moment.
     Gathering,
@@ -106,7 +108,7 @@ impl State {
     /// Whether the writer is to be woken.
     fn is_due(&self) -> bool {
         match self.writer {
-            Writer::Busy => false,
+            Writer::Woken | Writer::Busy => false,
             Writer::Gathering => self.in_a_hurry > 0 || self.size > MUCH,
             Writer::Idle => !self.waiting.is_empty(),
         }
@@ -187,7 +189,7 @@ impl Outbox {
     /// Wakes the writer where that is due, and only once.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         if state.is_due() {
-            state.writer = Writer::Busy;
+            state.writer = Writer::Woken;
             drop(state);
             self.filled.notify_one();
         }
@@ -232,7 +234,6 @@ impl Outbox {
             let gathering = |state: &mut State| state.writer == Writer::Gathering;
             let waited = self.filled.wait_timeout_while(state, GATHER, gathering);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.writer = Writer::Busy;
         }
         while state.waiting.is_empty() {
             state.writer = Writer::Idle;
@@ -339,7 +340,7 @@ mod tests {
         outbox.put(entry("one".to_owned()));
         assert_eq!(written.recv_timeout(LONG).unwrap(), "one");
         let state = outbox.lock();
-        let gathering = |state: &mut State| state.writer == Writer::Busy;
+        let gathering = |state: &mut State| matches!(state.writer, Writer::Woken | Writer::Busy);
         // Until it gathers or rests, which is told by nothing but its state.
         drop(outbox.written.wait_timeout_while(state, Duration::from_millis(1), gathering));
         outbox.put(entry("two".to_owned()));
@@ -399,6 +400,23 @@ mod tests {
         }
         let state = outbox.lock();
         assert_eq!((state.size, state.writer), (0, Writer::Idle));
+    }
+
+    /// The thread may get no processor for long; whoever is killed by then has told all the same.
+    #[test]
+    fn who_is_done_does_not_wait_for_a_writer_that_was_woken() {
+        let (outbox, written) = shared(usize::MAX);
+        {
+            // Nobody gets to it while it is held: as if the thread got no processor.
+            let mut state = outbox.lock();
+            state.push(entry("of another".to_owned()));
+            state.writer = Writer::Woken;
+        }
+        in_turn(true);
+        outbox.put(entry("of the turn".to_owned()));
+        in_turn(false);
+        outbox.write_what_waits();
+        assert_eq!(*written.lock().unwrap(), ["of another", "of the turn"]);
     }
 
     #[test]

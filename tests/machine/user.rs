@@ -31,7 +31,8 @@ pub fn a_user_has_their_own(debian: Debian, backend: &str) {
     machine.run(&alice("systemctl --user enable --now provostd"));
     machine.run(&alice("provost --user wait web --for running --timeout 30s"));
     let pid = "pgrep -u alice -x sleep";
-    let before = machine.run(pid);
+    // What has started is a shell at first.
+    let before = machine.until(pid);
     assert_eq!(before.lines().count(), 1);
     let same = |how: &str| {
         machine.until(&alice("provost --user wait web --for running --timeout 30s"));
