@@ -338,6 +338,8 @@ impl Driver {
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }
+        // It is written down that it was done, and the next daemon does not tell of it.
+        crate::journal::Turn::tell();
         // Kept for its allocation, unless that was for a whole configuration.
         if effects.capacity() <= EFFECTS_KEPT {
             self.effects = effects;

@@ -62,12 +62,19 @@ pub fn turn() -> Turn {
     Turn(())
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        outbox::in_turn(false);
+impl Turn {
+    /// Writes what was logged so far: what comes next may take a while.
+    pub fn tell() {
         if let Some(outbox) = OUTBOX.get() {
             outbox.write_what_waits();
         }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        outbox::in_turn(false);
+        Turn::tell();
     }
 }
 
