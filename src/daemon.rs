@@ -115,7 +115,6 @@ pub fn run(options: DaemonOptions) -> ExitCode {
 /// panics where it has none and the system gives none, and that must not end a daemon.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.on_thread_start(crate::sys::thread::leaves_ends_to_others);
     let runtime = builder.enable_all().thread_keep_alive(Duration::MAX).build()?;
     // It is said in words where not even one can be had.
     std::thread::Builder::new().spawn(|| {})?;

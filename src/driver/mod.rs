@@ -135,16 +135,6 @@ pub fn facts() -> (Facts, mpsc::UnboundedReceiver<Event>) {
     mpsc::unbounded_channel()
 }
 
-/// What the driver turns to next.
-enum Next {
-    Fact(Event),
-    Deadline,
-    Unwritten,
-    Turn,
-    Work(desk::Work),
-    Command(Command),
-}
-
 impl Driver {
     /// A driver that owns an empty machine, and the handle to it. Nothing happens before
     /// [`Driver::run`].
@@ -218,36 +208,24 @@ impl Driver {
 
     /// Runs until everything has ended; the result is the supervisor's exit code.
     pub async fn run(mut self) -> u8 {
-        let told = crate::journal::turn();
         self.take_over();
         self.begin_reload(Trigger::Start, None, handle::ReloadOptions::default());
-        drop(told);
         loop {
             let deadline = self.poll_timeout();
             let history = self.history.again();
             let unwritten = [self.keeping.store.again(), history].into_iter().flatten().min();
-            let what = tokio::select! {
+            tokio::select! {
                 biased;
-                Some(fact) = self.facts.recv() => Next::Fact(fact),
-                () = until(deadline) => Next::Deadline,
-                () = sleep_until(unwritten) => Next::Unwritten,
-                () = sleep_until(self.notifier.turn_due()) => Next::Turn,
-                Some(work) = self.desk.done() => Next::Work(work),
-                Some(command) = self.commands.recv() => Next::Command(command),
-            };
-            let told = crate::journal::turn();
-            match what {
-                Next::Fact(fact) => self.take_facts(fact),
-                Next::Deadline => self.hand_on(),
-                Next::Unwritten => self.keep_again(),
-                Next::Turn => {}
-                Next::Work(work) => self.take_work(work),
-                Next::Command(command) => self.take_command(command),
+                Some(fact) = self.facts.recv() => self.take_facts(fact),
+                () = until(deadline) => self.hand_on(),
+                () = sleep_until(unwritten) => self.keep_again(),
+                () = sleep_until(self.notifier.turn_due()) => {}
+                Some(work) = self.desk.done() => self.take_work(work),
+                Some(command) = self.commands.recv() => self.take_command(command),
             }
             self.look_at_checkpoint();
             self.publish();
             self.tell_manager();
-            drop(told);
             // Whoever only wants to know something needs many turns of the runtime for it, and where
             // hundreds of processes crash there is always one more fact.
             tokio::task::yield_now().await;
@@ -338,8 +316,6 @@ impl Driver {
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }
-        // It is written down that it was done, and the next daemon does not tell of it.
-        crate::journal::Turn::tell();
         // Kept for its allocation, unless that was for a whole configuration.
         if effects.capacity() <= EFFECTS_KEPT {
             self.effects = effects;

@@ -4,24 +4,19 @@
 //! |---|---|
 //! | `entry` | one entry: its message and its fields |
 //! | `messages` | the number of each kind of event |
-//! | `native` | an entry on its way to the journal |
 //! | `outbox` | the queue and the thread that writes, so that a log nobody reads holds nothing up |
 //! | [`stream`] | the journal as the output of a process |
 
 mod entry;
 mod messages;
-mod native;
 mod outbox;
 pub mod stream;
 
 use entry::Entry;
-use libsystemd::logging::{SD_JOURNAL_SOCK_PATH, connected_to_journal};
-use native::Journal;
 use outbox::Outbox;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -44,38 +39,6 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 pub struct Log {
     level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
     outbox: Arc<Outbox>,
-}
-
-/// What is logged in this process, once that is set up.
-static OUTBOX: OnceLock<Arc<Outbox>> = OnceLock::new();
-
-/// While one has this, what its thread logs is not handed to the thread that writes, unless it is much.
-/// In the end it is written here and now, as far as that takes no waiting: to wake another thread for it
-/// takes longer, and whoever is killed a moment later has told of what was done.
-#[derive(Debug)]
-pub struct Turn(());
-
-/// From now on until the [`Turn`] ends, this thread tells what it has to say at the end.
-#[must_use]
-pub fn turn() -> Turn {
-    outbox::in_turn(true);
-    Turn(())
-}
-
-impl Turn {
-    /// Writes what was logged so far: what comes next may take a while.
-    pub fn tell() {
-        if let Some(outbox) = OUTBOX.get() {
-            outbox.write_what_waits();
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        outbox::in_turn(false);
-        Turn::tell();
-    }
 }
 
 impl Log {
@@ -114,24 +77,14 @@ impl Log {
 /// Sets up the log of this process: to the journal when standard error is connected to it, else to
 /// standard error, a line each, with `color` where that is wanted.
 pub fn set_up(color: bool) -> Log {
-    let journal = is_in_journal().then(|| Journal::at(Path::new(SD_JOURNAL_SOCK_PATH)));
-    let outbox = match journal {
-        Some(Ok(journal)) => {
-            let journal = Arc::new(journal);
-            let here = journal.clone();
-            Outbox::new(
-                move |entries| entries.iter().for_each(|entry| journal.send(entry)),
-                Some(Box::new(move |entry| here.try_send(entry))),
-            )
-        }
-        // Whoever reads may have stopped, and nobody knows before it is written.
-        _ => Outbox::new(move |entries| print(entries, color, &mut std::io::stderr()), None),
+    let outbox = match is_in_journal() {
+        true => Outbox::new(|entries| entries.iter().for_each(send_to_journal)),
+        false => Outbox::new(move |entries| print(entries, color, &mut std::io::stderr())),
     };
     let (filter, level) = reload::Layer::new(LevelFilter::INFO);
     let registry = tracing_subscriber::registry().with(filter);
     // Somebody else may have set up a log in this process (a test): theirs serves as well.
     let _ = registry.with(Capture(outbox.clone())).try_init();
-    let _ = OUTBOX.set(outbox.clone());
     let last = outbox.clone();
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -145,7 +98,24 @@ pub fn set_up(color: bool) -> Log {
 /// Whether the log goes to the journal.
 #[must_use]
 pub fn is_in_journal() -> bool {
-    connected_to_journal() && Path::new(SD_JOURNAL_SOCK_PATH).exists()
+    use libsystemd::logging::{SD_JOURNAL_SOCK_PATH, connected_to_journal};
+    connected_to_journal() && std::path::Path::new(SD_JOURNAL_SOCK_PATH).exists()
+}
+
+fn send_to_journal(entry: &Entry) {
+    use libsystemd::logging::{Priority, journal_send};
+    let priority = match entry.level {
+        Level::ERROR => Priority::Error,
+        Level::WARN => Priority::Warning,
+        Level::INFO => Priority::Info,
+        _ => Priority::Debug,
+    };
+    let fields = entry.fields();
+    let kind = fields.clone().find(|(name, _)| *name == KIND);
+    let id = kind.and_then(|(_, kind)| messages::id(kind)).map(|id| ("MESSAGE_ID", id));
+    let own = [("SYSLOG_IDENTIFIER", IDENTIFIER)].into_iter().chain(id);
+    // The journal may be gone for a moment; what it misses is in `provost events`.
+    let _ = journal_send(priority, entry.message(), fields.chain(own));
 }
 
 /// So much is written to a pipe in one piece, whoever else writes to it (pipe(7), `PIPE_BUF`).

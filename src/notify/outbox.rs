@@ -131,7 +131,6 @@ impl Outbox {
         let thread = std::thread::Builder::new().name("notify".to_owned());
         thread.spawn(move || {
             crate::sys::thread::never_preempts();
-            crate::sys::thread::leaves_ends_to_others();
             sender.send_all(&socket);
         })?;
         Ok(outbox)

@@ -97,7 +97,6 @@ impl Stops {
 /// more.
 fn write_all(path: &Path, receiver: &Receiver<Kept>) {
     crate::sys::thread::never_preempts();
-    crate::sys::thread::leaves_ends_to_others();
     let mut unwritten = None;
     loop {
         let received = match unwritten {

@@ -39,7 +39,6 @@ impl Arrival {
         let (finished, done) = channel();
         let thread = std::thread::Builder::new().name("signals".into());
         let started = thread.spawn(move || {
-            super::thread::leaves_ends_to_others();
             while let Ok(may_arrive) = given.recv() {
                 // As in `defer`.
                 let _ = match may_arrive {

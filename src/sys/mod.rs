@@ -9,7 +9,6 @@ pub mod clone;
 pub mod controllers;
 pub mod datagram;
 pub mod exec;
-pub mod limit;
 pub mod listen;
 pub mod memory;
 pub mod mounts;

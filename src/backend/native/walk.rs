@@ -2,7 +2,6 @@
 //! whose it is.
 
 use super::reaper::{self, Moment};
-use crate::sys::limit::hard_limit_of_resident_memory;
 use crate::sys::stat::Stat;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -171,16 +170,6 @@ fn read_process(pid: u32, buffer: &mut Vec<u8>) -> Option<Process> {
 /// The hard limit of resident memory, which is the mark where it is ours: the soft one is the
 /// process's to change. A dead process has it until it is reaped.
 pub(super) fn read_mark(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
-    match hard_limit_of_resident_memory(pid) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            read_mark_of_others(pid, buffer)
-        }
-        asked => asked.ok()?,
-    }
-}
-
-/// The same by what everybody may read, of who has become another user: it takes many times as long.
-fn read_mark_of_others(pid: u32, buffer: &mut Vec<u8>) -> Option<u64> {
     read_into(&format!("/proc/{pid}/limits"), buffer)?;
     let text = std::str::from_utf8(buffer).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max resident set"))?;
@@ -199,25 +188,6 @@ fn read_into(path: &str, buffer: &mut Vec<u8>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn both_ways_to_a_mark_say_the_same() {
-        let mut child = std::process::Command::new("sh");
-        child.args(["-c", "ulimit -m 3000; read line"]);
-        let mut child = child.stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let mut buffer = Vec::new();
-        while read_mark(child.id(), &mut buffer) != Some(3000 * 1024) {
-            std::thread::yield_now();
-        }
-        assert_eq!(read_mark_of_others(child.id(), &mut buffer), Some(3000 * 1024));
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        assert_eq!(read_mark(child.id(), &mut buffer), None);
-        assert_eq!(read_mark_of_others(child.id(), &mut buffer), None);
-        // One without a limit has no mark.
-        let own = std::process::id();
-        assert_eq!(read_mark(own, &mut buffer), read_mark_of_others(own, &mut buffer));
-    }
 
     #[test]
     fn descendants_come_after_their_parents() {
