@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_told_to_restart_what_could_not_begin() {
+        let mut status = of("running");
+        status.needs_restart = true;
+        assert_eq!(crate::cli::state::advice(&status, "api").len(), 1);
+        status.waiting_for = vec!["db to be ready: it is failed".into()];
+        assert!(crate::cli::state::advice(&status, "api").is_empty());
+    }
+
+    #[test]
     fn even_what_is_well_is_explained() {
         let mut status = of("running");
         status.health = "healthy".into();

@@ -147,12 +147,12 @@ impl Machine {
 
     /// The dependencies of a spec that do not meet their conditions.
     pub(super) fn unmet_of(&self, spec: &ProcessSpec) -> Vec<Blocker> {
-        let unmet = spec.depends_on.iter().filter_map(|edge| {
-            let because = self.unmet(edge)?;
-            let (on, condition) = (edge.on.clone(), edge.condition);
-            Some(Blocker::Dependency { on, condition, because })
-        });
-        unmet.collect()
+        blockers_by(spec, |edge| self.unmet(edge))
+    }
+
+    /// The same for a new run, if the one that serves were taken down for it.
+    pub(super) fn in_the_way_of(&self, spec: &ProcessSpec) -> Vec<Blocker> {
+        blockers_by(spec, |edge| self.unmet_for_turn(edge))
     }
 
     /// Why a dependency does not meet its condition; None when it does.
@@ -187,7 +187,7 @@ impl Machine {
     }
 
     /// Why a dependency would keep a new run from beginning if the one that serves were taken down for it.
-    pub(super) fn unmet_for_turn(&self, edge: &Dependency) -> Option<DependencyState> {
+    fn unmet_for_turn(&self, edge: &Dependency) -> Option<DependencyState> {
         match self.unmet(edge) {
             // It is to go down for a new run of its own, and then its users go first.
             None if edge.condition != Condition::Completed && self.waits_for_turns(&edge.on) => {
@@ -270,6 +270,18 @@ impl Machine {
             self.recount(inst.tally, crate::process::Tally::default());
         }
     }
+}
+
+/// The dependencies of a spec of which there is something to say, and that.
+fn blockers_by(
+    spec: &ProcessSpec,
+    unmet: impl Fn(&Dependency) -> Option<DependencyState>,
+) -> Vec<Blocker> {
+    let blocker = |edge: &Dependency| {
+        let (on, condition, because) = (edge.on.clone(), edge.condition, unmet(edge)?);
+        Some(Blocker::Dependency { on, condition, because })
+    };
+    spec.depends_on.iter().filter_map(blocker).collect()
 }
 
 /// Why an instance that should be up does not meet a condition.

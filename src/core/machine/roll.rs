@@ -314,13 +314,7 @@ impl Machine {
     /// What would keep a new run of a process from beginning if an old one were taken down for it.
     fn in_the_way(&self, process: &ProcessId) -> Vec<Blocker> {
         let spec = self.config.processes.get(process);
-        let edges = spec.into_iter().flat_map(|spec| &spec.depends_on);
-        let unmet = edges.filter_map(|edge| {
-            let because = self.unmet_for_turn(edge)?;
-            let (on, condition) = (edge.on.clone(), edge.condition);
-            Some(Blocker::Dependency { on, condition, because })
-        });
-        unmet.collect()
+        spec.map_or_else(Vec::new, |spec| self.in_the_way_of(spec))
     }
 
     /// Works out what those that are ready wait for.
