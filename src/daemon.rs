@@ -159,6 +159,8 @@ async fn serve(
     inherited.extend(handed.map(|handed| handed.descriptors).unwrap_or_default());
     let notices = open_notices(options.runtime.as_deref(), &mut inherited);
     let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
+    let told = store.told().clone();
+    log.on_written(move |number| told.advance(number));
     let mut notifier = Notifier::from_environment();
     if is_followed {
         // The one before was fed last by the program before.
@@ -185,7 +187,7 @@ async fn serve(
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, trial, is_same_boot, mut remarks } = found;
+    let Found { mut restored, missing, untold, trial, is_same_boot, mut remarks } = found;
     let generations = Generations::open(options.state.as_deref(), &mut remarks);
     let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut remarks);
     backend.take_over(inherited.extract_if(.., |(name, _)| hold::is_handed(name)).collect());
@@ -210,8 +212,17 @@ async fn serve(
         }
         tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
-    let keeping =
-        Keeping { store, checkpoints, restored, missing, trial, tentative, is_same_boot, remarks };
+    let keeping = Keeping {
+        store,
+        checkpoints,
+        restored,
+        missing,
+        untold,
+        trial,
+        tentative,
+        is_same_boot,
+        remarks,
+    };
     let prober = Prober::new(sender, backend.clone());
     let (output, held) = (backend.clone(), backend.clone());
     let location = Location { main: config, mode: options.mode, environment };

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::note::{Blocker, DependencyState, FailReason, Note, RunEnd, StopReason, What};
+pub use crate::note::{
+    Blocker, DependencyState, FailReason, Note, Outcome, RunEnd, StopReason, What,
+};
 
 /// Something that happened, or something that somebody asked for.
 #[derive(Clone, Debug)]

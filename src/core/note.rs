@@ -172,7 +172,47 @@ pub enum What {
     StillThere,
 }
 
+/// What came of a run, or of the instance with it: what nobody finds out later, since what is kept of
+/// the instance tells of the next run by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// [`What::SpawnFailed`].
+    SpawnFailed(Box<SpawnError>, bool),
+    /// [`What::Exited`].
+    Exited(ExitStatus, bool),
+    /// [`What::Completed`].
+    Completed,
+    /// [`What::GaveUp`].
+    GaveUp(FailReason),
+}
+
+impl From<Outcome> for What {
+    fn from(outcome: Outcome) -> What {
+        match outcome {
+            Outcome::SpawnFailed(error, expected) => What::SpawnFailed { error, expected },
+            Outcome::Exited(status, expected) => What::Exited { status, expected },
+            Outcome::Completed => What::Completed,
+            Outcome::GaveUp(why) => What::GaveUp { why },
+        }
+    }
+}
+
 impl What {
+    /// The outcome that it tells of.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            What::SpawnFailed { error, expected } => {
+                Some(Outcome::SpawnFailed(error.clone(), *expected))
+            }
+            What::Exited { status, expected } => Some(Outcome::Exited(*status, *expected)),
+            What::Completed => Some(Outcome::Completed),
+            What::GaveUp { why } => Some(Outcome::GaveUp(why.clone())),
+            _ => None,
+        }
+    }
+
     /// A stable name, `kebab-case`, for programs and for the journal.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -4,14 +4,40 @@
 use super::Driver;
 use super::handle::{EventLine, Remark, Says, wall};
 use crate::config::load::Mode;
-use crate::core::event::{Note, What};
+use crate::core::event::{Effect, Note, What};
 use crate::core::ids::{Generation, InstanceId, JobId, Run};
+use crate::store::told::Untold;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::Level;
 
 impl Driver {
+    /// Has what came of runs kept until it is told, with the states that are saved next.
+    pub(super) fn keep_outcomes(&mut self, effects: &[Effect]) {
+        self.numbers.clear();
+        for effect in effects {
+            let Effect::Note(note) = effect else { continue };
+            if let Some(untold) = untold(note) {
+                self.numbers.push_back(self.keeping.store.keep_outcome(&untold));
+            }
+        }
+    }
+
+    /// Tells what the daemon before has kept and not told.
+    pub(super) fn tell_late(&mut self, untold: Vec<(u64, Untold)>) {
+        for (number, Untold { instance, run, at, outcome }) in untold {
+            let (instance, what) = (Some(instance), outcome.into());
+            self.tell_note(&Arc::new(Note { at, instance, run, job: None, what }), Some(number));
+        }
+    }
+
     pub(super) fn record(&mut self, note: &Arc<Note>) {
+        // All of them are told in the order in which they are kept.
+        let number = untold(note).and_then(|_| self.numbers.pop_front());
+        self.tell_note(note, number);
+    }
+
+    fn tell_note(&mut self, note: &Arc<Note>, number: Option<u64>) {
         let message = note.what.to_string();
         let says = match &note.instance {
             Some(_) => Says::Note(Arc::clone(note)),
@@ -32,7 +58,12 @@ impl Driver {
             run: note.run,
             generation: self.machine.generation(),
         };
-        tell(level(&note.what), note.what.kind(), &about, &message);
+        let level = level(&note.what);
+        tell(level, note.what.kind(), &about, &message, number);
+        if let Some(number) = number.filter(|_| !is_logged(level)) {
+            // Nobody wants to hear of it, later neither.
+            self.keeping.store.told().advance(number);
+        }
     }
 
     /// Something about the whole that is no note of the machine.
@@ -45,7 +76,7 @@ impl Driver {
             run: None,
             generation: self.machine.generation(),
         };
-        tell(level, kind, &about, &message);
+        tell(level, kind, &about, &message, None);
         let remark = Remark { kind, job: None, message };
         self.keep(SystemTime::now(), Says::Remark(Arc::new(remark)));
     }
@@ -55,6 +86,22 @@ impl Driver {
         self.published.add_event(EventLine { seq: self.last_event, at, says });
         // A line may come without any other change; those who follow the log want it too.
         self.turn.manager = true;
+    }
+}
+
+/// What is to be kept of it until it is told.
+fn untold(note: &Note) -> Option<Untold> {
+    let (instance, outcome) = note.instance.clone().zip(note.what.outcome())?;
+    Some(Untold { instance, run: note.run, at: note.at, outcome })
+}
+
+/// Whether entries of this level are written.
+fn is_logged(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(Level::ERROR),
+        Level::WARN => tracing::enabled!(Level::WARN),
+        Level::INFO => tracing::enabled!(Level::INFO),
+        _ => tracing::enabled!(Level::DEBUG),
     }
 }
 
@@ -90,8 +137,9 @@ struct About<'a> {
 }
 
 /// The fields are in capitals because they become fields of the journal by these names. That of the
-/// unit has `journalctl --unit` find the entry (systemd.journal-fields(7)).
-fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str) {
+/// unit has `journalctl --unit` find the entry (systemd.journal-fields(7)). The number is for who keeps
+/// it until it is written, and no field.
+fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str, number: Option<u64>) {
     let About { instance, unit, mode, job, run, generation } = about;
     let of_system = unit.as_deref().filter(|_| *mode == Mode::System);
     let of_user = unit.as_deref().filter(|_| *mode == Mode::User);
@@ -108,6 +156,7 @@ fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str) {
                     PROVOST_GENERATION = generation.0,
                     OBJECT_SYSTEMD_UNIT = of_system,
                     OBJECT_SYSTEMD_USER_UNIT = of_user,
+                    number = number,
                     "{id}: {message}"
                 ),
                 None => tracing::event!(

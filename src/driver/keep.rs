@@ -7,6 +7,7 @@ use crate::core::snapshot::Restored;
 use crate::core::trial::{Trial, TrialSnapshot};
 use crate::store::checkpoint::{Checkpoints, Tentative};
 use crate::store::runs::stored_name;
+use crate::store::told::Untold;
 use crate::store::{Missing, Store};
 use tracing::Level;
 
@@ -20,6 +21,8 @@ pub struct Keeping {
     pub restored: Restored,
     /// What was not there of the files that were active.
     pub missing: Missing,
+    /// What the daemon before has kept and not told.
+    pub untold: Vec<(u64, Untold)>,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
     /// What waited to be confirmed.
@@ -61,6 +64,8 @@ impl Driver {
         let restored = std::mem::take(&mut self.keeping.restored);
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.restore(restored, now(), &mut effects);
+        let untold = std::mem::take(&mut self.keeping.untold);
+        self.tell_late(untold);
         self.keep_and_carry_out(effects);
         self.resume_checkpoint();
         self.publish();
@@ -83,6 +88,7 @@ impl Driver {
         }
         // First: by the settings it is told whether it was an operator who stopped something.
         self.save_whole();
+        self.keep_outcomes(&effects);
         let unsaved = self.machine.take_unsaved();
         self.keeping.store.save(unsaved.iter().map(|id| (id, self.machine.snapshot(id))));
         self.tell_trouble();

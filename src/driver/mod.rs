@@ -118,6 +118,8 @@ pub struct Driver {
     effects: Vec<Effect>,
     /// What stands for runs that have ended, where the service manager may hold it.
     exited: Vec<String>,
+    /// Of what came of runs in this turn, until it is told.
+    numbers: VecDeque<u64>,
 }
 
 /// Who waits for the machine's answer.
@@ -202,6 +204,7 @@ impl Driver {
             is_unkept: false,
             effects: Vec::new(),
             exited: Vec::new(),
+            numbers: VecDeque::new(),
         };
         (driver, handle)
     }

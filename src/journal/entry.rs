@@ -11,6 +11,8 @@ use tracing::Level;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) level: Level,
+    /// Whoever keeps it until it is written knows it by this.
+    pub(super) number: Option<u64>,
     text: String,
     message: Range<usize>,
     fields: Vec<(Cow<'static, str>, Range<usize>)>,
@@ -22,7 +24,7 @@ const USUAL: usize = 1024;
 impl Entry {
     /// One with nothing in it.
     pub(super) fn new(level: Level) -> Entry {
-        Entry { level, text: String::new(), message: 0..0, fields: Vec::new() }
+        Entry { level, number: None, text: String::new(), message: 0..0, fields: Vec::new() }
     }
 
     /// One with only a message.
@@ -34,6 +36,7 @@ impl Entry {
 
     /// Takes all out of it, to be filled again.
     pub(super) fn clear(&mut self) {
+        self.number = None;
         self.text.clear();
         self.message = 0..0;
         self.fields.clear();

@@ -31,6 +31,9 @@ pub const IDENTIFIER: &str = "provostd";
 /// The field with the kind of an event.
 const KIND: &str = "PROVOST_EVENT";
 
+/// The field with the number of an entry that is kept until it is written; it is not written itself.
+const NUMBER: &str = "number";
+
 /// A panic waits no longer for what was said before.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -66,6 +69,12 @@ impl Log {
             _ => return false,
         };
         self.level.modify(|current| *current = filter).is_ok()
+    }
+
+    /// Calls this, in the thread that writes, with the number of the last entry that was written and had
+    /// one: an event has it by the field `number`, and those that follow each other have larger ones.
+    pub fn on_written(&self, keeper: impl Fn(u64) + Send + Sync + 'static) {
+        self.outbox.set_keeper(Box::new(keeper));
     }
 
     /// Waits until all that was logged is written, but not longer than this.
@@ -197,6 +206,13 @@ impl Seen {
 impl Visit for Seen {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.take(field, format_args!("{value:?}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            NUMBER => self.0.number = Some(value),
+            _ => self.take(field, format_args!("{value}")),
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

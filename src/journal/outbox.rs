@@ -8,7 +8,7 @@
 //! and not for those that follow it closely: of those it writes all there are every few milliseconds.
 
 use super::entry::Entry;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 use tracing::Level;
 
@@ -24,10 +24,15 @@ const GATHER: Duration = Duration::from_millis(2);
 /// So many entries are kept to be filled again.
 const SPARE: usize = 256;
 
+/// Is told the number of the last entry that was written and has one.
+pub(super) type Written = Box<dyn Fn(u64) + Send + Sync>;
+
 /// See the module documentation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
+    /// Who keeps entries until they are written.
+    keeper: OnceLock<Written>,
     /// For the writer, where it rests.
     filled: Condvar,
     /// For those who wait until all is written.
@@ -99,9 +104,23 @@ impl Outbox {
             loop {
                 writer.take(&mut entries);
                 write(&entries);
+                writer.tell_keeper(&entries);
             }
         });
         outbox
+    }
+
+    /// From here on who keeps entries is told when they are written. Only once.
+    pub(super) fn set_keeper(&self, keeper: Written) {
+        // There is one place to keep them.
+        let _ = self.keeper.set(keeper);
+    }
+
+    fn tell_keeper(&self, entries: &[Entry]) {
+        let last = entries.iter().filter_map(|entry| entry.number).max();
+        if let Some((keeper, last)) = self.keeper.get().zip(last) {
+            keeper(last);
+        }
     }
 
     /// An entry to be filled and put in.

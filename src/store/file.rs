@@ -31,6 +31,8 @@ pub enum Kind {
     Run,
     /// That an instance is no more.
     Gone,
+    /// What came of a run, until that is told.
+    Outcome,
     /// What operators stopped.
     Stops,
     /// A configuration that was accepted.
@@ -49,6 +51,7 @@ impl Kind {
             Kind::State => "state",
             Kind::Run => "run",
             Kind::Gone => "gone",
+            Kind::Outcome => "outcome",
             Kind::Stops => "stops",
             Kind::Generation => "generation",
             Kind::HeldOff => "held-off",

@@ -7,6 +7,7 @@
 //! | [`former`] | where those were before |
 //! | [`lock`](self::lock) | there is one daemon in one place |
 //! | [`boot`] | which boot, and which container, what was kept is of |
+//! | [`told`] | what came of runs, until that is told |
 //! | [`runs`] | by what the processes of a run are found again; the backend writes it |
 //! | [`stops`] | which instances operators stopped, over a reboot |
 //! | [`generations`] | every configuration that was accepted, over a reboot |
@@ -36,12 +37,14 @@ mod ledger;
 pub mod lock;
 pub mod runs;
 pub mod stops;
+pub mod told;
 
 use self::boot::Boot;
 use self::file::ReadError;
 use self::ledger::{Batch, Ledger, Subject, Unused};
 use self::runs::{RunRecord, Runs};
 use self::stops::Stops;
+use self::told::{Told, Untold};
 use crate::core::ids::{Generation, InstanceId};
 use crate::core::snapshot::{InstanceSnapshot, Restored};
 use crate::core::spec::Settings;
@@ -62,6 +65,9 @@ pub const VERSION: u32 = 1;
 
 /// What could not be written is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// So many outcomes wait to be told. The log drops entries of its own before there are more.
+const OUTCOMES: u64 = 4096;
 
 /// What is known of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +119,7 @@ struct Content {
     whole: Option<Whole>,
     states: BTreeMap<InstanceId, InstanceSnapshot>,
     runs: Vec<RunRecord>,
+    outcomes: BTreeMap<u64, Untold>,
 }
 
 impl Content {
@@ -133,6 +140,9 @@ impl Content {
                     return Err(of_another());
                 }
                 self.runs.push(read);
+            }
+            Subject::Outcome(number) => {
+                self.outcomes.insert(*number, file::json(body)?);
             }
             Subject::Gone(_) => {}
         }
@@ -171,6 +181,8 @@ pub struct Store {
     boot: Option<Boot>,
     runs: Runs,
     stops: Stops,
+    told: Arc<Told>,
+    last_outcome: u64,
 }
 
 /// Where states are.
@@ -188,6 +200,8 @@ pub struct Found {
     pub missing: Missing,
     /// What was on trial.
     pub trial: Option<TrialSnapshot>,
+    /// What it has not told, by its numbers.
+    pub untold: Vec<(u64, Untold)>,
     /// Whether that daemon ran in the same boot.
     pub is_same_boot: bool,
     /// For people: what was set aside, what is not kept.
@@ -225,7 +239,11 @@ impl Store {
             // What could not be removed is replaced.
             false => Ledger::new(directory.join(ledger::NAME)),
         });
-        let Content { whole, states, runs } = content;
+        let Content { whole, states, runs, outcomes } = content;
+        let told = Arc::new(Told::open(directory.as_deref()));
+        let last_outcome = outcomes.keys().last().copied().unwrap_or_default().max(told.number());
+        found.untold = outcomes.into_iter().filter(|(number, _)| *number > told.number()).collect();
+        found.untold.retain(|(_, untold)| !is_to_come(untold, &states));
         let ledger = ledger.map(|ledger| Arc::new(Mutex::new(ledger)));
         let runs = Runs::new(ledger.clone(), boot.token, runs);
         let stops = Stops::open(state, &boot, &mut found.remarks);
@@ -251,6 +269,8 @@ impl Store {
             again: None,
             runs: runs.clone(),
             stops,
+            told,
+            last_outcome,
             boot: (!same).then_some(boot),
         };
         store.save_boot();
@@ -297,10 +317,29 @@ impl Store {
         self.write();
     }
 
+    /// Keeps what came of a run until it is told, and gives its number. It is written together with the
+    /// states that are saved next.
+    pub fn keep_outcome(&mut self, untold: &Untold) -> u64 {
+        self.last_outcome += 1;
+        if self.place.is_some() {
+            self.batch.add(Subject::Outcome(self.last_outcome), untold);
+        }
+        self.last_outcome
+    }
+
+    /// Where is kept what was told.
+    #[must_use]
+    pub fn told(&self) -> &Arc<Told> {
+        &self.told
+    }
+
     /// Writes what was put together; whether that could be written.
     fn write(&mut self) -> bool {
         let Some(Kept { ledger, .. }) = &self.place else { return true };
-        let written = guard(ledger).append(&self.batch);
+        let mut ledger = guard(ledger);
+        ledger.forget_outcomes(self.told.number().max(self.last_outcome.saturating_sub(OUTCOMES)));
+        let written = ledger.append(&self.batch);
+        drop(ledger);
         if let Err(error) = &written {
             self.unwritten.extend(self.batch.instances().cloned());
             self.fail(error);
@@ -432,6 +471,13 @@ fn read(
     ledger
 }
 
+/// Whether the state is the one before: what was being written is not all there, and the outcome is
+/// found, and told, once more.
+fn is_to_come(untold: &Untold, states: &BTreeMap<InstanceId, InstanceSnapshot>) -> bool {
+    let mut runs = states.get(&untold.instance).into_iter().flat_map(InstanceSnapshot::runs);
+    runs.any(|run| Some(run.run) == untold.run && run.exit.is_none())
+}
+
 /// What became of a file that is not used.
 fn told(aside: io::Result<PathBuf>) -> String {
     match aside {
@@ -449,6 +495,7 @@ fn put_aside(path: &Path, error: &ReadError) -> String {
 /// Removes what is of another boot.
 fn clear(directory: &Path) {
     let _ = file::remove(&directory.join(ledger::NAME));
+    told::remove(directory);
     former::remove(directory);
 }
 

@@ -25,7 +25,8 @@ fn a_plan_says_what_a_reload_does() {
     place.run(&["reload"]).code(0).says("unchanged");
 
     let (api, web) = (row(&place, "api"), row(&place, "web"));
-    let changed = FILE.replace("1001", "1002") + "  new:\n    command: sleep\n    args: [\"1003\"]\n";
+    let changed =
+        FILE.replace("1001", "1002") + "  new:\n    command: sleep\n    args: [\"1003\"]\n";
     place.write("processes.yaml", &changed);
     let plan = place.run(&["plan"]).code(2);
     plan.says("~ web").says("command").says("1001").says("1002").says("restart").says("+ new");

@@ -29,6 +29,7 @@ mod stopping;
 mod support;
 mod survival;
 mod survival_faults;
+mod telling;
 mod watched;
 mod watching;
 mod watching_files;

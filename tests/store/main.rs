@@ -19,6 +19,7 @@ mod killed;
 mod ledger;
 #[path = "../daemon/namespace.rs"]
 mod namespace;
+mod outcomes;
 
 use provost::core::event::{ExitStatus, RunEnd};
 use provost::core::ids::{Generation, InstanceId, Run};

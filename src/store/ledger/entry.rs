@@ -17,6 +17,8 @@ pub(in crate::store) enum Subject {
     Run(InstanceId, Slot),
     /// An instance that is no more.
     Gone(InstanceId),
+    /// What came of a run, by its number.
+    Outcome(u64),
 }
 
 impl Subject {
@@ -26,12 +28,13 @@ impl Subject {
             Subject::State(_) => Kind::State,
             Subject::Run(..) => Kind::Run,
             Subject::Gone(_) => Kind::Gone,
+            Subject::Outcome(_) => Kind::Outcome,
         }
     }
 
     fn instance(&self) -> Option<&InstanceId> {
         match self {
-            Subject::Whole => None,
+            Subject::Whole | Subject::Outcome(_) => None,
             Subject::State(id) | Subject::Run(id, _) | Subject::Gone(id) => Some(id),
         }
     }
@@ -51,6 +54,7 @@ impl Subject {
             _ if kind == Kind::Whole.as_str() && name == WHOLE => Subject::Whole,
             _ if kind == Kind::State.as_str() => Subject::State(instance(name)?),
             _ if kind == Kind::Gone.as_str() => Subject::Gone(instance(name)?),
+            _ if kind == Kind::Outcome.as_str() => Subject::Outcome(name.parse().ok()?),
             _ if kind == Kind::Run.as_str() => match name.strip_suffix(SECOND) {
                 Some(name) => Subject::Run(instance(name)?, Slot::B),
                 None => Subject::Run(instance(name)?, Slot::A),
@@ -69,6 +73,7 @@ impl fmt::Display for Subject {
             Subject::Whole => write!(f, "{WHOLE}"),
             Subject::State(id) | Subject::Gone(id) | Subject::Run(id, Slot::A) => write!(f, "{id}"),
             Subject::Run(id, Slot::B) => write!(f, "{id}{SECOND}"),
+            Subject::Outcome(number) => write!(f, "{number}"),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What is known of the whole, of each instance and of each run: one file, to which every change is
-//! added at its end. Of what it says of the same subject the last counts.
+//! What is known of the whole, of each instance and of each run, and what came of runs until that is
+//! told: one file, to which every change is added at its end. Of what it says of the same subject the
+//! last counts.
 //!
 //! **An entry** is two lines. The first says what it is, `provost KIND VERSION SHA256 LENGTH SUBJECT`,
 //! the digest being that of all the rest of it; the second is LENGTH bytes of JSON. A `gone` takes back all
@@ -85,6 +86,7 @@ pub(super) struct Ledger {
     first: Option<Batch>,
     whole: Option<Place>,
     instances: BTreeMap<InstanceId, Places>,
+    outcomes: BTreeMap<u64, Option<Place>>,
 }
 
 impl Ledger {
@@ -99,6 +101,7 @@ impl Ledger {
             first: None,
             whole: None,
             instances: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
         }
     }
 
@@ -108,6 +111,7 @@ impl Ledger {
             Subject::State(id) => self.instances.get(id)?.state,
             Subject::Run(id, slot) => self.instances.get(id)?.runs[index(*slot)],
             Subject::Gone(_) => None,
+            Subject::Outcome(number) => *self.outcomes.get(number)?,
         }
     }
 
@@ -138,8 +142,16 @@ impl Ledger {
                 let gone = [gone.state, gone.runs[0], gone.runs[1]];
                 live -= gone.iter().flatten().map(|place| u64::from(place.len)).sum::<u64>();
             }
+            Subject::Outcome(number) => change(self.outcomes.entry(*number).or_default()),
         }
         self.live = live;
+    }
+
+    /// What has such a number or a smaller one does not count any more.
+    pub fn forget_outcomes(&mut self, number: u64) {
+        let later = self.outcomes.split_off(&number.saturating_add(1));
+        let gone = std::mem::replace(&mut self.outcomes, later);
+        self.live -= gone.values().flatten().map(|place| u64::from(place.len)).sum::<u64>();
     }
 
     /// Begins with these. Where that cannot be written nothing else is, until it is.
@@ -226,12 +238,12 @@ impl Ledger {
     fn drop_lost(&mut self) {
         let held = self.file.as_ref().and_then(|opened| opened.file.metadata().ok());
         let held = held.map_or(0, |found| found.len());
-        let Ledger { whole, instances, live, .. } = self;
+        let Ledger { whole, instances, outcomes, live, .. } = self;
         let of_instances = instances.values_mut().flat_map(|places| {
             let [first, second] = &mut places.runs;
             [&mut places.state, first, second]
         });
-        for place in std::iter::once(whole).chain(of_instances) {
+        for place in std::iter::once(whole).chain(of_instances).chain(outcomes.values_mut()) {
             if let Some(lost) = place.take_if(|place| place.at + u64::from(place.len) > held) {
                 *live -= u64::from(lost.len);
             }
@@ -274,7 +286,9 @@ impl Ledger {
             let [first, second] = &mut places.runs;
             [&mut places.state, first, second].into_iter().flatten()
         });
-        let mut all: Vec<&mut Place> = self.whole.iter_mut().chain(of_instances).collect();
+        let outcomes = self.outcomes.values_mut().flatten();
+        let mut all: Vec<&mut Place> =
+            self.whole.iter_mut().chain(of_instances).chain(outcomes).collect();
         all.sort_unstable_by_key(|place| place.at);
         all
     }
@@ -369,6 +383,7 @@ impl Ledger {
     fn believe_nothing(&mut self) {
         self.whole = None;
         self.instances.clear();
+        self.outcomes.clear();
         self.live = 0;
     }
 
@@ -388,6 +403,9 @@ impl Ledger {
             add(Subject::State(id.clone()), state);
             add(Subject::Run(id.clone(), Slot::A), &runs[0]);
             add(Subject::Run(id.clone(), Slot::B), &runs[1]);
+        }
+        for (number, place) in &self.outcomes {
+            add(Subject::Outcome(*number), place);
         }
         all
     }

@@ -68,14 +68,23 @@ async fn serve(
     let private = PrivateSocket::bind(&at("run/private")).unwrap();
     let (runtime, state) = (at("run/state"), at("state"));
     let (store, _, found) = Store::open(Some(&runtime), Some(&state));
-    let Found { mut restored, missing, trial, is_same_boot, mut remarks } = found;
+    let Found { mut restored, missing, untold, trial, is_same_boot, mut remarks } = found;
     let generations = Generations::open(Some(&state), &mut remarks);
     let (checkpoints, tentative) = Checkpoints::open(Some(&state), &mut remarks);
     let (sender, facts) = driver::facts();
     let backend: Arc<dyn Backend> = Sim::new(nature, sender.clone());
     restored.there = backend.recover(kept_runs(&restored), HashMap::new()).await;
-    let keeping =
-        Keeping { store, checkpoints, restored, missing, trial, tentative, is_same_boot, remarks };
+    let keeping = Keeping {
+        store,
+        checkpoints,
+        restored,
+        missing,
+        untold,
+        trial,
+        tentative,
+        is_same_boot,
+        remarks,
+    };
     let prober = Prober::new(sender, backend.clone());
     let path = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
     let location =

@@ -1,0 +1,108 @@
+//! What came of runs is told, whenever the daemon is killed: the log is written by a thread of its own,
+//! and here it is held up while that happens.
+
+use crate::common::waiting::until;
+use crate::support::{Daemon, full_pipe};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const ENDING: &str = "processManagement: { watchConfig: false }
+processes:
+  fails: { shell: exit 7, restartPolicy: { condition: no } }
+  works: { shell: 'true', restartPolicy: { condition: no } }
+  lacks: { command: '@DIR@/nothing', restartPolicy: { condition: no } }
+  stays: { shell: exec sleep 1000 }
+";
+
+/// How often each of these was told.
+fn told<'a>(daemon: &Daemon, lines: &[&'a str]) -> BTreeMap<&'a str, usize> {
+    let log = daemon.log();
+    lines.iter().map(|line| (*line, log.matches(line).count())).collect()
+}
+
+fn each<'a>(lines: &[&'a str], times: usize) -> BTreeMap<&'a str, usize> {
+    lines.iter().map(|line| (*line, times)).collect()
+}
+
+const ENDS: [&str; 6] = [
+    "fails@0: exited with code 7\n",
+    "fails@0: failed: it exited with code 7",
+    "works@0: exited with code 0\n",
+    "works@0: completed\n",
+    "lacks@0: failed: ",
+    "stays@0: was ended by SIGTERM, as asked\n",
+];
+
+/// Where the number of the last that was told is kept.
+fn kept(daemon: &Daemon) -> PathBuf {
+    daemon.path().join("state/told")
+}
+
+fn number(daemon: &Daemon) -> Option<u64> {
+    std::fs::read_to_string(kept(daemon)).ok()?.trim().parse().ok()
+}
+
+/// A daemon whose log nobody reads, in which all of that has happened, and which is killed.
+async fn silenced() -> Daemon {
+    let (stderr, _unread) = full_pipe();
+    let daemon = Daemon::prepare(|_| {}).logging_to(stderr, ENDING);
+    let state = |status: &crate::support::Status, name: &str, state: &str| {
+        status.get(name).is_some_and(|found| found.state == state)
+    };
+    daemon
+        .until("all have ended", |status| {
+            state(status, "fails@0", "failed")
+                && state(status, "works@0", "completed")
+                && state(status, "lacks@0", "failed")
+                && state(status, "stays@0", "running")
+        })
+        .await;
+    // What is no more is told of as well.
+    daemon.save(&ENDING.replace("  stays: { shell: exec sleep 1000 }\n", ""));
+    assert_eq!(daemon.provost(&["reload"]).0, 0);
+    daemon.killed()
+}
+
+#[tokio::test]
+async fn what_one_that_was_killed_has_not_told_the_next_one_tells_once() {
+    let daemon = silenced().await;
+    assert_eq!(told(&daemon, &ENDS), each(&ENDS, 0));
+    let daemon = daemon.again();
+    ENDS.iter().for_each(|line| daemon.logged(line));
+    let events = daemon.provost(&["events"]).1;
+    assert!(events.contains("exited with code 7"), "{events}");
+    // Two of each of three, and one of the last.
+    until("it is kept that they were told", || number(&daemon) == Some(7));
+    let daemon = daemon.killed_and_again();
+    // What the third one says, it says after that.
+    let lines = ["took over from another supervisor"];
+    until("the third took over", || told(&daemon, &lines) == each(&lines, 2));
+    assert_eq!(told(&daemon, &ENDS), each(&ENDS, 1), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn where_it_was_not_kept_that_it_was_told_it_is_told_once_more() {
+    let daemon = silenced().await.again();
+    ENDS.iter().for_each(|line| daemon.logged(line));
+    let daemon = daemon.killed();
+    std::fs::write(kept(&daemon), "nonsense").unwrap();
+    let daemon = daemon.again();
+    until("all are told twice", || told(&daemon, &ENDS) == each(&ENDS, 2));
+    until("that is kept", || number(&daemon) == Some(7));
+}
+
+#[tokio::test]
+async fn what_the_log_leaves_out_is_not_told_later() {
+    let daemon = Daemon::start(&ENDING.replace("watchConfig: false", "autoStart: false"));
+    let private = format!("unix:path={}", daemon.path().join("private").display());
+    let link = zbus::connection::Builder::address(private.as_str()).p2p();
+    let (path, name) = ("/org/freedesktop/LogControl1", "org.freedesktop.LogControl1");
+    let link = link.build().await.unwrap();
+    let log = zbus::Proxy::new(&link, "org.provost.Provost1", path, name).await.unwrap();
+    log.set_property("LogLevel", "err").await.unwrap();
+    assert_eq!(daemon.provost(&["start", "works"]).0, 0);
+    until("as good as told", || number(&daemon) == Some(2));
+    let daemon = daemon.killed_and_again();
+    daemon.logged("took over");
+    assert_eq!(told(&daemon, &ENDS), each(&ENDS, 0));
+}
