@@ -5,6 +5,7 @@
 //! - Every accepted [`Backend::spawn`] is answered by `Spawned` or `SpawnFailed`. After `Spawned`
 //!   come, each once and in this order, `Exited` when the main process ended and `Emptied` when
 //!   nothing of the run is left.
+//! - Where it remembers how runs end, `Emptied` comes after [`Backend::end_is_kept`].
 //! - `terminate` and `kill` may come at any moment of a run, also before `Spawned` was reported, and
 //!   for a run that is over (then they do nothing).
 //! - No method blocks: the work is done by tasks.
@@ -242,10 +243,13 @@ pub trait Backend: Send + Sync {
     fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)>;
 
     /// Whether how a run ends is told later by whoever runs it, and needs no pidfd that outlives the
-    /// daemon.
+    /// daemon. That is so until [`Backend::end_is_kept`].
     fn remembers_ends(&self) -> bool {
         false
     }
+
+    /// How a run has ended, which was reported, is written down now: whoever remembers it may forget it.
+    fn end_is_kept(&self, _instance: &InstanceId, _run: Run) {}
 
     /// Runs a command as the user, in the directory and with the environment of `spec`, apart from the
     /// run itself, with its output capped; kills it and all its descendants at the deadline. Of each

@@ -43,16 +43,20 @@ impl Driver {
                 }
             }
             Event::Exited { instance, run, .. } => {
-                self.exited.push(stored_name(instance, *run));
+                self.exited.push((instance.clone(), *run));
             }
             _ => {}
         }
     }
 
-    /// Has the service manager let go of what it holds of runs that have ended.
-    pub(super) fn take_back_pidfds(&mut self) {
-        for name in self.exited.drain(..) {
-            self.notifier.take_back(name);
+    /// How runs have ended is written down: what else tells of that is let go.
+    pub(super) fn let_ended_go(&mut self) {
+        for (instance, run) in self.exited.drain(..) {
+            if self.backend.remembers_ends() {
+                self.backend.end_is_kept(&instance, run);
+            } else {
+                self.notifier.take_back(stored_name(&instance, run));
+            }
         }
     }
 

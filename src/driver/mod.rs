@@ -46,7 +46,7 @@ use crate::backend::{Backend, Facts, LogRequest};
 use crate::config::load::Location;
 use crate::core::Machine;
 use crate::core::event::{Effect, Event, Part, Refusal};
-use crate::core::ids::{InstanceId, JobId, Request};
+use crate::core::ids::{InstanceId, JobId, Request, Run};
 use crate::core::job::JobKind;
 use crate::core::time::Mono;
 use crate::core::trial::Trial;
@@ -116,8 +116,8 @@ pub struct Driver {
     /// It was said that states cannot be kept.
     is_unkept: bool,
     effects: Vec<Effect>,
-    /// What stands for runs that have ended, where the service manager may hold it.
-    exited: Vec<String>,
+    /// Runs that have ended, which is not written down yet.
+    exited: Vec<(InstanceId, Run)>,
     /// Of what came of runs in this turn, until it is told.
     numbers: VecDeque<u64>,
 }
@@ -315,7 +315,7 @@ impl Driver {
             self.carry_out_one(effect);
         }
         self.backend.begin();
-        self.take_back_pidfds();
+        self.let_ended_go();
         for effect in effects.drain(..) {
             self.carry_out_one(effect);
         }

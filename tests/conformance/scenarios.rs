@@ -73,6 +73,34 @@ pub async fn many_at_once_are_all_seen(mut world: World) {
     assert_eq!(pids.len(), MANY as usize);
 }
 
+/// Whoever remembers how a run ended does so until it is kept: another daemon may ask. Meanwhile, and
+/// whatever else ends, it is not over.
+pub async fn an_end_is_remembered_until_it_is_kept(mut world: World) {
+    let run = world.start(shell("exit 7"));
+    world.spawned().await;
+    let ended = world.event_unkept().await;
+    assert!(matches!(ended, Event::Exited { status: ExitStatus::Code(7), .. }), "{ended:?}");
+    if !world.backend.remembers_ends() {
+        return world.emptied().await;
+    }
+    let other = ProcessId::new("other").unwrap().instance(0);
+    for number in 10..20 {
+        let spec: Arc<ProcessSpec> = Arc::new(program("true", &[]));
+        world.backend.spawn(&other, Run(number), Slot::A, Generation(1), &spec);
+        loop {
+            match world.event().await {
+                Event::Emptied { run: of, .. } if of == Run(number) => break,
+                event => assert!(!matches!(event, Event::Emptied { .. }), "{event:?}"),
+            }
+        }
+    }
+    let unit = world.backend.unit(&instance(), Slot::A).unwrap();
+    assert_eq!(show(&unit, "ExecMainStatus"), "7");
+    world.backend.end_is_kept(&instance(), run);
+    world.emptied().await;
+    until("the unit is unloaded", || show(&unit, "LoadState") == "not-found").await;
+}
+
 /// Of the same instance, as soon as nothing of the one before is left.
 pub async fn one_run_follows_the_other(mut world: World) {
     for code in 0..40 {

@@ -183,7 +183,16 @@ impl World {
         run
     }
 
+    /// The next event. An end is kept at once, as far as the backend knows.
     pub async fn event(&mut self) -> Event {
+        let event = self.event_unkept().await;
+        if let Event::Exited { instance, run, .. } = &event {
+            self.backend.end_is_kept(instance, *run);
+        }
+        event
+    }
+
+    pub async fn event_unkept(&mut self) -> Event {
         in_time(self.events.recv(), "an event").await.unwrap()
     }
 

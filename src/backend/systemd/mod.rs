@@ -405,6 +405,12 @@ impl Backend for SystemdBackend {
         true
     }
 
+    fn end_is_kept(&self, instance: &InstanceId, run: Run) {
+        if let Some(handle) = self.handle(instance, run) {
+            handle.end_is_kept();
+        }
+    }
+
     fn run_of(&self, pid: u32) -> Option<(InstanceId, Run)> {
         self.inner.run_of(pid)
     }

@@ -28,7 +28,7 @@ use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 
 /// What is killed and still there is killed again after so long: something may have forked.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(1);
@@ -62,6 +62,8 @@ pub(super) struct Handle {
     seen: Mutex<Seen>,
     /// The unit is this run's: systemd was asked for it, or has it.
     has_unit: AtomicBool,
+    /// How it has ended is written down.
+    end_kept: Notify,
 }
 
 #[derive(Default)]
@@ -86,7 +88,15 @@ impl Handle {
         let (sender, orders) = mpsc::unbounded_channel();
         let limits = watch::Sender::new(limits.clone());
         let (seen, has_unit) = (Mutex::default(), AtomicBool::new(false));
-        (Handle { instance, run, slot, orders: sender, limits, seen, has_unit }, orders)
+        let end_kept = Notify::new();
+        let handle =
+            Handle { instance, run, slot, orders: sender, limits, seen, has_unit, end_kept };
+        (handle, orders)
+    }
+
+    /// How it has ended is written down.
+    pub(super) fn end_is_kept(&self) {
+        self.end_kept.notify_one();
     }
 
     /// Holds it to other limits.
@@ -463,6 +473,8 @@ async fn leave(inner: &Arc<Inner>, handle: &Arc<Handle>, mut placed: Placed) {
         // pipe for ever, and a journal may take nothing.
         let _ = tokio::time::timeout(LAST_LINES, logged).await;
     }
+    // Until then the unit is all that tells it to who comes next.
+    handle.end_kept.notified().await;
     // Asked for before anybody hears that it is over, because the daemon may end then; not waited
     // for, because that may take until the daemon has ended.
     let job = placed.ask_stop(manager).await;
