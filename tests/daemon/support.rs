@@ -142,8 +142,13 @@ impl Daemon {
 
     /// Sends a signal to what [`Prepared::up`] started, whoever its parent is.
     pub fn signal_up(&self, signal: nix::sys::signal::Signal) {
-        let pid: i32 = fs::read_to_string(self.path().join("pid")).unwrap().trim().parse().unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        self.try_signal_up(signal).unwrap();
+    }
+
+    fn try_signal_up(&self, signal: nix::sys::signal::Signal) -> nix::Result<()> {
+        let pid = fs::read_to_string(self.path().join("up.pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, signal)
     }
 
     /// What the daemon wrote.
@@ -231,9 +236,10 @@ impl Drop for Daemon {
             self.signal(nix::sys::signal::Signal::SIGTERM);
             // A second one kills what does not end by itself; a test that failed must not hang.
             self.signal(nix::sys::signal::Signal::SIGTERM);
-            if self.path().join("pid").exists() {
-                self.signal_up(nix::sys::signal::Signal::SIGTERM);
-                self.signal_up(nix::sys::signal::Signal::SIGTERM);
+            if self.path().join("up.pid").exists() {
+                // It may have just ended.
+                let _ = self.try_signal_up(nix::sys::signal::Signal::SIGTERM);
+                let _ = self.try_signal_up(nix::sys::signal::Signal::SIGTERM);
             }
             let _ = self.child.wait();
         }
@@ -308,14 +314,15 @@ impl Prepared {
         Daemon { dir: self.dir, child, notified: channel().1 }.listening()
     }
 
-    /// Starts `provost up`. `line` wraps the shell line that becomes it; its number is in `pid`.
+    /// Starts `provost up`. `line` wraps the shell line that becomes it; its number is in `up.pid`.
     pub fn up(self, yaml: &str, line: impl FnOnce(&str) -> Command) -> Daemon {
         save(self.dir.path(), yaml);
         let dir = self.dir;
         let runtime = dir.path().join("run");
         fs::create_dir(&runtime).unwrap();
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
-        let shell = "echo $$ >pid.new; mv pid.new pid; exec \"$PROVOST\" --socket private up";
+        let shell =
+            "echo $$ >up.pid.new; mv up.pid.new up.pid; exec \"$PROVOST\" --socket private up";
         let child = line(shell)
             .current_dir(dir.path())
             .env("PROVOST", env!("CARGO_BIN_EXE_provost"))

@@ -4,12 +4,12 @@
 //! has to be written down about it. What is ours and no known run's is stopped before anything is
 //! started: it could be doubled.
 
-use super::manager::{CallError, Manager, Observed, UnitEvent, Watch};
+use super::manager::{CallError, MainChange, Manager, Observed, UnitEvent, Watch};
 use super::pid_file::{PidFile, remove_stale};
 use super::placed::Placed;
 use super::resources;
 use super::run::{self, Handle, follow};
-use super::status::{OF_SYSTEMD, failed_step};
+use super::status::{OF_SYSTEMD, exit_status, failed_step};
 use super::unit::Names;
 use super::{Inner, lock};
 use crate::backend::Kept;
@@ -52,7 +52,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
         }
     }
     let manager = &inner.manager;
-    let strays = units.keys().map(|unit| end_stray(manager, unit));
+    let strays = units.iter().map(|(unit, found)| end_stray(manager, unit, found.as_ref()));
     let native = native::end_all(&inner.environment, &inner.name, inner.token);
     tokio::join!(join_all(strays), native);
     for (instance, (run, slot), spec, unit, found) in adopted {
@@ -74,7 +74,7 @@ pub(super) async fn recover(inner: &Arc<Inner>, known: Vec<Kept>) -> BTreeSet<(I
 /// Ends all that a daemon with the systemd backend has left, for one with another backend.
 pub async fn end_all(manager: &Arc<Manager>, names: &Names) {
     let units = find(manager, names).await;
-    join_all(units.keys().map(|unit| end_stray(manager, unit))).await;
+    join_all(units.iter().map(|(unit, found)| end_stray(manager, unit, found.as_ref()))).await;
 }
 
 /// The units of ours that are there. What runs beside runs is not looked at: it is ours by its name.
@@ -114,8 +114,16 @@ async fn insist<T, F: Future<Output = Result<T, CallError>>>(
     }
 }
 
-async fn end_stray(manager: &Arc<Manager>, unit: &str) {
-    tracing::warn!("{unit} was started by a daemon before and nothing is known of it: stopped");
+async fn end_stray(manager: &Arc<Manager>, unit: &str, found: Option<&Observed>) {
+    // The daemon before was killed between writing down how a run ended and letting its unit go.
+    let is_over = found.is_some_and(|found| {
+        let MainChange { code, status, .. } = found.main;
+        let ended = exit_status(code.unwrap_or_default(), status.unwrap_or_default());
+        ended.is_some() && found.control_group.is_empty()
+    });
+    if !is_over {
+        tracing::warn!("{unit} was started by a daemon before and nothing is known of it: stopped");
+    }
     let mut watch = manager.watch(unit);
     // What failed has nothing to stop.
     let mut job = insist(unit, || manager.stop(unit)).await;
