@@ -248,7 +248,8 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// How a run has ended, which was reported, is written down now: whoever remembers it may forget it.
+    /// How a run has ended, which was reported, is written down now, or cannot be: whoever remembers it may
+    /// forget it.
     fn end_is_kept(&self, _instance: &InstanceId, _run: Run) {}
 
     /// Runs a command as the user, in the directory and with the environment of `spec`, apart from the

@@ -141,9 +141,18 @@ impl Driver {
         self.end_pending(number);
         let base =
             kept.and_then(|kept| Some((kept.record.number, kept.loaded.config.clone()?, kept)));
-        let measure = match &base {
-            None => Measure::Trial,
-            Some((base, config, _)) => {
+        let measure = match (&base, &known) {
+            (None, Some(known)) => {
+                let (tried, base) = (known.tried, known.base);
+                let text = format!(
+                    "generation {tried} was on trial, and generation {base} is not kept: there is no way \
+                     back, and nothing to judge it by"
+                );
+                self.remark(Level::WARN, "not-kept", text);
+                Measure::None
+            }
+            (None, None) => Measure::Trial,
+            (Some((base, config, _)), _) => {
                 let known = known.filter(|known| known.base == *base);
                 let before = known.map(|known| known.before).unwrap_or_default();
                 let kept = TrialSnapshot { tried: number, base: *base, before, faults: Vec::new() };

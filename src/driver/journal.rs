@@ -5,7 +5,7 @@ use super::Driver;
 use super::handle::{EventLine, Remark, Says, wall};
 use crate::config::load::Mode;
 use crate::core::event::{Effect, Note, What};
-use crate::core::ids::{Generation, InstanceId, JobId, Run};
+use crate::core::ids::{Generation, InstanceId, JobId, Run, Slot};
 use crate::store::told::Untold;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,27 +17,41 @@ impl Driver {
         self.numbers.clear();
         for effect in effects {
             let Effect::Note(note) = effect else { continue };
-            if let Some(untold) = untold(note) {
-                self.numbers.push_back(self.keeping.store.keep_outcome(&untold));
-            }
+            let of = note.instance.as_ref().zip(note.what.outcome());
+            let Some((instance, outcome)) = of else { continue };
+            let untold = Untold {
+                instance: instance.clone(),
+                run: note.run,
+                slot: self.machine.slot_of(instance, note.run),
+                generation: self.machine.generation(),
+                at: note.at,
+                outcome,
+            };
+            self.numbers.push_back(self.keeping.store.keep_outcome(untold));
         }
     }
 
     /// Tells what the daemon before has kept and not told.
     pub(super) fn tell_late(&mut self, untold: Vec<(u64, Untold)>) {
-        for (number, Untold { instance, run, at, outcome }) in untold {
+        for (number, Untold { instance, run, slot, generation, at, outcome }) in untold {
             let (instance, what) = (Some(instance), outcome.into());
-            self.tell_note(&Arc::new(Note { at, instance, run, job: None, what }), Some(number));
+            let note = Arc::new(Note { at, instance, run, job: None, what });
+            let then = Then { slot, generation, late: true };
+            self.tell_note(&note, &then, Some(number));
         }
     }
 
     pub(super) fn record(&mut self, note: &Arc<Note>) {
-        // All of them are told in the order in which they are kept.
-        let number = untold(note).and_then(|_| self.numbers.pop_front());
-        self.tell_note(note, number);
+        // All that are kept are told in the same order.
+        let is_kept = note.instance.is_some() && note.what.outcome().is_some();
+        let number = if is_kept { self.numbers.pop_front() } else { None };
+        let of = note.instance.as_ref();
+        let slot = of.map_or(Slot::A, |id| self.machine.slot_of(id, note.run));
+        let then = Then { slot, generation: self.machine.generation(), late: false };
+        self.tell_note(note, &then, number);
     }
 
-    fn tell_note(&mut self, note: &Arc<Note>, number: Option<u64>) {
+    fn tell_note(&mut self, note: &Arc<Note>, then: &Then, number: Option<u64>) {
         let message = note.what.to_string();
         let says = match &note.instance {
             Some(_) => Says::Note(Arc::clone(note)),
@@ -46,23 +60,23 @@ impl Driver {
                 Says::Remark(Arc::new(Remark { kind, job, message }))
             }
         };
-        self.keep(wall(note.at), says);
+        let at = wall(note.at);
+        self.keep(at, says);
+        let unit = |id: &InstanceId| self.backend.unit(id, then.slot);
         let about = About {
             instance: note.instance.as_ref(),
-            unit: note
-                .instance
-                .as_ref()
-                .and_then(|id| self.backend.unit(id, self.machine.slot_of(id, note.run))),
+            unit: note.instance.as_ref().and_then(unit),
             mode: self.options.location.mode,
             job: note.job,
             run: note.run,
-            generation: self.machine.generation(),
+            generation: then.generation,
+            at: then.late.then(|| jiff::Timestamp::try_from(at).ok()).flatten(),
         };
         let level = level(&note.what);
         tell(level, note.what.kind(), &about, &message, number);
         if let Some(number) = number.filter(|_| !is_logged(level)) {
             // Nobody wants to hear of it, later neither.
-            self.keeping.store.told().advance(number);
+            self.keeping.store.told().pass(number);
         }
     }
 
@@ -75,6 +89,7 @@ impl Driver {
             job: None,
             run: None,
             generation: self.machine.generation(),
+            at: None,
         };
         tell(level, kind, &about, &message, None);
         let remark = Remark { kind, job: None, message };
@@ -89,10 +104,12 @@ impl Driver {
     }
 }
 
-/// What is to be kept of it until it is told.
-fn untold(note: &Note) -> Option<Untold> {
-    let (instance, outcome) = note.instance.clone().zip(note.what.outcome())?;
-    Some(Untold { instance, run: note.run, at: note.at, outcome })
+/// How things were when something happened.
+struct Then {
+    slot: Slot,
+    generation: Generation,
+    /// Another daemon saw it.
+    late: bool,
 }
 
 /// Whether entries of this level are written.
@@ -134,13 +151,16 @@ struct About<'a> {
     job: Option<JobId>,
     run: Option<Run>,
     generation: Generation,
+    /// When that was, where it is told late.
+    at: Option<jiff::Timestamp>,
 }
 
 /// The fields are in capitals because they become fields of the journal by these names. That of the
 /// unit has `journalctl --unit` find the entry (systemd.journal-fields(7)). The number is for who keeps
 /// it until it is written, and no field.
 fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str, number: Option<u64>) {
-    let About { instance, unit, mode, job, run, generation } = about;
+    let About { instance, unit, mode, job, run, generation, at } = about;
+    let at = at.map(|at| at.to_string());
     let of_system = unit.as_deref().filter(|_| *mode == Mode::System);
     let of_user = unit.as_deref().filter(|_| *mode == Mode::User);
     macro_rules! event {
@@ -156,6 +176,7 @@ fn tell(level: Level, kind: &'static str, about: &About<'_>, message: &str, numb
                     PROVOST_GENERATION = generation.0,
                     OBJECT_SYSTEMD_UNIT = of_system,
                     OBJECT_SYSTEMD_USER_UNIT = of_user,
+                    PROVOST_AT = at.as_deref(),
                     number = number,
                     "{id}: {message}"
                 ),

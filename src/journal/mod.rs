@@ -87,7 +87,10 @@ impl Log {
 /// standard error, a line each, with `color` where that is wanted.
 pub fn set_up(color: bool) -> Log {
     let outbox = match is_in_journal() {
-        true => Outbox::new(|entries| entries.iter().for_each(send_to_journal)),
+        true => Outbox::new(|entries| {
+            let refused = entries.iter().filter(|entry| !send_to_journal(entry));
+            refused.count() == 0
+        }),
         false => Outbox::new(move |entries| print(entries, color, &mut std::io::stderr())),
     };
     let (filter, level) = reload::Layer::new(LevelFilter::INFO);
@@ -111,7 +114,8 @@ pub fn is_in_journal() -> bool {
     connected_to_journal() && std::path::Path::new(SD_JOURNAL_SOCK_PATH).exists()
 }
 
-fn send_to_journal(entry: &Entry) {
+/// Whether the journal took it.
+fn send_to_journal(entry: &Entry) -> bool {
     use libsystemd::logging::{Priority, journal_send};
     let priority = match entry.level {
         Level::ERROR => Priority::Error,
@@ -124,18 +128,18 @@ fn send_to_journal(entry: &Entry) {
     let id = kind.and_then(|(_, kind)| messages::id(kind)).map(|id| ("MESSAGE_ID", id));
     let own = [("SYSLOG_IDENTIFIER", IDENTIFIER)].into_iter().chain(id);
     // The journal may be gone for a moment; what it misses is in `provost events`.
-    let _ = journal_send(priority, entry.message(), fields.chain(own));
+    journal_send(priority, entry.message(), fields.chain(own)).is_ok()
 }
 
 /// So much is written to a pipe in one piece, whoever else writes to it (pipe(7), `PIPE_BUF`).
 const PIECE: usize = 4096;
 
-/// Writes entries for people, as many with one write as stay in one piece.
-fn print(entries: &[Entry], color: bool, out: &mut impl io::Write) {
-    let mut text = String::new();
+/// Writes entries for people, as many with one write as stay in one piece. Whether that could be done.
+fn print(entries: &[Entry], color: bool, out: &mut impl io::Write) -> bool {
+    let (mut text, mut all) = (String::new(), true);
     let mut write = |text: &str| {
         // Where it cannot be written there is nowhere to say so.
-        let _ = out.write_all(text.as_bytes());
+        all &= out.write_all(text.as_bytes()).is_ok();
     };
     for entry in entries {
         let before = text.len();
@@ -146,6 +150,7 @@ fn print(entries: &[Entry], color: bool, out: &mut impl io::Write) {
         }
     }
     write(&text);
+    all
 }
 
 /// An entry for people: who speaks, and the message. The fields are for programs and stay out.

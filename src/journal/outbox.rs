@@ -21,6 +21,9 @@ const MUCH: usize = ROOM / 8;
 /// Who has written something looks so much later what followed.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// So many entries are written before it is told that they were.
+const PART: usize = 16;
+
 /// So many entries are kept to be filled again.
 const SPARE: usize = 256;
 
@@ -91,9 +94,9 @@ impl State {
 }
 
 impl Outbox {
-    /// A queue whose entries are given to `write`, in their order and as many as there are at once, in a
-    /// thread of its own. Where there can be no thread, what is put in is lost.
-    pub(super) fn new(mut write: impl FnMut(&[Entry]) + Send + 'static) -> Arc<Outbox> {
+    /// A queue whose entries are given to `write`, in their order and a few at once, in a thread of its
+    /// own; it says whether all of them were written. Where there can be no thread, what is put in is lost.
+    pub(super) fn new(mut write: impl FnMut(&[Entry]) -> bool + Send + 'static) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let writer = outbox.clone();
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -103,8 +106,11 @@ impl Outbox {
             let mut entries = Vec::new();
             loop {
                 writer.take(&mut entries);
-                write(&entries);
-                writer.tell_keeper(&entries);
+                for part in entries.chunks(PART) {
+                    if write(part) {
+                        writer.tell_keeper(part);
+                    }
+                }
             }
         });
         outbox
@@ -221,8 +227,11 @@ mod tests {
     }
 
     /// Writes one after the other.
-    fn each(mut write: impl FnMut(&str)) -> impl FnMut(&[Entry]) {
-        move |entries| entries.iter().for_each(|entry| write(entry.message()))
+    fn each(mut write: impl FnMut(&str)) -> impl FnMut(&[Entry]) -> bool {
+        move |entries| {
+            entries.iter().for_each(|entry| write(entry.message()));
+            true
+        }
     }
 
     #[test]
@@ -302,6 +311,32 @@ mod tests {
         outbox.flush(LONG);
         assert_eq!(written.try_recv().as_deref(), Ok("two"));
         assert_eq!(outbox.lock().in_a_hurry, 0);
+    }
+
+    #[test]
+    fn who_keeps_entries_is_told_of_those_that_were_written() {
+        let (sender, told) = channel();
+        let outbox = Outbox::new(|entries| entries.iter().all(|entry| entry.message() != "lost"));
+        outbox.set_keeper(Box::new(move |number| sender.send(number).unwrap()));
+        let numbered = |number: u64, message: &str| {
+            let mut entry = entry(message.to_owned());
+            entry.number = Some(number);
+            entry
+        };
+        outbox.put(entry("no number".to_owned()));
+        outbox.put(numbered(7, "one"));
+        outbox.flush(LONG);
+        assert_eq!(told.try_iter().max(), Some(7));
+        outbox.put(numbered(8, "lost"));
+        outbox.flush(LONG);
+        assert_eq!(told.try_iter().max(), None);
+        (9..200).for_each(|number| outbox.put(numbered(number, "many")));
+        outbox.flush(LONG);
+        let told: Vec<u64> = told.try_iter().collect();
+        assert!(told.is_sorted() && told.last() == Some(&199), "{told:?}");
+        assert!(told.len() >= 191 / PART, "{told:?}");
+        // What is filled again has none.
+        assert_eq!(outbox.blank(Level::INFO).number, None);
     }
 
     #[test]

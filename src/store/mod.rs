@@ -50,7 +50,7 @@ use crate::core::snapshot::{InstanceSnapshot, Restored};
 use crate::core::spec::Settings;
 use crate::core::trial::TrialSnapshot;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -65,9 +65,6 @@ pub const VERSION: u32 = 1;
 
 /// What could not be written is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// So many outcomes wait to be told. The log drops entries of its own before there are more.
-const OUTCOMES: u64 = 4096;
 
 /// What is known of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +180,8 @@ pub struct Store {
     stops: Stops,
     told: Arc<Told>,
     last_outcome: u64,
+    /// Outcomes that are not written yet, with their numbers.
+    outcomes: VecDeque<(u64, Untold)>,
 }
 
 /// Where states are.
@@ -242,8 +241,7 @@ impl Store {
         let Content { whole, states, runs, outcomes } = content;
         let told = Arc::new(Told::open(directory.as_deref()));
         let last_outcome = outcomes.keys().last().copied().unwrap_or_default().max(told.number());
-        found.untold = outcomes.into_iter().filter(|(number, _)| *number > told.number()).collect();
-        found.untold.retain(|(_, untold)| !is_to_come(untold, &states));
+        found.untold = untold(outcomes, told.number(), &states);
         let ledger = ledger.map(|ledger| Arc::new(Mutex::new(ledger)));
         let runs = Runs::new(ledger.clone(), boot.token, runs);
         let stops = Stops::open(state, &boot, &mut found.remarks);
@@ -271,6 +269,7 @@ impl Store {
             stops,
             told,
             last_outcome,
+            outcomes: VecDeque::new(),
             boot: (!same).then_some(boot),
         };
         store.save_boot();
@@ -289,6 +288,11 @@ impl Store {
         /// It is written when there is so much of it.
         const ENOUGH: usize = 64 * 1024;
         let auto_start = self.whole.as_ref().is_none_or(|whole| whole.settings.auto_start);
+        // First: whoever finds the state must find what it came from.
+        let told = self.told.number();
+        for (number, untold) in self.outcomes.iter().filter(|(number, _)| *number > told) {
+            self.batch.add(Subject::Outcome(*number), untold);
+        }
         // What comes after what cannot be written is not tried.
         let mut is_full = false;
         for (id, state) in states {
@@ -319,10 +323,13 @@ impl Store {
 
     /// Keeps what came of a run until it is told, and gives its number. It is written together with the
     /// states that are saved next.
-    pub fn keep_outcome(&mut self, untold: &Untold) -> u64 {
+    pub fn keep_outcome(&mut self, untold: Untold) -> u64 {
         self.last_outcome += 1;
         if self.place.is_some() {
-            self.batch.add(Subject::Outcome(self.last_outcome), untold);
+            self.outcomes.push_back((self.last_outcome, untold));
+        }
+        while self.outcomes.len() as u64 > told::MOST {
+            self.outcomes.pop_front();
         }
         self.last_outcome
     }
@@ -337,12 +344,17 @@ impl Store {
     fn write(&mut self) -> bool {
         let Some(Kept { ledger, .. }) = &self.place else { return true };
         let mut ledger = guard(ledger);
-        ledger.forget_outcomes(self.told.number().max(self.last_outcome.saturating_sub(OUTCOMES)));
+        let forgotten = self.last_outcome.saturating_sub(told::MOST);
+        ledger.forget_outcomes(self.told.number().max(forgotten));
         let written = ledger.append(&self.batch);
         drop(ledger);
-        if let Err(error) = &written {
-            self.unwritten.extend(self.batch.instances().cloned());
-            self.fail(error);
+        match &written {
+            Ok(()) if self.batch.has_outcomes() => self.outcomes.clear(),
+            Ok(()) => {}
+            Err(error) => {
+                self.unwritten.extend(self.batch.instances().cloned());
+                self.fail(error);
+            }
         }
         self.batch.clear();
         written.is_ok()
@@ -471,11 +483,25 @@ fn read(
     ledger
 }
 
-/// Whether the state is the one before: what was being written is not all there, and the outcome is
-/// found, and told, once more.
-fn is_to_come(untold: &Untold, states: &BTreeMap<InstanceId, InstanceSnapshot>) -> bool {
-    let mut runs = states.get(&untold.instance).into_iter().flat_map(InstanceSnapshot::runs);
-    runs.any(|run| Some(run.run) == untold.run && run.exit.is_none())
+/// What is to be told of all outcomes that are kept. Of one that was found a second time the first
+/// counts: somebody saw it.
+fn untold(
+    mut outcomes: BTreeMap<u64, Untold>,
+    told: u64,
+    states: &BTreeMap<InstanceId, InstanceSnapshot>,
+) -> Vec<(u64, Untold)> {
+    let last = outcomes.keys().last().copied().unwrap_or_default();
+    let mut outcomes = outcomes.split_off(&(told.max(last.saturating_sub(told::MOST)) + 1));
+    let mut known = HashSet::new();
+    outcomes.retain(|_, Untold { instance, run, outcome, .. }| {
+        let kind = std::mem::discriminant(outcome);
+        run.is_none() || known.insert((instance.clone(), *run, kind))
+    });
+    outcomes.retain(|_, untold| {
+        let mut runs = states.get(&untold.instance).into_iter().flat_map(InstanceSnapshot::runs);
+        !runs.any(|run| untold.is_to_come(run))
+    });
+    outcomes.into_iter().collect()
 }
 
 /// What became of a file that is not used.

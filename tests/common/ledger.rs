@@ -9,7 +9,7 @@ use std::path::Path;
 /// One thing that is said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// `whole`, `state`, `run` or `gone`.
+    /// `whole`, `state`, `run`, `gone` or `outcome`.
     pub kind: String,
     /// `all`, `web@0`, `web@0-b`.
     pub subject: String,

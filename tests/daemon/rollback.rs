@@ -123,6 +123,23 @@ async fn killed_on_trial_it_goes_on_with_the_trial() {
     assert_eq!(running(), 1);
 }
 
+/// Where nothing is kept of what was before there is no way back: that is said, and it is not called
+/// good.
+#[tokio::test]
+async fn killed_on_trial_with_no_way_back_it_says_so() {
+    let daemon = Daemon::start(&with(&good()));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let long = "settle: 1h, verdictTimeout: 2h";
+    daemon.save(&with("exec sleep 88804").replace("settle: 300ms", long));
+    daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
+    let daemon = daemon.killed();
+    fs::remove_dir_all(daemon.path().join(".local/state/provost")).unwrap();
+    let daemon = daemon.again();
+    state(&daemon, "applied", 2).await;
+    daemon.logged("generation 2 was on trial, and generation 1 is not kept: there is no way back");
+    assert!(!daemon.log().contains("is good"), "{}", daemon.log());
+}
+
 #[tokio::test]
 async fn killed_on_the_way_back_it_goes_on_with_that() {
     // The old one takes its time to come back.

@@ -69,6 +69,12 @@ impl Disk {
         change
     }
 
+    /// What has to be done so that is there what was valid then.
+    pub fn go_back(&mut self, before: Disk) -> Change {
+        self.good = before.good;
+        self.restore()
+    }
+
     /// The file with the processes as it should be, with another comment.
     pub fn comment(&mut self, ground: &Ground, rng: &mut Rng) -> Change {
         let path = ground.place(crate::file::Place::Main);

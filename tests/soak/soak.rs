@@ -386,7 +386,7 @@ impl Soak {
         let status = self.daemon.provost(&args);
         let log = self.daemon.log();
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(80)..].join("\n");
+        let tail = lines[lines.len().saturating_sub(400)..].join("\n");
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         format!("{text}{}--- status\n{status}\n--- log\n{tail}", self.disk.show())
     }

@@ -5,10 +5,12 @@
 //! | `files` | the files say something else, or nothing that can be used |
 //! | `commands` | operators say something |
 //! | `deaths` | a run dies or falls ill, or the daemon does |
+//! | `trials` | what does not come up is gone back from |
 
 mod commands;
 mod deaths;
 mod files;
+mod trials;
 
 use crate::file::{Files, Instance};
 use crate::model::State;
@@ -28,7 +30,8 @@ impl Soak {
             75..=77 => self.kill_child().await,
             78..=81 => self.sick().await,
             82..=85 => self.enable().await,
-            86..=88 => self.nothing().await,
+            86 => self.nothing().await,
+            87..=88 => self.ruin().await,
             89..=92 => self.storm().await,
             93 => {
                 self.judge_cost()?;

@@ -17,7 +17,7 @@ use crate::backend::native;
 use crate::backend::native::identity::Need;
 use crate::backend::native::launch::{failure, reason};
 use crate::backend::sockets::Passed;
-use crate::core::event::{Event, SpawnStage};
+use crate::core::event::{Event, ExitStatus, SpawnStage};
 use crate::core::ids::{InstanceId, Run};
 use crate::core::limits::Limits;
 use crate::core::spec::ProcessSpec;
@@ -114,15 +114,21 @@ async fn insist<T, F: Future<Output = Result<T, CallError>>>(
     }
 }
 
+/// How the run of a unit ended that has nothing in it any more.
+fn over(found: &Observed) -> Option<ExitStatus> {
+    let MainChange { code, status, .. } = found.main;
+    exit_status(code.unwrap_or_default(), status.unwrap_or_default())
+        .filter(|_| found.control_group.is_empty())
+}
+
 async fn end_stray(manager: &Arc<Manager>, unit: &str, found: Option<&Observed>) {
-    // The daemon before was killed between writing down how a run ended and letting its unit go.
-    let is_over = found.is_some_and(|found| {
-        let MainChange { code, status, .. } = found.main;
-        let ended = exit_status(code.unwrap_or_default(), status.unwrap_or_default());
-        ended.is_some() && found.control_group.is_empty()
-    });
-    if !is_over {
-        tracing::warn!("{unit} was started by a daemon before and nothing is known of it: stopped");
+    match found.and_then(over) {
+        // The daemon before was killed between writing that down and letting the unit go, or nothing that
+        // was written down is left.
+        Some(status) => tracing::info!("{unit} is let go: its run had ended ({status})"),
+        None => tracing::warn!(
+            "{unit} was started by a daemon before and nothing is known of it: stopped"
+        ),
     }
     let mut watch = manager.watch(unit);
     // What failed has nothing to stop.
@@ -176,6 +182,8 @@ async fn live_on(
         let text = "systemd could not start it".to_owned();
         let error = failure(SpawnStage::Fork, "", text);
         report(Event::SpawnFailed { instance: instance.clone(), run, error });
+        // That was its end: there is no other to be written down.
+        handle.end_is_kept();
     }
     if let Some(pid) = placed.main.pid {
         placed.look_into(inner, handle, pid).await;

@@ -260,13 +260,13 @@ impl Machine {
             }
             Next::Complete => {
                 self.set_phase(id, Phase::Completed, now);
-                self.note(id, What::Completed, now, out);
+                self.note_last(id, What::Completed, now, out);
                 self.end_job(id, UP, JobResult::Done, None, out);
                 self.end_if_essential(id, now, out);
             }
             Next::Fail(why) => {
                 self.set_phase(id, Phase::Failed, now);
-                self.note(id, What::GaveUp { why: why.clone() }, now, out);
+                self.note_last(id, What::GaveUp { why: why.clone() }, now, out);
                 self.end_job(id, UP, JobResult::Failed, Some(why.to_string()), out);
                 self.end_if_essential(id, now, out);
             }

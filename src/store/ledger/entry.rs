@@ -161,6 +161,11 @@ impl Batch {
         self.entries.iter().filter_map(|entry| entry.of.instance())
     }
 
+    /// Whether it says what came of runs.
+    pub fn has_outcomes(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.of, Subject::Outcome(_)))
+    }
+
     /// Has nothing in it any more, and keeps its room where that is not unusually large.
     pub fn clear(&mut self) {
         const USUAL: usize = 128 * 1024;

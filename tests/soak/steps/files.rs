@@ -293,6 +293,22 @@ fn is_forgotten(all: &[Files], next: &Files, world: &crate::model::World) -> boo
 /// Processes that any of the changes touches, with all that depend on them; and those of them of
 /// which nobody can tell what they come to, because they may have run in between.
 fn concerned(all: &[Files], world: &crate::model::World) -> (BTreeSet<String>, BTreeSet<String>) {
+    let touched = touched(all);
+    let mut ill: BTreeSet<String> = BTreeSet::new();
+    for id in &touched {
+        let ends = all.iter().filter_map(|files| files.entries.get(id)).any(|entry| !entry.stays());
+        let failed = world.iter().any(|((of, _), known)| {
+            of == id && matches!(known.state, State::Failed | State::Completed)
+        });
+        if ends || failed {
+            ill.insert(id.clone());
+        }
+    }
+    (touched, ill)
+}
+
+/// Processes that any of the changes touches, with all that depend on them.
+pub(super) fn touched(all: &[Files]) -> BTreeSet<String> {
     let mut touched: BTreeSet<String> = BTreeSet::new();
     for pair in all.windows(2) {
         let [old, new] = pair else { continue };
@@ -323,15 +339,5 @@ fn concerned(all: &[Files], world: &crate::model::World) -> (BTreeSet<String>, B
             }
         }
     }
-    let mut ill: BTreeSet<String> = BTreeSet::new();
-    for id in &touched {
-        let ends = all.iter().filter_map(|files| files.entries.get(id)).any(|entry| !entry.stays());
-        let failed = world.iter().any(|((of, _), known)| {
-            of == id && matches!(known.state, State::Failed | State::Completed)
-        });
-        if ends || failed {
-            ill.insert(id.clone());
-        }
-    }
-    (touched, ill)
+    touched
 }
