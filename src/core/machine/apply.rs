@@ -314,8 +314,9 @@ impl Machine {
     /// An instance that is new, or is back.
     fn add(&mut self, id: &InstanceId, spec: &Arc<ProcessSpec>, aim: &mut Aim<'_>, now: Mono) {
         let before = aim.before.get(id);
-        let usual = || self.config.settings.auto_start && !self.was_stopped(id, spec);
-        let wanted = before.map_or_else(usual, |before| before.wanted);
+        let was_stopped = self.was_stopped(id, spec);
+        let usual = self.config.settings.auto_start && !was_stopped;
+        let wanted = before.map_or(usual, |before| before.wanted);
         let mut inst = Instance::new(spec.clone(), self.generation, wanted, now);
         let rests = before.is_some_and(|before| before.rest.is_some());
         let start = wanted && self.config.settings.enabled && spec.enabled && !rests;

@@ -37,6 +37,8 @@ impl Machine {
         let Restored { generation, settings, mut instances, there, stopped } = restored;
         self.generation = generation;
         self.stopped = stopped;
+        // What is known of an instance tells it, and from here on what operators say.
+        self.stopped.instances.retain(|id| !instances.contains_key(id));
         if instances.is_empty() {
             return;
         }
@@ -198,10 +200,11 @@ impl Machine {
         }
     }
 
-    /// Whether an operator stopped an instance of which nothing else is known.
-    pub(super) fn was_stopped(&self, id: &InstanceId, spec: &ProcessSpec) -> bool {
+    /// Whether an operator stopped an instance of which nothing else is known. That is so once: when it
+    /// is gone, all that was remembered of it is.
+    pub(super) fn was_stopped(&mut self, id: &InstanceId, spec: &ProcessSpec) -> bool {
         use crate::spec::RestartCondition::UnlessStopped;
-        self.stopped.instances.contains(id)
+        self.stopped.instances.remove(id)
             && (!self.stopped.before_reboot || spec.restart.condition == UnlessStopped)
     }
 }

@@ -501,3 +501,43 @@ fn only_unless_stopped_is_remembered_over_a_reboot() {
         assert_eq!(wanted, [before_reboot, false]);
     }
 }
+
+/// What was remembered of an instance is forgotten when the file has it no more: also what the daemon
+/// before had kept of it.
+#[test]
+fn a_stop_of_before_holds_until_the_instance_is_gone() {
+    let mut config = chance::config(&mut Dice::new(1), 1);
+    config.settings = provost_core::spec::Settings::default();
+    let spec = Arc::make_mut(config.processes.values_mut().next().unwrap());
+    (spec.enabled, spec.instances, spec.depends_on) = (true, 1, Vec::new());
+    let id = config.processes.keys().next().unwrap().instance(0);
+    let without = Config { processes: BTreeMap::new(), ..config.clone() };
+    for is_known in [false, true] {
+        let (mut machine, mut out) = (Machine::new(1), Vec::new());
+        let mut generation = 0;
+        let mut apply = |machine: &mut Machine, config: &Config| {
+            generation += 1;
+            let (config, request) = (Arc::new(config.clone()), Request(1));
+            let event =
+                Event::ConfigAccepted { request, config, generation: Generation(generation) };
+            machine.handle(event, Mono(1), &mut Vec::new());
+            machine.view(&id).map(|view| view.wanted)
+        };
+        let stopped = Stopped { instances: [id.clone()].into(), before_reboot: false };
+        let mut restored = Restored { stopped, ..Restored::default() };
+        if is_known {
+            let mut other = Machine::new(1);
+            apply(&mut other, &config);
+            other.handle(
+                Event::StopRequested { request: Request(2), instances: vec![id.clone()] },
+                Mono(1),
+                &mut out,
+            );
+            restored.instances.insert(id.clone(), other.snapshot(&id).unwrap());
+        }
+        machine.restore(restored, Mono(1), &mut out);
+        assert_eq!(apply(&mut machine, &config), Some(false), "{is_known}");
+        assert_eq!(apply(&mut machine, &without), None, "{is_known}");
+        assert_eq!(apply(&mut machine, &config), Some(true), "{is_known}");
+    }
+}
