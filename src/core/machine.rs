@@ -585,12 +585,6 @@ impl Machine {
         self.note_of(id, run, what, now, out);
     }
 
-    /// The same about a run that is over.
-    fn note_last(&mut self, id: &InstanceId, what: What, now: Mono, out: &mut Vec<Effect>) {
-        let last = self.instances.get(id).map(|inst| inst.last_run);
-        self.note_of(id, last.filter(|run| *run > Run(0)), what, now, out);
-    }
-
     /// The same about one of several runs.
     fn note_of(
         &mut self,

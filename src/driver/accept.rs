@@ -142,7 +142,8 @@ impl Driver {
         let base =
             kept.and_then(|kept| Some((kept.record.number, kept.loaded.config.clone()?, kept)));
         let measure = match (&base, &known) {
-            (None, Some(known)) => {
+            // Where the files say something else, what runs is what that is judged by.
+            (None, Some(known)) if next.plan.is_empty() => {
                 let (tried, base) = (known.tried, known.base);
                 let text = format!(
                     "generation {tried} was on trial, and generation {base} is not kept: there is no way \
@@ -151,7 +152,7 @@ impl Driver {
                 self.remark(Level::WARN, "not-kept", text);
                 Measure::None
             }
-            (None, None) => Measure::Trial,
+            (None, _) => Measure::Trial,
             (Some((base, config, _)), _) => {
                 let known = known.filter(|known| known.base == *base);
                 let before = known.map(|known| known.before).unwrap_or_default();

@@ -45,6 +45,10 @@ impl Driver {
             Event::Exited { instance, run, .. } => {
                 self.exited.push((instance.clone(), *run));
             }
+            // Nothing was stored of it, and its unit may be there.
+            Event::SpawnFailed { instance, run, .. } if self.backend.remembers_ends() => {
+                self.exited.push((instance.clone(), *run));
+            }
             _ => {}
         }
     }

@@ -334,7 +334,7 @@ mod tests {
         outbox.flush(LONG);
         let told: Vec<u64> = told.try_iter().collect();
         assert!(told.is_sorted() && told.last() == Some(&199), "{told:?}");
-        assert!(told.len() >= 191 / PART, "{told:?}");
+        assert!(told.len() >= 10, "{told:?}");
         // What is filled again has none.
         assert_eq!(outbox.blank(Level::INFO).number, None);
     }

@@ -241,7 +241,7 @@ impl Store {
         let Content { whole, states, runs, outcomes } = content;
         let told = Arc::new(Told::open(directory.as_deref()));
         let last_outcome = outcomes.keys().last().copied().unwrap_or_default().max(told.number());
-        found.untold = untold(outcomes, told.number(), &states);
+        found.untold = untold(outcomes, &told, &states);
         let ledger = ledger.map(|ledger| Arc::new(Mutex::new(ledger)));
         let runs = Runs::new(ledger.clone(), boot.token, runs);
         let stops = Stops::open(state, &boot, &mut found.remarks);
@@ -346,15 +346,20 @@ impl Store {
         let mut ledger = guard(ledger);
         let forgotten = self.last_outcome.saturating_sub(told::MOST);
         ledger.forget_outcomes(self.told.number().max(forgotten));
-        let written = ledger.append(&self.batch);
+        let mut written = ledger.append(&self.batch);
+        let mut unwritten = None;
+        if written.is_err() && self.batch.drop_outcomes() {
+            // States are less and matter more; the outcomes are written later.
+            unwritten = std::mem::replace(&mut written, ledger.append(&self.batch)).err();
+        } else if written.is_ok() && self.batch.has_outcomes() {
+            self.outcomes.clear();
+        }
         drop(ledger);
-        match &written {
-            Ok(()) if self.batch.has_outcomes() => self.outcomes.clear(),
-            Ok(()) => {}
-            Err(error) => {
-                self.unwritten.extend(self.batch.instances().cloned());
-                self.fail(error);
-            }
+        if let Err(error) = &written {
+            self.unwritten.extend(self.batch.instances().cloned());
+            self.fail(error);
+        } else if let Some(error) = unwritten {
+            self.fail(&error);
         }
         self.batch.clear();
         written.is_ok()
@@ -401,6 +406,7 @@ impl Store {
     /// Forgets everything but what operators stopped: the next daemon begins anew.
     pub fn clear(&mut self) {
         if let Some(Kept { directory, ledger }) = &self.place {
+            self.told.end();
             guard(ledger).clear();
             clear(directory);
         }
@@ -487,15 +493,20 @@ fn read(
 /// counts: somebody saw it.
 fn untold(
     mut outcomes: BTreeMap<u64, Untold>,
-    told: u64,
+    told: &Told,
     states: &BTreeMap<InstanceId, InstanceSnapshot>,
 ) -> Vec<(u64, Untold)> {
     let last = outcomes.keys().last().copied().unwrap_or_default();
-    let mut outcomes = outcomes.split_off(&(told.max(last.saturating_sub(told::MOST)) + 1));
+    let first = told.number().max(last.saturating_sub(told::MOST)) + 1;
+    let mut outcomes = outcomes.split_off(&first);
     let mut known = HashSet::new();
-    outcomes.retain(|_, Untold { instance, run, outcome, .. }| {
+    outcomes.retain(|number, Untold { instance, run, outcome, .. }| {
         let kind = std::mem::discriminant(outcome);
-        run.is_none() || known.insert((instance.clone(), *run, kind))
+        let is_first = run.is_none() || known.insert((instance.clone(), *run, kind));
+        if !is_first {
+            told.pass(*number);
+        }
+        is_first
     });
     outcomes.retain(|_, untold| {
         let mut runs = states.get(&untold.instance).into_iter().flat_map(InstanceSnapshot::runs);

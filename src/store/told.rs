@@ -9,7 +9,8 @@
 //! Nobody tells one twice, unless it is killed between the writing of a few lines and that of their
 //! number. Where the number is lost, those that are still kept are told again: they have happened. What
 //! the log leaves out, because of its level, is passed over: as good as told once all before it is.
-//! What it has no room for, because nobody reads it, is missing there, as it says itself.
+//! What it has no room for, because nobody reads it, is missing there, as it says itself, and so is what
+//! could not be written before something that could.
 
 use super::file;
 use crate::core::event::Outcome;
@@ -28,8 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Its name in the runtime directory.
 const NAME: &str = "told";
 
-/// So many outcomes wait to be told: as many as the log has room for, with some to spare.
-pub(super) const MOST: u64 = 1024;
+/// So many outcomes wait to be told: about as many as the log has room for.
+pub(super) const MOST: u64 = 3072;
 
 /// How long the file is: a number and the end of the line.
 const LENGTH: u64 = 21;
@@ -81,6 +82,8 @@ struct Kept {
     file: Option<File>,
     /// Passed over, with something before them that is not told yet.
     passed: BTreeSet<u64>,
+    /// Nobody comes who would have to know.
+    is_over: bool,
 }
 
 impl Told {
@@ -122,6 +125,11 @@ impl Told {
         }
     }
 
+    /// From here on nothing is kept.
+    pub(super) fn end(&self) {
+        super::guard(&self.kept).is_over = true;
+    }
+
     /// That is told, and what was passed over and follows it.
     fn set(&self, mut number: u64, kept: &mut Kept) {
         kept.passed = kept.passed.split_off(&(number + 1));
@@ -129,7 +137,7 @@ impl Told {
             number += 1;
         }
         self.number.store(number, Ordering::Relaxed);
-        let Some(path) = &self.path else { return };
+        let Some(path) = self.path.as_ref().filter(|_| !kept.is_over) else { return };
         let is_gone = |file: &File| file.metadata().is_ok_and(|found| found.nlink() == 0);
         if kept.file.as_ref().is_none_or(is_gone) {
             // Where it cannot be made it is tried again the next time.

@@ -140,6 +140,25 @@ async fn killed_on_trial_with_no_way_back_it_says_so() {
     assert!(!daemon.log().contains("is good"), "{}", daemon.log());
 }
 
+/// The same, and the files say something else by the time they can be used: what runs is what they are
+/// judged by.
+#[tokio::test]
+async fn killed_on_trial_with_no_way_back_what_is_new_is_judged() {
+    let daemon = Daemon::start(&with(&good()));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let long = "settle: 1h, verdictTimeout: 2h";
+    daemon.save(&with("exec sleep 88804").replace("settle: 300ms", long));
+    daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
+    let daemon = daemon.killed();
+    fs::remove_dir_all(daemon.path().join(".local/state/provost")).unwrap();
+    daemon.save("nonsense: [");
+    let daemon = daemon.again();
+    daemon.save(&with(BAD));
+    // What comes back has to last for an hour before that is over.
+    daemon
+        .logged("3 did not come up: b@0 exited with code 3 (3 times); going back to generation 2");
+}
+
 #[tokio::test]
 async fn killed_on_the_way_back_it_goes_on_with_that() {
     // The old one takes its time to come back.

@@ -130,16 +130,31 @@ async fn what_could_not_be_written_is_told_by_the_next() {
     let (stderr, reader) = full_pipe();
     drop(reader);
     let daemon = Daemon::prepare(|_| {}).logging_to(stderr, &on_request());
+    let before = rests_of_the_log(&daemon);
     assert_eq!(daemon.provost(&["start", "works"]).0, 0);
+    until("it was tried", || rests_of_the_log(&daemon) >= before + 3);
     let daemon = daemon.killed().again();
     ENDS[2..4].iter().for_each(|line| daemon.logged(line));
+}
+
+/// How often the thread that writes the log has waited for something.
+fn rests_of_the_log(daemon: &Daemon) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let mut threads = threads.map(|thread| thread.unwrap().path());
+    let log = threads.find(|thread| read(thread.join("comm")) == "log\n").unwrap();
+    let status = read(log.join("status"));
+    let rests = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    rests.unwrap().trim().parse().unwrap()
 }
 
 /// The reader stops in the middle of many lines: those that it has read are not told again, but for the
 /// few of which it was not kept yet that they were written.
 #[tokio::test]
 async fn what_was_read_is_not_told_again_with_the_rest() {
-    let (stderr, reader) = full_pipe();
+    // No room for more than some lines: what is told was read, but for those.
+    let (reader, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&stderr, 4096).unwrap();
     let yaml = ENDING.replace("works: {", "works: { instances: 100,");
     let daemon = Daemon::prepare(|_| {}).logging_to(stderr, &yaml);
     let is_over = |state: &str| ["completed", "failed", "running"].contains(&state);

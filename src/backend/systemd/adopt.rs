@@ -182,8 +182,6 @@ async fn live_on(
         let text = "systemd could not start it".to_owned();
         let error = failure(SpawnStage::Fork, "", text);
         report(Event::SpawnFailed { instance: instance.clone(), run, error });
-        // That was its end: there is no other to be written down.
-        handle.end_is_kept();
     }
     if let Some(pid) = placed.main.pid {
         placed.look_into(inner, handle, pid).await;

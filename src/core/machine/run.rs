@@ -199,6 +199,7 @@ impl Machine {
     /// `seen` is how it ended, unless it was being ended for another reason.
     fn run_over(&mut self, id: &InstanceId, seen: RunEnd, now: Mono, out: &mut Vec<Effect>) {
         let Some(inst) = self.instances.get_mut(id) else { return };
+        let run = inst.live().map(|live| live.run);
         let (end, give_up) = match &inst.phase {
             Phase::Stopping(_, ending) => (ending.end.clone(), ending.give_up.clone()),
             _ => (seen, None),
@@ -225,7 +226,7 @@ impl Machine {
                 Some(rest) => self.put_to_rest(id, rest, now),
                 None => self.set_phase(id, Phase::Down, now),
             },
-            Some(next) => self.follow(id, next, &end, now, out),
+            Some(next) => self.follow(id, run, next, &end, now, out),
         }
         let serves = self.instances.get(id).is_some_and(|inst| inst.stand_in().is_some());
         if !asked && !serves {
@@ -237,6 +238,7 @@ impl Machine {
     fn follow(
         &mut self,
         id: &InstanceId,
+        run: Option<Run>,
         next: Next,
         end: &RunEnd,
         now: Mono,
@@ -260,13 +262,13 @@ impl Machine {
             }
             Next::Complete => {
                 self.set_phase(id, Phase::Completed, now);
-                self.note_last(id, What::Completed, now, out);
+                self.note_of(id, run, What::Completed, now, out);
                 self.end_job(id, UP, JobResult::Done, None, out);
                 self.end_if_essential(id, now, out);
             }
             Next::Fail(why) => {
                 self.set_phase(id, Phase::Failed, now);
-                self.note_last(id, What::GaveUp { why: why.clone() }, now, out);
+                self.note_of(id, run, What::GaveUp { why: why.clone() }, now, out);
                 self.end_job(id, UP, JobResult::Failed, Some(why.to_string()), out);
                 self.end_if_essential(id, now, out);
             }

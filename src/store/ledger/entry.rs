@@ -166,6 +166,15 @@ impl Batch {
         self.entries.iter().any(|entry| matches!(entry.of, Subject::Outcome(_)))
     }
 
+    /// Takes back what it says of what came of runs, which is at its beginning. Whether there was any.
+    pub fn drop_outcomes(&mut self) -> bool {
+        let is_outcome = |entry: &Entry| matches!(entry.of, Subject::Outcome(_));
+        let count = self.entries.iter().take_while(|entry| is_outcome(entry)).count();
+        let len: usize = self.entries.drain(..count).map(|entry| entry.len as usize).sum();
+        self.bytes.drain(..len);
+        count > 0
+    }
+
     /// Has nothing in it any more, and keeps its room where that is not unusually large.
     pub fn clear(&mut self) {
         const USUAL: usize = 128 * 1024;

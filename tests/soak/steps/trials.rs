@@ -41,7 +41,8 @@ impl Soak {
         let moments: Vec<u64> = (0..deaths).map(|_| self.draw.rng.between(0, 600)).collect();
         self.note(format!("ruin: {what:?}, and kill -9 the daemon after {moments:?} ms"));
         self.change(&change, Save::Rename);
-        let is_asked = moments.is_empty() && self.draw.rng.percent(50);
+        // Who watches may have tried it, and gone back, before anybody asks.
+        let is_asked = moments.is_empty() && !self.files.is_watched();
         if is_asked {
             let done = self.daemon.client.reload(&ReloadOptions::default()).await;
             let done = done.map_err(|error| format!("a valid file is refused: {error}"))?;

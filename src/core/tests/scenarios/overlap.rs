@@ -601,3 +601,19 @@ fn the_next_supervisor_goes_on_with_both() {
     let view = next.view(&id("api")).unwrap();
     assert_eq!((view.run, view.state, view.sub_state), (old, State::Running, ""));
 }
+
+#[test]
+fn what_completes_after_falling_back_is_the_run_that_did() {
+    let on_failure = || api().with(|spec| spec.restart.condition = RestartCondition::OnFailure);
+    let mut s = Scene::of([on_failure()]);
+    let old = s.run("api");
+    s.finds("api", STARTING);
+    let _ = s.restart("api");
+    s.exit_new("api", 3);
+    assert!(s.last_note("api", "fell-back").is_some());
+    s.finds("api", Finding::Healthy);
+    s.exit("api", 0);
+    let view = s.view("api");
+    let of = |kind: &str| view.history.iter().rev().find(|n| n.what.kind() == kind).unwrap().run;
+    assert_eq!((of("exited"), of("completed")), (old, old));
+}
