@@ -180,15 +180,7 @@ impl Trial {
                 (Numbered { generation, config }, BTreeMap::new())
             }
         };
-        for process in &touched(&base.config, config) {
-            // What a former trial has touched is not as it was when the last good one was in force.
-            if !machine.config().says_the_same(&base.config, process) {
-                continue;
-            }
-            for (id, inst) in machine.instances_of(process) {
-                before.entry(id.clone()).or_insert_with(|| Before::of(inst, now));
-            }
-        }
+        remember(&mut before, machine, &base.config, config, now);
         let (base_number, before) = (base.generation, Arc::new(before));
         let kept = TrialSnapshot { tried, base: base_number, before, faults: Vec::new() };
         Some(Trial::new(kept, base, config, now))
@@ -201,6 +193,20 @@ impl Trial {
         let base = Numbered { generation: kept.base, config: base };
         let faults = kept.faults.clone();
         Trial { faults, ..Trial::new(kept, base, config, now) }
+    }
+
+    /// The same, and remembers how things are, before `config` is given to the machine: it may have come
+    /// while nobody was there to try it.
+    #[must_use]
+    pub fn resume_with(
+        machine: &Machine,
+        mut kept: TrialSnapshot,
+        base: Arc<Config>,
+        config: &Config,
+        now: Mono,
+    ) -> Trial {
+        remember(Arc::make_mut(&mut kept.before), machine, &base, config, now);
+        Trial::resume(kept, base, config, now)
     }
 
     fn new(kept: TrialSnapshot, base: Numbered, config: &Config, now: Mono) -> Trial {
@@ -468,6 +474,25 @@ impl Trial {
 #[must_use]
 pub fn is_worth_going_back_to(config: &Config) -> bool {
     !config.processes.is_empty()
+}
+
+/// Remembers how those are that `config` touches and of which nothing is remembered yet.
+fn remember(
+    before: &mut BTreeMap<InstanceId, Before>,
+    machine: &Machine,
+    base: &Config,
+    config: &Config,
+    now: Mono,
+) {
+    for process in &touched(base, config) {
+        // What a former trial has touched is not as it was when the last good one was in force.
+        if !machine.config().says_the_same(base, process) {
+            continue;
+        }
+        for (id, inst) in machine.instances_of(process) {
+            before.entry(id.clone()).or_insert_with(|| Before::of(inst, now));
+        }
+    }
 }
 
 /// The processes of which two configurations say different things.

@@ -157,7 +157,8 @@ impl Driver {
                 let known = known.filter(|known| known.base == *base);
                 let before = known.map(|known| known.before).unwrap_or_default();
                 let kept = TrialSnapshot { tried: number, base: *base, before, faults: Vec::new() };
-                let trial = Trial::resume(kept, config.clone(), &next.config, now());
+                let (machine, base) = (&self.machine, config.clone());
+                let trial = Trial::resume_with(machine, kept, base, &next.config, now());
                 Measure::Resumed(Box::new(trial))
             }
         };

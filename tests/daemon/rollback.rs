@@ -215,6 +215,27 @@ async fn what_was_tried_is_not_tried_again_by_the_next_daemon_nor_after_a_reboot
     assert_eq!(fs::read(daemon.path().join("tried")).unwrap(), tried);
 }
 
+/// The file changed while there was no daemon: what was stopped, and what had completed, is so again
+/// after the way back.
+#[tokio::test]
+async fn what_changed_while_there_was_no_daemon_is_gone_back_from_as_well() {
+    let more = "  idle: { shell: exec sleep 88806 }
+  once: { shell: 'echo run >>@DIR@/once', restartPolicy: { condition: no } }
+";
+    let daemon = Daemon::start(&(with(&good()) + more));
+    daemon.until_running(&["a@0", "b@0", "idle@0"]).await;
+    daemon.until("it completed", |all| all["once@0"].state == "completed").await;
+    assert_eq!(daemon.provost(&["stop", "idle"]).0, 0);
+    let daemon = daemon.killed();
+    daemon.save(&with(BAD));
+    let daemon = daemon.again();
+    state(&daemon, "rolled-back", 1).await;
+    let all = daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!((&*all["idle@0"].state, &*all["idle@0"].desired), ("down", "down"));
+    assert_eq!(all["once@0"].state, "completed");
+    assert_eq!(fs::read_to_string(daemon.path().join("once")).unwrap(), "run\n");
+}
+
 #[tokio::test]
 async fn a_boot_with_a_broken_file_starts_what_was_last_good() {
     for broken in ["processes: [", ""] {

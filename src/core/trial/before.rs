@@ -20,6 +20,9 @@ pub struct Before {
     pub last_end: Option<RunEnd>,
     /// Whether it was failing.
     pub failing: bool,
+    /// Whether a run of it was ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serving: bool,
 }
 
 /// A rest that a new run would end.
@@ -49,6 +52,7 @@ impl Before {
             },
             last_end: inst.last_end.clone(),
             failing: is_failing(inst, now),
+            serving: inst.serves(),
         }
     }
 }

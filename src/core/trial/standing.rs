@@ -38,7 +38,7 @@ impl Trial {
         let open = Standing::Open { good_at: None };
         let blockers = blockers(machine, id);
         if !blockers.is_empty() {
-            return self.standing_behind(blockers);
+            return self.standing_behind(id, inst, blockers);
         }
         match &inst.phase {
             Phase::Completed => Standing::Good,
@@ -74,7 +74,7 @@ impl Trial {
     }
 
     /// How one stands that waits for these.
-    fn standing_behind(&self, blockers: &[Blocker]) -> Standing {
+    fn standing_behind(&self, id: &InstanceId, inst: &Instance, blockers: &[Blocker]) -> Standing {
         // For one that is to blame.
         if blockers.iter().any(|by| self.is_bad(by)) {
             return Standing::Good;
@@ -83,9 +83,14 @@ impl Trial {
         if blockers.iter().any(|by| self.is_judged(by)) {
             return Standing::Behind;
         }
-        match blockers.iter().any(Blocker::is_hopeless) {
-            true => Standing::Good,
-            false => Standing::Waits,
+        if !blockers.iter().any(Blocker::is_hopeless) {
+            return Standing::Waits;
+        }
+        // It went on while what it needs was gone, and a new run cannot begin.
+        let served = self.kept.before.get(id).is_some_and(|before| before.serving);
+        match self.is_going_back() && served && !inst.serves() {
+            true => Standing::Bad(format!("it waits for {}", crate::text::joined(blockers))),
+            false => Standing::Good,
         }
     }
 

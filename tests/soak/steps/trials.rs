@@ -2,8 +2,8 @@
 
 use crate::daemon::{Daemon, Told};
 use crate::disk::Save;
-use crate::file::{Entry, Mode, Place};
-use crate::model::{Moves, State, Step};
+use crate::file::{Entry, Instance, Mode, Place};
+use crate::model::{Known, Moves, State, Step};
 use crate::outside;
 use crate::soak::{Judged, Soak};
 use nix::sys::signal::Signal;
@@ -59,7 +59,7 @@ impl Soak {
             self.daemon.ended();
             self.daemon = Daemon::start(&self.ground).await;
         }
-        let unsure = self.tried_again(&touched);
+        let unsure = self.unsure(&touched);
         let mut expected = self.expect(&Step::default());
         for (instance, expected) in &mut expected {
             if touched.contains(&instance.0) {
@@ -74,11 +74,21 @@ impl Soak {
         self.take_ruin_back(in_force).await
     }
 
-    /// Those that had failed and may have been tried again as something else, whatever they came to, and
-    /// those that depend on them.
-    fn tried_again(&self, touched: &BTreeSet<String>) -> BTreeSet<String> {
-        let failed = self.world.iter().filter(|(_, known)| known.state == State::Failed);
-        let mut found: BTreeSet<String> = failed
+    /// Those that had failed and may have been tried again as something else, whatever they came to;
+    /// those that went on while what they need was not there, and may have been taken down; and those
+    /// that depend on them.
+    fn unsure(&self, touched: &BTreeSet<String>) -> BTreeSet<String> {
+        let is_up = |known: &Known| matches!(known.state, State::Up | State::Completed);
+        let is_met = |on: &String| {
+            let mut instances = self.world.iter().filter(|((of, _), _)| of == on);
+            instances.all(|(_, known)| is_up(known))
+        };
+        let is_unsure = |(id, _): &Instance, known: &Known| {
+            let lacks = || !self.files.entries[id].depends.keys().all(is_met);
+            known.state == State::Failed || known.state == State::Up && lacks()
+        };
+        let unsure = self.world.iter().filter(|(instance, known)| is_unsure(instance, known));
+        let mut found: BTreeSet<String> = unsure
             .map(|(instance, _)| instance.0.clone())
             .filter(|id| touched.contains(id))
             .collect();

@@ -213,6 +213,27 @@ fn what_does_not_come_back_is_named() {
     );
 }
 
+/// It went on while what it needs had failed; taken down it cannot begin again, and that is told.
+#[test]
+fn who_went_on_without_what_it_needs_and_cannot_come_back_is_named() {
+    let db = || process("db").with(|spec| spec.restart.condition = RestartCondition::No);
+    let mut s = Scene::judging([db(), process("api").after("db"), process("web")]);
+    s.exit("db", 3);
+    s.advance(secs(60));
+    assert_eq!((s.state("db"), s.state("api")), (State::Failed, State::Running));
+    crashes(&mut s, "web");
+    s.config([db(), process("web").line("v2")]);
+    s.advance(secs(4));
+    lives(&mut s, "web");
+    s.advance(secs(60));
+    assert_eq!(s.state("api"), State::Waiting);
+    assert_eq!(
+        s.verdict(),
+        "2 rolled back: web@0 it exited with code 3 (3 times); \
+         lost: api@0 it waits for db to be ready: it is failed"
+    );
+}
+
 #[test]
 fn the_way_back_is_measured_by_what_was_good() {
     let mut s = Scene::judging([process("a")]);
