@@ -133,9 +133,22 @@ impl Driver {
         }
         let pending = self.history.pending().filter(|_| is_first);
         let pending = pending.filter(|record| record.digest == next.active.digest);
+        let running = self.machine.generation();
+        // What a daemon before has left, as the files say but for a comment: it is the generation that it
+        // was, as it is without a daemon in between. Where that did not come up it is judged anew.
+        let is_known = self.history.lock().get(running).is_some();
+        let is_good = kept.as_ref().is_some_and(|kept| kept.record.number == running);
+        let is_left = is_first
+            && !is_forced
+            && pending.is_none()
+            && self.keeping.trial.is_none()
+            && next.plan.is_empty()
+            && running > Generation(0)
+            && (is_good || !is_known);
         let number = match &pending {
             Some(record) => record.number,
-            None => self.history.next_number(self.machine.generation()),
+            None if is_left => running,
+            None => self.history.next_number(running),
         };
         let known = self.keeping.trial.take();
         self.end_pending(number);
@@ -165,6 +178,7 @@ impl Driver {
         let is_worth = base.as_ref().is_none_or(|(_, config, _)| is_worth_going_back_to(config));
         let measure = match next.config.settings.rollback {
             Rollback::Off => Measure::None,
+            _ if is_left => Measure::None,
             Rollback::Auto | Rollback::Manual if !is_worth => Measure::None,
             Rollback::Auto | Rollback::Manual => measure,
         };
@@ -174,7 +188,7 @@ impl Driver {
             self.trying.base.clone_from(&self.desk.active);
         }
         // What differs in a comment alone is no new generation.
-        let changes = is_first
+        let changes = is_first && !(is_left && is_known)
             || !next.plan.is_empty()
             || self.machine.is_reloading()
             || self.machine.generation() == Generation(0);

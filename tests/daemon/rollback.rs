@@ -215,6 +215,32 @@ async fn what_was_tried_is_not_tried_again_by_the_next_daemon_nor_after_a_reboot
     assert_eq!(fs::read(daemon.path().join("tried")).unwrap(), tried);
 }
 
+/// A comment that changed while there was no daemon is no other generation, to the machine and to the
+/// history alike: a daemon that is killed on trial after that knows what it goes back to.
+#[tokio::test]
+async fn a_comment_that_changed_meanwhile_loses_nothing() {
+    let idle = "  idle: { shell: exec sleep 88807 }\n";
+    let daemon = Daemon::start(&(with(&good()) + idle));
+    daemon.until_running(&["a@0", "b@0", "idle@0"]).await;
+    assert_eq!(daemon.provost(&["stop", "idle"]).0, 0);
+    let daemon = daemon.killed();
+    daemon.save(&(with(&good()) + idle + "# another word\n"));
+    let daemon = daemon.again();
+    state(&daemon, "applied", 1).await;
+    let history = daemon.client().await.history(None).await.unwrap();
+    assert_eq!(history.iter().map(|one| one.number).collect::<Vec<_>>(), [1]);
+    assert!(!daemon.log().contains("is good"), "{}", daemon.log());
+    let long = |b: &str| with(b).replace("settle: 300ms", "settle: 1h, verdictTimeout: 2h");
+    daemon.save(&long("while ! test -e @DIR@/go; do sleep 0.05; done; exit 3"));
+    daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
+    let daemon = daemon.killed_and_again();
+    fs::write(daemon.path().join("go"), "").unwrap();
+    let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.config_detail.contains("tried as 2"), "{}", manager.config_detail);
+    let all = daemon.until_running(&["a@0", "b@0"]).await;
+    assert_eq!((&*all["idle@0"].state, &*all["idle@0"].desired), ("down", "down"));
+}
+
 /// The file changed while there was no daemon: what was stopped, and what had completed, is so again
 /// after the way back.
 #[tokio::test]

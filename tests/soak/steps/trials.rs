@@ -75,8 +75,8 @@ impl Soak {
     }
 
     /// Those that had failed and may have been tried again as something else, whatever they came to;
-    /// those that went on while what they need was not there, and may have been taken down; and those
-    /// that depend on them.
+    /// those that waited and may not have had to, and go on then; those that went on while what they need
+    /// was not there, and may have been taken down; and those that depend on them.
     fn unsure(&self, touched: &BTreeSet<String>) -> BTreeSet<String> {
         let is_up = |known: &Known| matches!(known.state, State::Up | State::Completed);
         let is_met = |on: &String| {
@@ -85,7 +85,11 @@ impl Soak {
         };
         let is_unsure = |(id, _): &Instance, known: &Known| {
             let lacks = || !self.files.entries[id].depends.keys().all(is_met);
-            known.state == State::Failed || known.state == State::Up && lacks()
+            match known.state {
+                State::Failed | State::Waiting => true,
+                State::Up => lacks(),
+                _ => false,
+            }
         };
         let unsure = self.world.iter().filter(|(instance, known)| is_unsure(instance, known));
         let mut found: BTreeSet<String> = unsure
