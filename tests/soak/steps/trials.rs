@@ -67,8 +67,11 @@ impl Soak {
             }
             expected.either |= unsure.contains(&instance.0);
         }
-        let is_back = |told: &Told| {
-            ["rolled-back", "rollback-incomplete"].contains(&&*told.manager.config_state)
+        // Who begins anew after that says so too where something fails that failed before.
+        let is_back = |told: &Told| match &*told.manager.config_state {
+            "rolled-back" | "rollback-incomplete" => true,
+            "failed-kept" => is_tried(told),
+            _ => false,
         };
         self.judge(expected, Box::new(is_back)).await?;
         self.take_ruin_back(in_force).await
@@ -113,7 +116,12 @@ impl Soak {
             self.daemon.signal(Signal::SIGHUP);
         }
         let expected = self.expect(&Step::default());
-        self.judge(expected, Box::new(|told| told.manager.config_state == "applied")).await
+        let is_in_force = |told: &Told| match &*told.manager.config_state {
+            "applied" => true,
+            "failed-kept" => !is_tried(told),
+            _ => false,
+        };
+        self.judge(expected, Box::new(is_in_force)).await
     }
 
     /// It fails for good, sooner or later.
@@ -124,4 +132,9 @@ impl Soak {
         entry.policy.max_delay = Some(100);
         entry
     }
+}
+
+/// Whether what is on disk was tried, and something else runs.
+fn is_tried(told: &Told) -> bool {
+    told.manager.config_detail.contains("was tried as")
 }
