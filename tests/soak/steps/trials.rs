@@ -33,7 +33,8 @@ impl Soak {
         let in_force = self.disk.clone();
         files.entries.insert(format!("{RUIN}{}", self.steps), self.a_ruin());
         files.settings.rollback = Some("auto");
-        files.settings.settle = Some(self.draw.rng.between(50, 300));
+        // Much longer than it runs, on a busy machine too.
+        files.settings.settle = Some(self.draw.rng.between(2_000, 4_000));
         files.settings.verdict = Some(60_000);
         outside::make_locks(&files, &self.ground);
         let change = self.disk.write(&files, &self.ground, &mut self.draw.rng, false);
@@ -126,7 +127,7 @@ impl Soak {
 
     /// It fails for good, sooner or later.
     fn a_ruin(&mut self) -> Entry {
-        let mut entry = Entry::new(Place::Main, Mode::End(self.draw.rng.between(0, 40), 3));
+        let mut entry = Entry::new(Place::Main, Mode::End(self.draw.rng.between(0, 20), 3));
         entry.policy.condition = self.draw.rng.maybe(80, &["no", "always", "on-failure"]);
         entry.policy.delay = Some(self.draw.rng.between(0, 50));
         entry.policy.max_delay = Some(100);
