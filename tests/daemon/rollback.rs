@@ -123,10 +123,8 @@ async fn killed_on_trial_it_goes_on_with_the_trial() {
     assert_eq!(running(), 1);
 }
 
-/// Where nothing is kept of what was before there is no way back: that is said, and it is not called
-/// good.
-#[tokio::test]
-async fn killed_on_trial_with_no_way_back_it_says_so() {
+/// A daemon that was killed with generation 2 on trial, and of what was before nothing is kept.
+async fn with_no_way_back() -> Daemon {
     let daemon = Daemon::start(&with(&good()));
     daemon.until_running(&["a@0", "b@0"]).await;
     let long = "settle: 1h, verdictTimeout: 2h";
@@ -134,7 +132,13 @@ async fn killed_on_trial_with_no_way_back_it_says_so() {
     daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
     let daemon = daemon.killed();
     fs::remove_dir_all(daemon.path().join(".local/state/provost")).unwrap();
-    let daemon = daemon.again();
+    daemon
+}
+
+/// That is said, and it is not called good.
+#[tokio::test]
+async fn killed_on_trial_with_no_way_back_it_says_so() {
+    let daemon = with_no_way_back().await.again();
     state(&daemon, "applied", 2).await;
     daemon.logged("generation 2 was on trial, and generation 1 is not kept: there is no way back");
     assert!(!daemon.log().contains("is good"), "{}", daemon.log());
@@ -144,13 +148,7 @@ async fn killed_on_trial_with_no_way_back_it_says_so() {
 /// judged by.
 #[tokio::test]
 async fn killed_on_trial_with_no_way_back_what_is_new_is_judged() {
-    let daemon = Daemon::start(&with(&good()));
-    daemon.until_running(&["a@0", "b@0"]).await;
-    let long = "settle: 1h, verdictTimeout: 2h";
-    daemon.save(&with("exec sleep 88804").replace("settle: 300ms", long));
-    daemon.until_manager("on trial", |manager| manager.config_detail.contains("stay so")).await;
-    let daemon = daemon.killed();
-    fs::remove_dir_all(daemon.path().join(".local/state/provost")).unwrap();
+    let daemon = with_no_way_back().await;
     daemon.save("nonsense: [");
     let daemon = daemon.again();
     daemon.save(&with(BAD));
