@@ -26,7 +26,7 @@ use crate::probe::Prober;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
-use crate::store::{self, Found, Store};
+use crate::store::{self, Store};
 use crate::sys::arrival::{self, Arrival};
 use crate::sys::{listen, memory};
 use handover::Handed;
@@ -158,7 +158,8 @@ async fn serve(
     let mut inherited = listen::inherited();
     inherited.extend(handed.map(|handed| handed.descriptors).unwrap_or_default());
     let notices = open_notices(options.runtime.as_deref(), &mut inherited);
-    let (store, runs, found) = Store::open(options.runtime.as_deref(), options.state.as_deref());
+    let (store, runs, mut found) =
+        Store::open(options.runtime.as_deref(), options.state.as_deref());
     let told = store.told().clone();
     log.on_written(move |number| told.advance(number));
     let mut notifier = Notifier::from_environment();
@@ -187,16 +188,15 @@ async fn serve(
     )
     .await
     .map_err(|error| format!("cannot supervise processes here: {error}"))?;
-    let Found { mut restored, missing, untold, trial, is_same_boot, mut remarks } = found;
-    let generations = Generations::open(options.state.as_deref(), &mut remarks);
-    let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut remarks);
+    let generations = Generations::open(options.state.as_deref(), &mut found.remarks);
+    let (checkpoints, tentative) = Checkpoints::open(options.state.as_deref(), &mut found.remarks);
     backend.take_over(inherited.extract_if(.., |(name, _)| hold::is_handed(name)).collect());
     let (names, stored) = stored_pidfds(inherited);
-    backend.sockets().retain(|id| restored.instances.keys().any(|inst| inst.process == *id));
-    restored.there = backend.recover(kept_runs(&restored), stored).await;
+    backend.sockets().retain(|id| found.restored.instances.keys().any(|inst| inst.process == *id));
+    found.restored.there = backend.recover(kept_runs(&found.restored), stored).await;
     for name in names {
         // What goes on is taken back when it ends.
-        if stored_run(&name).is_none_or(|run| !restored.there.contains(&run)) {
+        if stored_run(&name).is_none_or(|run| !found.restored.there.contains(&run)) {
             notifier.take_back(name);
         }
     }
@@ -212,17 +212,7 @@ async fn serve(
         }
         tokio::spawn(notices.listen(backend.clone(), sender.clone()));
     }
-    let keeping = Keeping {
-        store,
-        checkpoints,
-        restored,
-        missing,
-        untold,
-        trial,
-        tentative,
-        is_same_boot,
-        remarks,
-    };
+    let keeping = Keeping { store, checkpoints, found, tentative };
     let prober = Prober::new(sender, backend.clone());
     let (output, held) = (backend.clone(), backend.clone());
     let location = Location { main: config, mode: options.mode, environment };

@@ -127,54 +127,28 @@ impl Driver {
         if let Some(same) = same.filter(|_| !is_forced) {
             // It is what was last good, and that again.
             let number = same.record.number;
-            self.keeping.trial = None;
+            self.keeping.found.trial = None;
             self.end_pending(number);
             return self.hand_over(number, next, Measure::None);
         }
         let pending = self.history.pending().filter(|_| is_first);
         let pending = pending.filter(|record| record.digest == next.active.digest);
         let running = self.machine.generation();
-        // What a daemon before has left, as the files say but for a comment: it is the generation that it
-        // was, as it is without a daemon in between. Where that did not come up it is judged anew.
         let is_known = self.history.lock().get(running).is_some();
         let is_good = kept.as_ref().is_some_and(|kept| kept.record.number == running);
-        let is_left = is_first
-            && !is_forced
-            && pending.is_none()
-            && self.keeping.trial.is_none()
-            && next.plan.is_empty()
-            && running > Generation(0)
-            && (is_good || !is_known);
+        let may_be_left = is_first && !is_forced && pending.is_none() && (is_good || !is_known);
+        let is_left = may_be_left && self.is_left(&next);
         let number = match &pending {
             Some(record) => record.number,
             None if is_left => running,
             None => self.history.next_number(running),
         };
-        let known = self.keeping.trial.take();
+        let known = self.keeping.found.trial.take();
         self.end_pending(number);
         let base =
             kept.and_then(|kept| Some((kept.record.number, kept.loaded.config.clone()?, kept)));
-        let measure = match (&base, &known) {
-            // Where the files say something else, what runs is what that is judged by.
-            (None, Some(known)) if next.plan.is_empty() => {
-                let (tried, base) = (known.tried, known.base);
-                let text = format!(
-                    "generation {tried} was on trial, and generation {base} is not kept: there is no way \
-                     back, and nothing to judge it by"
-                );
-                self.remark(Level::WARN, "not-kept", text);
-                Measure::None
-            }
-            (None, _) => Measure::Trial,
-            (Some((base, config, _)), _) => {
-                let known = known.filter(|known| known.base == *base);
-                let before = known.map(|known| known.before).unwrap_or_default();
-                let kept = TrialSnapshot { tried: number, base: *base, before, faults: Vec::new() };
-                let (machine, base) = (&self.machine, config.clone());
-                let trial = Trial::resume_with(machine, kept, base, &next.config, now());
-                Measure::Resumed(Box::new(trial))
-            }
-        };
+        let last_good = base.as_ref().map(|(number, config, _)| (*number, config));
+        let measure = self.measure(number, &next, known, last_good);
         let is_worth = base.as_ref().is_none_or(|(_, config, _)| is_worth_going_back_to(config));
         let measure = match next.config.settings.rollback {
             Rollback::Off => Measure::None,
@@ -203,6 +177,40 @@ impl Driver {
             self.write_down(number, base, &next, sources);
         }
         self.hand_over(number, next, measure);
+    }
+
+    /// Whether a configuration is what a daemon before has left, but for a comment: then it is the
+    /// generation that it was, as it is without a daemon in between. What was on trial is judged on.
+    fn is_left(&self, next: &Candidate) -> bool {
+        let was_on_trial = self.keeping.found.trial.is_some();
+        !was_on_trial && next.plan.is_empty() && self.machine.generation() > Generation(0)
+    }
+
+    /// By what a configuration is judged, where it is: by what was last good, with what is known of a
+    /// trial that a daemon before had begun, or by what runs.
+    fn measure(
+        &mut self,
+        number: Generation,
+        next: &Candidate,
+        known: Option<TrialSnapshot>,
+        last_good: Option<(Generation, &Arc<Config>)>,
+    ) -> Measure {
+        let Some((base, config)) = last_good else {
+            // Where the files say something else, what runs is what that is judged by.
+            let Some(known) = known.filter(|_| next.plan.is_empty()) else { return Measure::Trial };
+            let TrialSnapshot { tried, base, .. } = known;
+            let text = format!(
+                "generation {tried} was on trial, and generation {base} is not kept: there is no way \
+                 back, and nothing to judge it by"
+            );
+            self.remark(Level::WARN, "not-kept", text);
+            return Measure::None;
+        };
+        let known = known.filter(|known| known.base == base);
+        let before = known.map(|known| known.before).unwrap_or_default();
+        let kept = TrialSnapshot { tried: number, base, before, faults: Vec::new() };
+        let trial = Trial::resume_with(&self.machine, kept, config.clone(), &next.config, now());
+        Measure::Resumed(Box::new(trial))
     }
 
     /// Keeps a configuration with all it was read from, before anything is done for it.
@@ -267,7 +275,7 @@ impl Driver {
             self.remark(Level::WARN, "held-off", message);
         }
         let active = kept.active();
-        let unfinished = self.keeping.trial.take().filter(|known| known.base == generation);
+        let unfinished = self.keeping.found.trial.take().filter(|known| known.base == generation);
         let pending = self.history.pending();
         let Some(pending) = pending.filter(|record| record.number > generation) else {
             applying.generation = generation;

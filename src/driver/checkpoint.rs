@@ -497,7 +497,7 @@ impl Driver {
     /// Goes on with what a daemon before has begun. Before anything is read.
     pub(super) fn resume_checkpoint(&mut self) {
         let Some(kept) = self.keeping.tentative.take() else { return };
-        if !self.keeping.is_same_boot {
+        if !self.keeping.found.is_same_boot {
             return self.undo_unread(kept);
         }
         let record = kept.generation.and_then(|number| self.history.lock().get(number));

@@ -3,12 +3,10 @@
 use super::Driver;
 use super::handle::{DriverError, Reply, now};
 use crate::core::event::{Effect, Event, Part, Refusal};
-use crate::core::snapshot::Restored;
-use crate::core::trial::{Trial, TrialSnapshot};
+use crate::core::trial::Trial;
 use crate::store::checkpoint::{Checkpoints, Tentative};
 use crate::store::runs::stored_name;
-use crate::store::told::Untold;
-use crate::store::{Missing, Store};
+use crate::store::{Found, Store};
 use tracing::Level;
 
 /// What a driver begins with: where states are kept, and those that were found there.
@@ -17,20 +15,10 @@ pub struct Keeping {
     pub store: Store,
     /// Where what waits to be confirmed is kept.
     pub checkpoints: Checkpoints,
-    /// What was found.
-    pub restored: Restored,
-    /// What was not there of the files that were active.
-    pub missing: Missing,
-    /// What the daemon before has kept and not told.
-    pub untold: Vec<(u64, Untold)>,
-    /// What was on trial.
-    pub trial: Option<TrialSnapshot>,
+    /// What was found there of a daemon before.
+    pub found: Found,
     /// What waited to be confirmed.
     pub tentative: Option<Tentative>,
-    /// Whether what was found is of this boot.
-    pub is_same_boot: bool,
-    /// What is to be said of it.
-    pub remarks: Vec<String>,
 }
 
 impl Driver {
@@ -66,13 +54,13 @@ impl Driver {
 
     /// Goes on with what was found of a daemon before.
     pub(super) fn take_over(&mut self) {
-        for remark in std::mem::take(&mut self.keeping.remarks) {
+        for remark in std::mem::take(&mut self.keeping.found.remarks) {
             self.remark(Level::WARN, "not-kept", remark);
         }
-        let restored = std::mem::take(&mut self.keeping.restored);
+        let restored = std::mem::take(&mut self.keeping.found.restored);
         let mut effects = std::mem::take(&mut self.effects);
         self.machine.restore(restored, now(), &mut effects);
-        let untold = std::mem::take(&mut self.keeping.untold);
+        let untold = std::mem::take(&mut self.keeping.found.untold);
         self.tell_late(untold);
         self.keep_and_carry_out(effects);
         self.resume_checkpoint();

@@ -177,7 +177,10 @@ impl Driver {
         );
         let driver = Driver {
             machine: Machine::new(options.seed),
-            desk: desk::Desk::new(options.location.clone(), std::mem::take(&mut keeping.missing)),
+            desk: desk::Desk::new(
+                options.location.clone(),
+                std::mem::take(&mut keeping.found.missing),
+            ),
             trying: verdict::Trying::default(),
             checkpoint: None,
             history: history::History::new(generations),

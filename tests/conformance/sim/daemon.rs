@@ -9,9 +9,9 @@ use provost::daemon::kept_runs;
 use provost::driver::{self, Driver, Keeping};
 use provost::notify::Notifier;
 use provost::probe::Prober;
+use provost::store::Store;
 use provost::store::checkpoint::Checkpoints;
 use provost::store::generations::Generations;
-use provost::store::{Found, Store};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,24 +67,13 @@ async fn serve(
     let at = |name: &str| directory.join(name);
     let private = PrivateSocket::bind(&at("run/private")).unwrap();
     let (runtime, state) = (at("run/state"), at("state"));
-    let (store, _, found) = Store::open(Some(&runtime), Some(&state));
-    let Found { mut restored, missing, untold, trial, is_same_boot, mut remarks } = found;
-    let generations = Generations::open(Some(&state), &mut remarks);
-    let (checkpoints, tentative) = Checkpoints::open(Some(&state), &mut remarks);
+    let (store, _, mut found) = Store::open(Some(&runtime), Some(&state));
+    let generations = Generations::open(Some(&state), &mut found.remarks);
+    let (checkpoints, tentative) = Checkpoints::open(Some(&state), &mut found.remarks);
     let (sender, facts) = driver::facts();
     let backend: Arc<dyn Backend> = Sim::new(nature, sender.clone());
-    restored.there = backend.recover(kept_runs(&restored), HashMap::new()).await;
-    let keeping = Keeping {
-        store,
-        checkpoints,
-        restored,
-        missing,
-        untold,
-        trial,
-        tentative,
-        is_same_boot,
-        remarks,
-    };
+    found.restored.there = backend.recover(kept_runs(&found.restored), HashMap::new()).await;
+    let keeping = Keeping { store, checkpoints, found, tentative };
     let prober = Prober::new(sender, backend.clone());
     let path = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
     let location =
