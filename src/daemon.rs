@@ -28,6 +28,7 @@ use crate::store::generations::Generations;
 use crate::store::runs::stored_run;
 use crate::store::{self, Store};
 use crate::sys::arrival::{self, Arrival};
+use crate::sys::sigchld;
 use crate::sys::{listen, memory};
 use handover::Handed;
 use sha2::{Digest, Sha256};
@@ -85,6 +86,7 @@ pub fn run(options: DaemonOptions) -> ExitCode {
     memory::share_one_heap();
     let handed = Handed::take();
     arrival::defer();
+    sigchld::block();
     let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = journal::set_up(color);
     let handed = handed.unwrap_or_else(|why| {

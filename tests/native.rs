@@ -4,6 +4,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/sigchld.rs"]
+mod sigchld;
 #[path = "native/world.rs"]
 mod world;
 

@@ -15,6 +15,7 @@ pub mod mounts;
 pub mod pidfd;
 pub mod reap;
 pub mod setup;
+pub mod sigchld;
 pub mod signal;
 pub mod stat;
 pub mod thread;

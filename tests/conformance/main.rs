@@ -16,6 +16,8 @@ mod overlapping;
 mod renewal;
 mod resources;
 mod scenarios;
+#[path = "../common/sigchld.rs"]
+mod sigchld;
 mod sim;
 mod speaking;
 mod stages;

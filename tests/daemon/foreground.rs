@@ -112,3 +112,13 @@ async fn nohup_is_respected() {
     daemon.signal_up(SIGTERM);
     daemon.ended();
 }
+
+#[test]
+fn whoever_ignores_the_ends_of_children_starts_a_daemon_that_does_not() {
+    let yaml = "processes:
+  main: { shell: exit 17, essential: true, restartPolicy: { condition: no } }
+";
+    let mut daemon = Daemon::prepare(|_| {})
+        .up(yaml, |line| shell(&line.replace("exec ", "exec env --ignore-signal=CHLD ")));
+    assert_eq!(daemon.ended().code(), Some(17));
+}

@@ -8,13 +8,13 @@ use crate::core::event::ExitStatus;
 use crate::sys::children::Children;
 use crate::sys::clone::{Program, StartError, Started, start};
 use crate::sys::reap::reap;
+use crate::sys::sigchld::Sigchld;
 use crate::sys::signal::gone;
 use crate::sys::stat::Stat;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 /// Who waits for which child, and how many children were reaped that nobody had registered:
@@ -54,13 +54,14 @@ impl Drop for Reaper {
 }
 
 impl Reaper {
-    /// Makes this process the subreaper of all below it and begins to reap.
+    /// Makes this process the subreaper of all below it and begins to reap. SIGCHLD is blocked in all
+    /// threads ([`crate::sys::sigchld::block`]).
     ///
     /// # Errors
-    /// When the kernel refuses, or the handler of SIGCHLD cannot be installed.
+    /// When the kernel refuses.
     pub fn new() -> io::Result<Reaper> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let mut ended = signal(SignalKind::child())?;
+        let sigchld = Sigchld::new()?;
         let (reaping, mut may_reap) = watch::channel(true);
         let task = tokio::spawn(async move {
             // An error means that this is dropped.
@@ -68,7 +69,7 @@ impl Reaper {
                 // Signals coalesce: one may stand for many ends.
                 while reap_one() {}
                 tokio::select! {
-                    ended = ended.recv() => if ended.is_none() { return },
+                    ended = sigchld.recv() => if ended.is_err() { return },
                     _ = may_reap.changed() => {}
                 }
             }
