@@ -181,9 +181,24 @@ impl Machine {
         if !any {
             return Some(self.why_nothing_is_up(&edge.on));
         }
-        // Who follows each that restarts would be ended again with the next one.
-        worst
-            .or_else(|| (edge.restart && self.rolls(&edge.on)).then_some(DependencyState::Stopping))
+        worst.or_else(|| edge.restart.then(|| self.renewal(&edge.on)).flatten())
+    }
+
+    /// That a process meets conditions and a new run of it is to come all the same. Who follows it would be
+    /// ended again with that.
+    fn renewal(&self, process: &ProcessId) -> Option<DependencyState> {
+        if self.rolls(process) {
+            return Some(DependencyState::Stopping);
+        }
+        // One that waits for what does not come soon is not on its way.
+        let is_on_its_way = |inst: &Instance| {
+            let waits = |blockers: &[Blocker]| blockers.iter().any(Blocker::is_hopeless);
+            inst.up
+                && inst.stand_in().is_some()
+                && !matches!(&inst.phase, Phase::Waiting(blockers) if waits(blockers))
+        };
+        let any = self.instances_of(process).any(|(_, inst)| is_on_its_way(inst));
+        any.then_some(DependencyState::Starting)
     }
 
     /// Why a dependency would keep a new run from beginning if the one that serves were taken down for it.

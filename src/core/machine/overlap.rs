@@ -8,7 +8,7 @@
 //! | former | the new run | what happens |
 //! |---|---|---|
 //! | none | ready, its turn has come | it becomes the former, which serves; the phase is down, and what starts from there is the new one, in the other slot |
-//! | serves | waits, starts, is checked | whoever looks sees the former: as ready and as healthy as it was when it had to go on; and it is *out* for those that take turns, so that the next does not follow before this one is seen to work |
+//! | serves | waits, starts, is checked | whoever looks sees the former: as ready and as healthy as it was when it had to go on; and it is *out* for those that take turns, so that the next does not follow before this one is seen to work. Who follows the process and is down begins when it is, and so only once, unless it waits for what does not come soon |
 //! | serves | is ready | the former is asked to end, with the stop settings of its own spec and a limit of its own; who follows the process gets a new run |
 //! | serves | fails in any way | the former is the run again; what the file says is kept as what it does not run, and is not tried again before the file says something else of it or somebody asks: so the roll stands still |
 //! | serves | is to give way to another (a newer file, `restart`, watched files) | it ends at once, since nobody uses it, and the next one is tried; the former serves on. Where the newer file says what the former runs, nothing is tried: the former is the run again |

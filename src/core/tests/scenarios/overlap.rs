@@ -118,6 +118,61 @@ fn what_follows_it_gets_a_new_run_when_the_new_one_serves() {
 }
 
 #[test]
+fn who_follows_it_and_is_down_begins_once() {
+    let (mut s, _) = overlapping([process("user").follows("api")]);
+    s.restart("user").unwrap();
+    assert_eq!(s.done(), "-user@0");
+    assert_eq!(s.reason("user"), "waits for api to be ready: it is starting");
+    s.finds("api", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@0 +user@0");
+    // Where there is no other after all, it begins as well.
+    s.finds("api", STARTING);
+    s.restart("api").unwrap();
+    s.restart("user").unwrap();
+    assert_eq!(s.done(), "+api@0 -user@0");
+    s.exit_new("api", 1);
+    assert_eq!(s.done(), "+user@0");
+}
+
+/// All at once, and in a roll.
+#[test]
+fn who_follows_several_begins_when_the_last_serves() {
+    let three = || api().instances(3);
+    let user = || process("user").follows("api");
+    let mut s = Scene::of([three(), user()]);
+    s.finds("api", STARTING);
+    s.forget();
+    s.config([three().line("v2"), user()]);
+    assert_eq!(s.done(), "+api@0-b");
+    s.finds("api@0", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@0 -user@0 +api@1-b");
+    s.finds("api@1", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@1 +api@2-b");
+    s.finds("api@2", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@2 +user@0");
+}
+
+#[test]
+fn who_follows_it_does_not_wait_for_what_does_not_come_soon() {
+    let db = || process("db");
+    let api = || api().on("db", Condition::Ready);
+    let user = || process("user").follows("api");
+    let mut s = Scene::of([db(), api(), user()]);
+    s.finds("api", STARTING);
+    s.config([db(), api().line("v2"), user()]);
+    s.exit("db", 1);
+    // Another is tried instead, and that one waits.
+    s.restart("api").unwrap();
+    s.forget();
+    s.restart("user").unwrap();
+    assert_eq!(s.done(), "-user@0 +user@0");
+}
+
+#[test]
 fn one_that_fails_leaves_the_old_one_as_it_was() {
     let failures: [fn(&mut Scene); 3] =
         [|s| s.exit_new("api", 3), |s| s.advance(secs(20)), |s| s.exit_new("api", 0)];

@@ -244,6 +244,7 @@ impl Model {
             machine.snapshot(id).is_some_and(|kept| kept.anew || kept.next.is_some())
         };
         let rolls = edge.restart && self.instances_of(on).any(|(id, _)| is_to_come(id));
+        let overlaps = edge.restart && any(&|facts| facts.stand_in().is_some());
         // Who serves waits for its turn, and who uses it goes down before it.
         let serves = self.instances.get(id).is_some_and(|facts| facts.view.state == State::Running);
         let queues = serves
@@ -277,7 +278,7 @@ impl Model {
         hold!(ok, "{id} waits for {on}, which is said to be {because:?}");
         let hopeless = edge.condition != Condition::Completed && state(State::Failed);
         hold!(!hopeless || because.is_final(), "{id} waits for {on}, of which one has failed");
-        let unmet = !self.is_met(edge) || held || rolls || queues;
+        let unmet = !self.is_met(edge) || held || rolls || overlaps || queues;
         hold!(unmet, "{id} waits for {on}, which is {}", edge.condition);
         Ok(())
     }

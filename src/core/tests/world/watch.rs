@@ -159,6 +159,10 @@ impl Model {
         hold!(file == Some(spec), "{id} is started with another spec than the file's");
         for edge in &spec.depends_on {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
+            let is_on_its_way =
+                |facts: &Facts| facts.up && facts.stand_in().is_some() && facts.run.is_some();
+            let again = self.instances_of(&edge.on).any(|(_, facts)| is_on_its_way(facts));
+            hold!(!(edge.restart && again), "{id} is started before a new run of {}", edge.on);
         }
         self.removed_are_down(id)?;
         self.is_told(id, &["starting"])?;
