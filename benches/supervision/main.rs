@@ -103,6 +103,8 @@ async fn one(ground: &Ground, table: &Table, spawn: u64, wake: u64) {
     let mut times = Vec::new();
     for _ in 0..300 {
         daemon.client.stop(&name, |_| {}).await.unwrap();
+        // Answered after all that came before.
+        daemon.status(&name[0]).await;
         let begin = now();
         let job = daemon.client.submit(Verb::Start { once: false }, &name);
         let (job, first) = (job.await, ear.next());

@@ -8,6 +8,7 @@ use super::checkpoint::CheckpointObject;
 use super::job::JobObject;
 use super::lazy::Wanted;
 use super::manager::{ManagerObject, write_cursor};
+use super::matches::Signal;
 use super::process::ProcessObject;
 use super::values::{self, Changed, Clock};
 use super::{Context, job_number, paths, replies};
@@ -184,15 +185,23 @@ impl Emitter {
         })
     }
 
+    fn wants(&self, signal: Signal) -> bool {
+        self.context.matches.want(signal)
+    }
+
     async fn tell(&mut self, turn: &Turn, connection: &Connection) -> zbus::Result<()> {
         let mut out = Vec::new();
         let gone = self.tell_instances(turn, connection, &mut out).await?;
         self.tell_jobs_new(turn, connection, &mut out).await?;
-        for exit in &turn.exits {
-            out.push(exited(exit)?);
+        if self.wants(Signal::Exited) {
+            for exit in &turn.exits {
+                out.push(exited(exit)?);
+            }
         }
-        for outcome in &turn.reloads {
-            out.push(reload_finished(outcome)?);
+        if self.wants(Signal::ReloadFinished) {
+            for outcome in &turn.reloads {
+                out.push(reload_finished(outcome)?);
+            }
         }
         let mut over = None;
         if turn.manager {
@@ -201,7 +210,9 @@ impl Emitter {
         let last_event = self.context.handle().published().last_event();
         if last_event != self.told.last_event {
             self.told.last_event = last_event;
-            out.push(events_added(&write_cursor(&self.context.service.epoch, last_event))?);
+            if self.wants(Signal::EventsAdded) {
+                out.push(events_added(&write_cursor(&self.context.service.epoch, last_event))?);
+            }
         }
         self.tell_jobs_removed(turn, connection, out).await?;
         for id in gone {
@@ -223,13 +234,18 @@ impl Emitter {
         let clock = Clock::now();
         let manager = self.context.handle().published().manager();
         let old = std::mem::replace(&mut self.told.manager, manager.clone());
-        let changed = values::changed(values::MANAGER, &*old, &*manager, &clock);
-        out.extend(properties_changed::<ManagerObject>(root(), changed)?);
+        let are_wanted = self.wants(Signal::PropertiesChanged);
+        if are_wanted {
+            let changed = values::changed(values::MANAGER, &*old, &*manager, &clock);
+            out.extend(properties_changed::<ManagerObject>(root(), changed)?);
+        }
         let path = |view: &CheckpointView| paths::checkpoint(view.generation);
         match (&old.checkpoint, &manager.checkpoint) {
             (Some(old), Some(new)) if old.generation == new.generation => {
-                let changed = values::changed(values::CHECKPOINT, old, new, &clock);
-                out.extend(properties_changed::<CheckpointObject>(path(new).into(), changed)?);
+                if are_wanted {
+                    let changed = values::changed(values::CHECKPOINT, old, new, &clock);
+                    out.extend(properties_changed::<CheckpointObject>(path(new).into(), changed)?);
+                }
                 return Ok(None);
             }
             (_, Some(_)) if self.wanted.is_none() => {
@@ -252,6 +268,7 @@ impl Emitter {
     ) -> zbus::Result<Vec<InstanceId>> {
         let clock = Clock::now();
         let mut gone = Vec::new();
+        let are_wanted = self.wants(Signal::PropertiesChanged);
         for id in &turn.instances {
             let view = self.context.handle().published().instance(id);
             let Some(view) = view else {
@@ -260,17 +277,18 @@ impl Emitter {
                 }
                 continue;
             };
-            let path = paths::process(id);
             match self.told.instances.insert(id.clone(), view.clone()) {
                 None if self.wanted.is_some() => {}
                 None => {
                     let object = ProcessObject::new(self.context.clone(), id.clone());
-                    connection.object_server().at(path, object).await?;
+                    connection.object_server().at(paths::process(id), object).await?;
                 }
-                Some(old) => {
+                Some(old) if are_wanted => {
                     let changed = values::changed(values::PROCESS, &*old, &*view, &clock);
-                    out.extend(properties_changed::<ProcessObject>(path.into(), changed)?);
+                    let path = paths::process(id).into();
+                    out.extend(properties_changed::<ProcessObject>(path, changed)?);
                 }
+                Some(_) => {}
             }
         }
         Ok(gone)
@@ -291,7 +309,9 @@ impl Emitter {
             if !has_ended && self.wanted.is_none() {
                 connection.object_server().at(paths::job(job.id), JobObject(job.clone())).await?;
             }
-            out.push(job_new(job)?);
+            if self.wants(Signal::JobNew) {
+                out.push(job_new(job)?);
+            }
         }
         Ok(())
     }
@@ -316,7 +336,7 @@ impl Emitter {
             self.context.replies.settled(reloads).await;
         }
         for end in &turn.jobs_removed {
-            if self.told.jobs.remove(&end.id).is_some() {
+            if self.told.jobs.remove(&end.id).is_some() && self.wants(Signal::JobRemoved) {
                 out.push(job_removed(end)?);
             }
         }
@@ -379,16 +399,12 @@ async fn remove<I: Interface>(connection: &Connection, path: OwnedObjectPath) ->
 }
 
 /// All that name it are valid: so nobody looks at them again for each signal.
-fn signal<B>(
-    path: ObjectPath<'_>,
-    interface: InterfaceName<'static>,
-    member: &'static str,
-    body: &B,
-) -> zbus::Result<Message>
+fn message<B>(path: ObjectPath<'_>, signal: Signal, body: &B) -> zbus::Result<Message>
 where
     B: serde::Serialize + DynamicType,
 {
-    let member = MemberName::from_static_str_unchecked(member);
+    let interface = InterfaceName::from_static_str_unchecked(signal.interface());
+    let member = MemberName::from_static_str_unchecked(signal.member());
     Message::signal(path, interface, member).build(body)
 }
 
@@ -397,49 +413,40 @@ fn properties_changed<I: Interface>(
     path: ObjectPath<'_>,
     changed: Changed,
 ) -> zbus::Result<Option<Message>> {
-    const PROPERTIES: InterfaceName<'static> =
-        InterfaceName::from_static_str_unchecked("org.freedesktop.DBus.Properties");
     if changed.is_empty() {
         return Ok(None);
     }
     let body = (I::name(), changed.values, changed.invalidated);
-    signal(path, PROPERTIES, "PropertiesChanged", &body).map(Some)
+    message(path, Signal::PropertiesChanged, &body).map(Some)
 }
 
 fn root() -> ObjectPath<'static> {
     ObjectPath::from_str_unchecked(paths::ROOT)
 }
 
-fn manager_signal<B>(member: &'static str, body: &B) -> zbus::Result<Message>
-where
-    B: serde::Serialize + DynamicType,
-{
-    signal(root(), ManagerObject::name(), member, body)
-}
-
 fn job_new(job: &JobView) -> zbus::Result<Message> {
     let instance = job.instance.as_ref().map(ToString::to_string).unwrap_or_default();
-    manager_signal("JobNew", &(job_number(job.id), paths::job(job.id), instance))
+    message(root(), Signal::JobNew, &(job_number(job.id), paths::job(job.id), instance))
 }
 
 fn job_removed(end: &JobEnd) -> zbus::Result<Message> {
     let instance = end.instance.as_ref().map(ToString::to_string).unwrap_or_default();
     let body = (job_number(end.id), paths::job(end.id), instance, end.result.as_str());
-    manager_signal("JobRemoved", &body)
+    message(root(), Signal::JobRemoved, &body)
 }
 
 fn reload_finished(outcome: &ReloadOutcome) -> zbus::Result<Message> {
     let body = (outcome.generation.0, outcome.result, replies::reload_info(outcome));
-    manager_signal("ReloadFinished", &body)
+    message(root(), Signal::ReloadFinished, &body)
 }
 
 fn events_added(cursor: &str) -> zbus::Result<Message> {
-    manager_signal("EventsAdded", &(cursor,))
+    message(root(), Signal::EventsAdded, &(cursor,))
 }
 
 fn exited(exit: &ExitNotice) -> zbus::Result<Message> {
     let (code, status) = values::exit(Some(exit.status));
     let generation = u32::try_from(exit.generation.0).unwrap_or(u32::MAX);
     let body = (generation, exit.pid, code, status);
-    signal(paths::process(&exit.instance).into(), ProcessObject::name(), "Exited", &body)
+    message(paths::process(&exit.instance).into(), Signal::Exited, &body)
 }

@@ -7,7 +7,7 @@
 //! transport. The signals of ObjectManager begin at the same moment; those of the manager, and
 //! changed properties, are told from the beginning.
 
-use super::{logcontrol, paths};
+use super::{logcontrol, matches, paths};
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
@@ -33,7 +33,7 @@ fn needs_objects(message: &Message) -> bool {
     }
     let header = message.header();
     let path = header.path().map_or("", |path| path.as_str());
-    if path != paths::ROOT && path != logcontrol::PATH {
+    if ![paths::ROOT, logcontrol::PATH, matches::PATH].contains(&path) {
         return true;
     }
     // What lists all objects. Without an interface it could be that.

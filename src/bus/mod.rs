@@ -15,6 +15,7 @@ mod job;
 mod lazy;
 pub mod logcontrol;
 mod manager;
+mod matches;
 mod options;
 pub mod paths;
 mod process;
@@ -34,6 +35,7 @@ pub use upgrade::{Prepared, UpgradeRequest, UpgradeRequests, Upgrades};
 use crate::core::ids::JobId;
 use crate::driver::handle::Handle;
 use auth::Access;
+use matches::Matches;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -74,12 +76,15 @@ struct Context {
     replies: Replies,
     /// Whether there are objects of processes and jobs, or somebody makes them just now.
     has_objects: AtomicBool,
+    /// What is to be told.
+    matches: Matches,
 }
 
 impl Context {
     fn new(service: Arc<Service>, access: Access) -> Arc<Context> {
         let has_objects = AtomicBool::new(true);
-        Arc::new(Context { service, access, replies: Replies::default(), has_objects })
+        let matches = Matches::default();
+        Arc::new(Context { service, access, replies: Replies::default(), has_objects, matches })
     }
 
     fn handle(&self) -> &Handle {

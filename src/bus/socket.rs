@@ -6,6 +6,7 @@
 use super::auth::Access;
 use super::emit::{Emitter, PATIENCE};
 use super::lazy::lazily;
+use super::matches::{self, MatchObject};
 use super::serve::{ServeError, serve_fixed, until_lost};
 use super::transport::transport;
 use super::{Context, Service};
@@ -183,6 +184,7 @@ async fn greet(
     // Before the peer can ask anything: it misses nothing that comes of what it asks.
     let emitter = Emitter::lazy(context.clone(), wanted);
     let builder = Builder::socket(transport).p2p().server(guid);
+    let builder = builder.serve_at(matches::PATH, MatchObject(context.clone()));
     Ok((serve_fixed(builder, &context).build().await?, emitter))
 }
 

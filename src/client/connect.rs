@@ -1,6 +1,7 @@
 //! Finding the daemon.
 
 use super::error::ClientError;
+use super::matches::Matches;
 use super::{Client, Target};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +22,15 @@ pub struct Link {
     pub connection: Connection,
     pub daemon: Option<OwnedUniqueName>,
     pub endpoint: String,
+    /// What a daemon on a private socket was told that is listened to.
+    pub matches: Matches,
+}
+
+impl Link {
+    /// One on which nothing is listened to yet.
+    pub fn new(connection: Connection, daemon: Option<OwnedUniqueName>, endpoint: String) -> Link {
+        Link { connection, daemon, endpoint, matches: Matches::default() }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +100,7 @@ async fn socket(path: &Path) -> Result<Link, ClientError> {
             ClientError::Denied(format!("the supervisor on {endpoint} does not serve this user"))
         }
     })?;
-    Ok(Link { connection, daemon: None, endpoint })
+    Ok(Link::new(connection, None, endpoint))
 }
 
 /// Whether the daemon that made this socket serves the caller: its own user and root.
@@ -126,7 +136,7 @@ async fn bus(which: Bus) -> Result<Link, ClientError> {
 pub async fn daemon_on(connection: Connection, place: &str) -> Result<Link, ClientError> {
     let name = BusName::try_from(NAME).map_err(|error| ClientError::Protocol(error.to_string()))?;
     match fdo::DBusProxy::new(&connection).await?.get_name_owner(name).await {
-        Ok(daemon) => Ok(Link { connection, daemon: Some(daemon), endpoint: place.to_owned() }),
+        Ok(daemon) => Ok(Link::new(connection, Some(daemon), place.to_owned())),
         Err(fdo::Error::NameHasNoOwner(_)) => {
             Err(ClientError::NotRunning(format!("no supervisor is on {place}")))
         }

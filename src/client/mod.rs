@@ -9,6 +9,7 @@ mod content;
 mod decode;
 mod error;
 mod generations;
+mod matches;
 pub mod proxies;
 mod signals;
 mod types;
@@ -70,7 +71,7 @@ impl Client {
         let link = if connection.is_bus() {
             connect::daemon_on(connection, "the message bus").await?
         } else {
-            Link { connection, daemon: None, endpoint: "a peer".to_owned() }
+            Link::new(connection, None, "a peer".to_owned())
         };
         Client::new(link).await
     }
@@ -158,6 +159,7 @@ impl Client {
             progress(&outcome);
             ended.insert(id, outcome);
         }
+        signals.end().await;
         Ok(jobs.iter().filter_map(|id| ended.remove(id)).collect())
     }
 

@@ -5,6 +5,7 @@
 
 use super::connect::Link;
 use super::error::ClientError;
+use super::matches::Asked;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +27,7 @@ impl Drop for Task {
 pub struct Signals {
     messages: mpsc::UnboundedReceiver<Message>,
     _task: Task,
+    asked: Option<Asked>,
 }
 
 /// That there were signals, not which.
@@ -33,6 +35,7 @@ pub struct Signals {
 pub struct Bell {
     rung: watch::Receiver<()>,
     _task: Task,
+    _asked: Option<Asked>,
 }
 
 /// What to listen to.
@@ -48,7 +51,7 @@ pub enum Select {
 
 impl Signals {
     pub async fn of(link: &Link, select: Select) -> Result<Signals, ClientError> {
-        let (mut stream, mut left) = streams(link, select).await?;
+        let Streams { mut stream, mut left, asked } = streams(link, select).await?;
         let (send, messages) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             while let Some(message) = next(&mut stream, &mut left).await {
@@ -57,17 +60,24 @@ impl Signals {
                 }
             }
         });
-        Ok(Signals { messages, _task: Task(task) })
+        Ok(Signals { messages, _task: Task(task), asked })
     }
 
     pub async fn next(&mut self) -> Result<Message, ClientError> {
         self.messages.recv().await.ok_or(ClientError::Gone)
     }
+
+    /// Listens no more, which the daemon is told before anything else.
+    pub async fn end(self) {
+        if let Some(asked) = self.asked {
+            asked.end().await;
+        }
+    }
 }
 
 impl Bell {
     pub async fn of(link: &Link, select: Select) -> Result<Bell, ClientError> {
-        let (mut stream, mut left) = streams(link, select).await?;
+        let Streams { mut stream, mut left, asked } = streams(link, select).await?;
         let (ring, rung) = watch::channel(());
         let task = tokio::spawn(async move {
             while next(&mut stream, &mut left).await.is_some() {
@@ -76,7 +86,7 @@ impl Bell {
                 }
             }
         });
-        Ok(Bell { rung, _task: Task(task) })
+        Ok(Bell { rung, _task: Task(task), _asked: asked })
     }
 
     pub async fn rung(&mut self) -> Result<(), ClientError> {
@@ -98,11 +108,16 @@ async fn next(stream: &mut MessageStream, left: &mut Option<MessageStream>) -> O
     }
 }
 
-/// The signals, and on a bus one that tells that the daemon has left it.
-async fn streams(
-    link: &Link,
-    select: Select,
-) -> Result<(MessageStream, Option<MessageStream>), ClientError> {
+/// What is listened to.
+struct Streams {
+    stream: MessageStream,
+    /// Tells that the daemon has left the bus.
+    left: Option<MessageStream>,
+    /// On a private socket: that it was told what is listened to.
+    asked: Option<Asked>,
+}
+
+async fn streams(link: &Link, select: Select) -> Result<Streams, ClientError> {
     let mut rule = MatchRule::builder().msg_type(Type::Signal);
     rule = match select {
         Select::All => rule.path_namespace("/org/provost/Provost1"),
@@ -110,8 +125,10 @@ async fn streams(
         Select::Member(member) => rule.interface("org.provost.Provost1.Manager").member(member),
     };
     let Some(daemon) = &link.daemon else {
-        let stream = MessageStream::for_match_rule(rule.build()?, &link.connection, None).await?;
-        return Ok((stream, None));
+        let rule = rule.build()?;
+        let stream = MessageStream::for_match_rule(rule.clone(), &link.connection, None).await?;
+        let asked = link.matches.ask_for(&link.connection, &rule).await?;
+        return Ok(Streams { stream, left: None, asked: Some(asked) });
     };
     let rule = rule.sender(daemon.as_str()).build()?;
     let stream = MessageStream::for_match_rule(rule, &link.connection, None).await?;
@@ -123,5 +140,5 @@ async fn streams(
         .arg(0, daemon.as_str())
         .build()?;
     let left = MessageStream::for_match_rule(left, &link.connection, None).await?;
-    Ok((stream, Some(left)))
+    Ok(Streams { stream, left: Some(left), asked: None })
 }

@@ -1,6 +1,7 @@
 //! Clients that misbehave, clients that may not, and a bus that goes away.
 
 use super::*;
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_of_a_call_disturbs_nobody() {
@@ -99,7 +100,7 @@ async fn other_users_are_turned_away() {
         tokio::task::spawn_blocking(move || gdbus.output().unwrap())
     };
     let answered = |output: &Output| {
-        String::from_utf8_lossy(&output.stderr).contains("org.freedesktop.DBus.Error.UnknownObject")
+        String::from_utf8_lossy(&output.stderr).contains("org.freedesktop.DBus.Error.UnknownMethod")
     };
     let owner = answer("0").await.unwrap();
     assert!(answered(&owner), "{owner:?}");
@@ -298,4 +299,91 @@ async fn a_job_is_there_for_whoever_asks_for_it_first() {
         }
     })
     .await;
+}
+
+async fn say_what_is_wanted(
+    connection: &Connection,
+    method: &str,
+    rule: &str,
+) -> zbus::Result<Message> {
+    let (path, dbus) = ("/org/freedesktop/DBus", "org.freedesktop.DBus");
+    soon(method, connection.call_method(None::<&str>, path, Some(dbus), method, &(rule))).await
+}
+
+/// The names of the signals that a peer is sent until it has an answer, which comes after them.
+async fn told_of_a_restart(connection: &Connection, client: &Client) -> BTreeSet<String> {
+    let mut messages = MessageStream::from(connection);
+    let ended = soon("a restart", client.restart(&names(&["sleeper"]), |_| {})).await.unwrap();
+    assert!(ended[0].is_success(), "{ended:?}");
+    let job = Message::method_call(ROOT, "Restart").interface(MANAGER);
+    let wait = HashMap::from([("wait", Variant::from(true))]);
+    let job = job.build(&(vec!["other"], wait)).unwrap();
+    let serial = job.primary_header().serial_num();
+    connection.send(&job).await.unwrap();
+    let mut told = BTreeSet::new();
+    soon("an answer", async {
+        loop {
+            let message = messages.next().await.unwrap().unwrap();
+            let header = message.header();
+            if header.reply_serial() == Some(serial) {
+                return;
+            }
+            told.extend(header.member().map(ToString::to_string));
+        }
+    })
+    .await;
+    told
+}
+
+#[tokio::test]
+async fn a_peer_is_told_what_it_asks_for() {
+    const ENDS: &str = "type='signal',interface='org.provost.Provost1.Manager',member='JobRemoved'";
+    const EXITS: &str = "type='signal',interface='org.provost.Provost1.Process'";
+    let daemon = spawn_test_daemon().await;
+    let client = daemon.client().await;
+    let peer = daemon.peer().await;
+    let everything = ["EventsAdded", "Exited", "JobNew", "JobRemoved", "PropertiesChanged"];
+    let told = told_of_a_restart(&peer, &client).await;
+    assert!(everything.iter().all(|name| told.contains(*name)), "{told:?}");
+
+    say_what_is_wanted(&peer, "AddMatch", ENDS).await.unwrap();
+    say_what_is_wanted(&peer, "AddMatch", EXITS).await.unwrap();
+    assert_eq!(
+        told_of_a_restart(&peer, &client).await,
+        ["Exited", "JobRemoved"].map(Into::into).into()
+    );
+    say_what_is_wanted(&peer, "RemoveMatch", EXITS).await.unwrap();
+    assert_eq!(told_of_a_restart(&peer, &client).await, ["JobRemoved"].map(Into::into).into());
+    say_what_is_wanted(&peer, "RemoveMatch", ENDS).await.unwrap();
+    assert_eq!(told_of_a_restart(&peer, &client).await, BTreeSet::new());
+
+    let again = daemon.peer().await;
+    let told = told_of_a_restart(&again, &client).await;
+    assert!(everything.iter().all(|name| told.contains(*name)), "it is a matter of each: {told:?}");
+    let unknown = say_what_is_wanted(&peer, "RemoveMatch", ENDS).await.unwrap_err().to_string();
+    assert!(unknown.contains("MatchRuleNotFound"), "{unknown}");
+    say_what_is_wanted(&peer, "AddMatch", "type='nonsense'").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_client_is_told_what_it_listens_to_and_nothing_when_it_does_not() {
+    let daemon = spawn_test_daemon().await;
+    let other = daemon.client().await;
+    let peer = daemon.peer().await;
+    let client = Client::over(peer.clone()).await.unwrap();
+    let watch = client.watch().await.unwrap();
+    let again = client.watch().await.unwrap();
+    drop(watch);
+    let told = told_of_a_restart(&peer, &other).await;
+    assert!(told.contains("PropertiesChanged") && told.contains("JobRemoved"), "{told:?}");
+    drop(again);
+    soon("silence", silence(&peer, &other)).await;
+    let ended = soon("a restart", client.restart(&names(&["other"]), |_| {})).await.unwrap();
+    assert!(ended[0].is_success(), "{ended:?}");
+    soon("silence", silence(&peer, &other)).await;
+}
+
+/// Comes when nothing is told: a task of its own says that nobody listens any more.
+async fn silence(peer: &Connection, other: &Client) {
+    while !told_of_a_restart(peer, other).await.is_empty() {}
 }
