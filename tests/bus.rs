@@ -25,7 +25,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
@@ -116,6 +116,29 @@ async fn busctl_and_gdbus_drive_it() {
     let reload = format!("{MANAGER}.Reload");
     let text = tool(&daemon, "gdbus", &[&gdbus[..], &[&reload, "{}"]].concat()).await;
     assert!(text.contains("(objectpath '/',)"), "nothing differs, but: {text}");
+}
+
+/// A tool that knows only buses takes the private socket for one.
+#[tokio::test]
+async fn busctl_and_gdbus_drive_it_without_a_bus() {
+    let daemon = spawn_test_daemon().await;
+    let address = format!("unix:path={}", daemon.socket().display());
+    let to = format!("--address={address}");
+    let tree = tool(&daemon, "busctl", &[&to, "--list", "tree", NAME]).await;
+    assert!(tree.lines().any(|line| line == SLEEPER), "{tree}");
+    let stop = [&to, "call", NAME, ROOT, MANAGER, "Stop", "asa{sv}"];
+    let wait = ["1", "sleeper", "1", "wait", "b", "true"];
+    tool(&daemon, "busctl", &[&stop[..], &wait].concat()).await;
+    let property = [&to, "get-property", NAME, SLEEPER, "org.provost.Provost1.Process", "SubState"];
+    assert_eq!(tool(&daemon, "busctl", &property).await.trim(), "s \"down\"");
+    let shown = tool(&daemon, "busctl", &[&to, "introspect", NAME, ROOT, MANAGER]).await;
+    assert!(shown.contains(".Reload"), "{shown}");
+
+    let status = format!("{MANAGER}.Status");
+    let gdbus = ["call", "--address", &address, "--dest", NAME, "--object-path", ROOT];
+    let status = ["--method", &status, "['sleeper']"];
+    let text = tool(&daemon, "gdbus", &[&gdbus[..], &status].concat()).await;
+    assert!(text.contains("'sleeper@0'") && text.contains("'SubState': <'down'>"), "{text}");
 }
 
 type PropertiesChanged = (String, HashMap<String, OwnedVariant>, Vec<String>);
