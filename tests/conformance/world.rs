@@ -99,7 +99,7 @@ impl World {
         let common = Common::new();
         let (nature, facts) = (Nature::new(), common.facts.clone());
         nature.recover(BTreeMap::new(), facts.clone());
-        let mut world = common.world(Sim::new(nature.clone(), facts));
+        let mut world = common.world(Sim::new(nature.clone(), facts, None));
         world.nature = Some(nature);
         world
     }

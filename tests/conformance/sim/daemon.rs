@@ -71,7 +71,7 @@ async fn serve(
     let generations = Generations::open(Some(&state), &mut found.remarks);
     let (checkpoints, tentative) = Checkpoints::open(Some(&state), &mut found.remarks);
     let (sender, facts) = driver::facts();
-    let backend: Arc<dyn Backend> = Sim::new(nature, sender.clone());
+    let backend: Arc<dyn Backend> = Sim::new(nature, sender.clone(), Some(runtime.join("ledger")));
     found.restored.there = backend.recover(kept_runs(&found.restored), HashMap::new()).await;
     let keeping = Keeping { store, checkpoints, found, tentative };
     let prober = Prober::new(sender, backend.clone());

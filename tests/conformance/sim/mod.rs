@@ -4,7 +4,7 @@
 //!
 //! What a process does is told by the few commands that [`script`] knows; any other is a program that
 //! is not there. It has no users, directories, limits, sandboxes, sockets, output or words of its own, no
-//! signals but SIGTERM and SIGKILL, and always remembers how a run ended.
+//! signals but SIGTERM and SIGKILL, and remembers how a run ended until that is written down, which it looks at.
 
 pub mod daemon;
 mod nature;
@@ -13,6 +13,7 @@ mod script;
 pub use nature::Nature;
 pub use script::ACT;
 
+use crate::common::ledger;
 use nature::Signal;
 use provost::backend::sockets::Sockets;
 use provost::backend::{
@@ -26,6 +27,7 @@ use provost::core::spec::{self, ProcessSpec, Rendered, StopSpec};
 use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, ready};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +37,23 @@ pub struct Sim {
     nature: Nature,
     facts: Facts,
     sockets: Arc<Sockets>,
+    /// Where the daemon keeps states, if there is one.
+    ledger: Option<PathBuf>,
 }
 
 impl Sim {
-    pub fn new(nature: Nature, facts: Facts) -> Arc<Sim> {
-        Arc::new(Sim { nature, facts, sockets: Arc::new(Sockets::new(Vec::new(), None)) })
+    pub fn new(nature: Nature, facts: Facts, ledger: Option<PathBuf>) -> Arc<Sim> {
+        let sockets = Arc::new(Sockets::new(Vec::new(), None));
+        Arc::new(Sim { nature, facts, sockets, ledger })
     }
+}
+
+/// Whether what came of a run is in a ledger.
+fn is_kept(ledger: &Path, instance: &InstanceId, run: Run) -> bool {
+    let of = serde_json::to_value(instance).unwrap();
+    ledger::read(ledger).iter().any(|entry| {
+        entry.kind == "outcome" && entry.body["instance"] == of && entry.body["run"] == run.0
+    })
 }
 
 impl Backend for Sim {
@@ -72,6 +85,20 @@ impl Backend for Sim {
         let argv = spec.exec.command.argv(instance.index);
         let argv = argv.iter().map(|word| word.value().to_owned()).collect();
         self.nature.spawn(instance.clone(), run, argv);
+    }
+
+    fn remembers_ends(&self) -> bool {
+        true
+    }
+
+    fn end_is_kept(&self, instance: &InstanceId, run: Run) {
+        if let Some(ledger) = &self.ledger {
+            assert!(
+                is_kept(ledger, instance, run),
+                "how run {run} of {instance} ended is not kept"
+            );
+        }
+        self.nature.end_is_kept(instance, run);
     }
 
     fn terminate(&self, instance: &InstanceId, run: Run, _: &StopSpec) {

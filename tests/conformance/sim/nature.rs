@@ -39,6 +39,8 @@ struct Entry {
     argv: Vec<String>,
     signals: mpsc::UnboundedSender<Signal>,
     state: State,
+    /// Whether the daemon that there is has written down how it ended. Before that it is not over.
+    is_kept: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +63,10 @@ impl Table {
     fn enter(&mut self, key: &Key, state: State) {
         let Some(entry) = self.runs.get_mut(key) else { return };
         entry.state = state;
-        let (pid, (instance, run)) = (entry.pid, key.clone());
+        let (pid, is_kept, (instance, run)) = (entry.pid, entry.is_kept, key.clone());
         self.tell(match state {
             State::Beginning => return,
+            State::Over(_) if !is_kept => return,
             State::Running => Event::Spawned { instance, run, pid },
             State::Exited(status) => Event::Exited { instance, run, status },
             State::Over(_) => Event::Emptied { instance, run },
@@ -105,15 +108,13 @@ impl Nature {
             table.runs.iter().map(|(key, of)| (key.clone(), of.pid, of.state)).collect();
         let there = found.iter().map(|(key, ..)| key.clone()).collect();
         for (key, pid, state) in found {
+            table.runs.get_mut(&key).unwrap().is_kept = false;
             let (instance, run) = key.clone();
             if !known[&key] {
                 table.tell(Event::Spawned { instance: instance.clone(), run, pid });
             }
             if let State::Exited(status) | State::Over(status) = state {
-                table.tell(Event::Exited { instance: instance.clone(), run, status });
-            }
-            if let State::Over(_) = state {
-                table.tell(Event::Emptied { instance, run });
+                table.tell(Event::Exited { instance, run, status });
             }
         }
         there
@@ -127,13 +128,31 @@ impl Nature {
         // How the one before ended is not asked for any more.
         table.runs.retain(|(of, _), entry| *of != key.0 || !matches!(entry.state, State::Over(_)));
         table.last_pid += 1;
-        let entry =
-            Entry { pid: table.last_pid, argv: argv.clone(), signals, state: State::Beginning };
+        let entry = Entry {
+            pid: table.last_pid,
+            argv: argv.clone(),
+            signals,
+            state: State::Beginning,
+            is_kept: false,
+        };
         table.runs.insert(key.clone(), entry);
         let nature = self.clone();
         tokio::spawn(async move {
             nature.runtime.spawn(nature.clone().live(key, argv, received));
         });
+    }
+
+    /// How it ended is written down, and need not be remembered.
+    pub fn end_is_kept(&self, instance: &InstanceId, run: Run) {
+        let mut table = self.table();
+        let key = (instance.clone(), run);
+        let Some(entry) = table.runs.get_mut(&key) else { return };
+        if std::mem::replace(&mut entry.is_kept, true) {
+            return;
+        }
+        if let state @ State::Over(_) = entry.state {
+            table.enter(&key, state);
+        }
     }
 
     pub fn signal(&self, instance: &InstanceId, run: Run, signal: Signal) {
