@@ -1,7 +1,7 @@
 //! Telling a daemon on a private socket what is listened to: else it tells everything.
 //!
-//! It is told by calls that nobody waits for: what is asked after them is answered after them, and a daemon
-//! that does not know them goes on to tell everything.
+//! It is told by calls that nobody waits for: what is asked after them is answered after them, and an older
+//! daemon, which does not know them, goes on to tell everything (and makes all its objects for the first).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

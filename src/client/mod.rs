@@ -63,7 +63,9 @@ impl Client {
         connect::connect(target).await
     }
 
-    /// Over a connection that is there: a bus at another address, or a peer.
+    /// Over a connection that is there: a bus at another address, or a peer. A peer hears every signal
+    /// until somebody says what is wanted, which a client does: whoever listens on the same connection
+    /// has to say it as well (`AddMatch`).
     ///
     /// # Errors
     /// [`ClientError::NotRunning`] when no daemon is on that bus.

@@ -51,16 +51,17 @@ pub enum Select {
 
 impl Signals {
     pub async fn of(link: &Link, select: Select) -> Result<Signals, ClientError> {
-        let Streams { mut stream, mut left, asked } = streams(link, select).await?;
+        let Streams { mut stream, mut left, rule } = streams(link, select).await?;
         let (send, messages) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
+        let task = Task(tokio::spawn(async move {
             while let Some(message) = next(&mut stream, &mut left).await {
                 if send.send(message).is_err() {
                     break;
                 }
             }
-        });
-        Ok(Signals { messages, _task: Task(task), asked })
+        }));
+        let asked = ask_for(link, rule).await?;
+        Ok(Signals { messages, _task: task, asked })
     }
 
     pub async fn next(&mut self) -> Result<Message, ClientError> {
@@ -77,16 +78,17 @@ impl Signals {
 
 impl Bell {
     pub async fn of(link: &Link, select: Select) -> Result<Bell, ClientError> {
-        let Streams { mut stream, mut left, asked } = streams(link, select).await?;
+        let Streams { mut stream, mut left, rule } = streams(link, select).await?;
         let (ring, rung) = watch::channel(());
-        let task = tokio::spawn(async move {
+        let task = Task(tokio::spawn(async move {
             while next(&mut stream, &mut left).await.is_some() {
                 if ring.send(()).is_err() {
                     break;
                 }
             }
-        });
-        Ok(Bell { rung, _task: Task(task), _asked: asked })
+        }));
+        let asked = ask_for(link, rule).await?;
+        Ok(Bell { rung, _task: task, _asked: asked })
     }
 
     pub async fn rung(&mut self) -> Result<(), ClientError> {
@@ -113,8 +115,17 @@ struct Streams {
     stream: MessageStream,
     /// Tells that the daemon has left the bus.
     left: Option<MessageStream>,
-    /// On a private socket: that it was told what is listened to.
-    asked: Option<Asked>,
+    /// On a private socket: what is to be asked for.
+    rule: Option<MatchRule<'static>>,
+}
+
+/// When somebody takes what comes off the connection.
+async fn ask_for(
+    link: &Link,
+    rule: Option<MatchRule<'static>>,
+) -> Result<Option<Asked>, ClientError> {
+    let Some(rule) = rule else { return Ok(None) };
+    Ok(Some(link.matches.ask_for(&link.connection, &rule).await?))
 }
 
 async fn streams(link: &Link, select: Select) -> Result<Streams, ClientError> {
@@ -125,10 +136,9 @@ async fn streams(link: &Link, select: Select) -> Result<Streams, ClientError> {
         Select::Member(member) => rule.interface("org.provost.Provost1.Manager").member(member),
     };
     let Some(daemon) = &link.daemon else {
-        let rule = rule.build()?;
+        let rule = rule.build()?.into_owned();
         let stream = MessageStream::for_match_rule(rule.clone(), &link.connection, None).await?;
-        let asked = link.matches.ask_for(&link.connection, &rule).await?;
-        return Ok(Streams { stream, left: None, asked: Some(asked) });
+        return Ok(Streams { stream, left: None, rule: Some(rule) });
     };
     let rule = rule.sender(daemon.as_str()).build()?;
     let stream = MessageStream::for_match_rule(rule, &link.connection, None).await?;
@@ -140,5 +150,5 @@ async fn streams(link: &Link, select: Select) -> Result<Streams, ClientError> {
         .arg(0, daemon.as_str())
         .build()?;
     let left = MessageStream::for_match_rule(left, &link.connection, None).await?;
-    Ok(Streams { stream, left: Some(left), asked: None })
+    Ok(Streams { stream, left: Some(left), rule: None })
 }

@@ -499,9 +499,10 @@ impl Machine {
                 self.turns.insert(edge.process.clone());
             }
             let spec = self.config.processes.get(&edge.process);
-            let unmet = spec.map(|spec| (spec, self.unmet_of(spec)));
+            let of = |is_patient: bool| spec.map(|spec| (spec, self.unmet_of(spec, is_patient)));
+            let unmet = [of(false), of(true)];
             let is_another = |blockers: &[Blocker], inst: &Instance| {
-                unmet.as_ref().is_none_or(|(spec, unmet)| {
+                unmet[usize::from(inst.is_patient())].as_ref().is_none_or(|(spec, unmet)| {
                     let others = blockers.iter().filter(|by| **by != Blocker::Reload);
                     !Arc::ptr_eq(spec, inst.file_spec()) || !others.eq(unmet)
                 })

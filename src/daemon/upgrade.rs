@@ -22,6 +22,7 @@ use crate::sys::arrival::Arrival;
 use crate::sys::clone::Program;
 use crate::sys::exec::execute;
 use crate::sys::setup::{Report, Setup};
+use crate::sys::sigchld;
 use crate::sys::signal::send;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -222,6 +223,7 @@ impl Upgrade {
         self.log.flush(ANSWER);
         let argv = self.program.argv(&[]);
         let path = |path: &OsStr| CString::new(path.as_bytes()).unwrap_or_default();
+        sigchld::unblock();
         let error = execute(&path(self.program.path.as_os_str()), &argv, &environment);
         tracing::error!("{} cannot be executed: {error}", self.program.path.display());
         let error = execute(&path(OsStr::new("/proc/self/exe")), &argv, &environment);

@@ -3,7 +3,7 @@
 //! A handler would interrupt whatever runs, once for each child, and could do no more than write to a
 //! pipe for somebody to look: of a replacement that was a fifteenth, of a thousand stops a tenth. Here
 //! the signal is blocked in every thread, waits in the kernel, and is read (signalfd(2)). What is
-//! executed has none blocked: [`super::child`] sees to that.
+//! executed has none blocked: [`super::child`] sees to that, and [`unblock`] for what follows us.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -20,6 +20,13 @@ fn only() -> SigSet {
 pub fn block() {
     // It has no errors but for arguments that this cannot have.
     let _ = only().thread_block();
+}
+
+/// Takes that back in this thread, before another program takes the place of this one: what is blocked
+/// stays so, and that program may have a handler.
+pub fn unblock() {
+    // As in `block`.
+    let _ = only().thread_unblock();
 }
 
 /// Where it is read.

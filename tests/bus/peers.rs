@@ -378,7 +378,7 @@ async fn a_client_is_told_what_it_listens_to_and_nothing_when_it_does_not() {
     soon("silence", silence(&peer, &other)).await;
     let ended = soon("a restart", client.restart(&names(&["other"]), |_| {})).await.unwrap();
     assert!(ended[0].is_success(), "{ended:?}");
-    soon("silence", silence(&peer, &other)).await;
+    assert_eq!(told_of_a_restart(&peer, &other).await, BTreeSet::new(), "it was said at once");
 }
 
 /// Comes when nothing is told: a task of its own says that nobody listens any more.

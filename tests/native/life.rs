@@ -41,6 +41,21 @@ async fn five_hundred_at_once_are_all_seen() {
     assert_eq!(pids.len(), MANY as usize);
 }
 
+/// Its process is there, and waits.
+#[tokio::test]
+async fn what_is_stopped_before_it_is_let_go_never_becomes_its_command() {
+    let mut world = World::new();
+    let trace = world.path("trace");
+    let run = world.start(shell(&format!("echo >{}; exec sleep 1000", trace.display())));
+    world.backend.prepare();
+    assert!(world.backend.usage(&instance(), run).is_some(), "there is a process");
+    world.terminate(run);
+    world.backend.begin();
+    let error = world.spawn_failed().await;
+    assert_eq!(error.reason, "it was stopped before it was started");
+    assert!(!trace.exists());
+}
+
 #[tokio::test]
 async fn terminating_asks_with_the_signal() {
     let mut world = World::new();

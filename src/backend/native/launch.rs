@@ -219,6 +219,12 @@ impl Waiting {
         self.reserve = None;
     }
 
+    /// Has it end, as it does when nobody is there any more to let it go.
+    pub fn give_up(&self) {
+        // It fails where the process is gone.
+        let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+
     /// Lets the process become the command, and returns when it has.
     ///
     /// # Errors
@@ -227,7 +233,7 @@ impl Waiting {
         let told = self.tell(recipe).await;
         if told.is_err() {
             // It waits for what does not come.
-            let _ = shutdown(&self.socket, Shutdown::Write);
+            self.give_up();
         }
         // By now it has hardly ever to be waited for.
         self.lent.take_back();
@@ -426,4 +432,10 @@ pub fn reason(error: &io::Error) -> String {
 #[must_use]
 pub fn failure(stage: SpawnStage, subject: &str, reason: String) -> SpawnError {
     SpawnError { stage, subject: subject.to_owned(), reason }
+}
+
+/// What somebody stopped before it could become its command.
+#[must_use]
+pub fn cancelled() -> SpawnError {
+    failure(SpawnStage::Fork, "", "it was stopped before it was started".to_owned())
 }

@@ -2,7 +2,7 @@
 
 use super::adopt::{Adopted, is_waiting};
 use super::identity::Identity;
-use super::launch::{failure, reason};
+use super::launch::{cancelled, reason};
 use super::output::{Connection, Output, Route, connect};
 use super::reaper::Exit;
 use super::sink::LAST_LINES;
@@ -459,8 +459,7 @@ async fn start(
     let mut waiting = {
         let mut state = lock(&handle.state);
         if let Phase::Cancelled = state.phase {
-            let reason = "it was stopped before it was started".to_owned();
-            return Err(failure(SpawnStage::Fork, "", reason));
+            return Err(cancelled());
         }
         let changed = state.limits.take();
         let limits = changed.as_deref().unwrap_or(&spec.limits);
@@ -475,6 +474,12 @@ async fn start(
         waiting
     };
     inner.starts.written().await;
+    if lock(&handle.state).ending.is_some() {
+        // Nobody has let it go: it never becomes its command.
+        waiting.give_up();
+        let _ = waiting.exit.await;
+        return Err(cancelled());
+    }
     inner.keep((instance, handle.run, handle.slot), &mut waiting, recipe.mark, &tree);
     inner.hear(waiting.pid, handle, spec);
     // What of it is ours must not stay open.

@@ -14,7 +14,7 @@ use super::{Handover, Inner, bad_variable, lock};
 use crate::backend::group::Watched;
 use crate::backend::held;
 use crate::backend::native::identity::{Identity, Need};
-use crate::backend::native::launch::{failure, reason};
+use crate::backend::native::launch::{cancelled, failure, reason};
 use crate::backend::native::sink::LAST_LINES;
 use crate::backend::notices;
 use crate::backend::sockets::{Passed, take_out_variables};
@@ -175,7 +175,7 @@ pub(super) async fn live(inner: Arc<Inner>, handle: Arc<Handle>, asked: Asked, m
     let prepared = tokio::select! {
         // Whoever has asked already comes first.
         biased;
-        () = stopped(&mut orders) => Err(stopped_before()),
+        () = stopped(&mut orders) => Err(cancelled()),
         prepared = Box::pin(prepare(&inner, &handle, &asked)) => prepared,
     };
     let placed = match prepared {
@@ -209,10 +209,6 @@ pub(super) async fn stopped(orders: &mut Orders) {
             None => std::future::pending().await,
         }
     }
-}
-
-fn stopped_before() -> SpawnError {
-    failure(SpawnStage::Fork, "", "it was stopped before it was started".to_owned())
 }
 
 /// All that is needed to start.
@@ -361,7 +357,7 @@ async fn start(
     };
     let slot = tokio::select! {
         biased;
-        () = stopped(orders) => return Err(stopped_before()),
+        () = stopped(orders) => return Err(cancelled()),
         slot = manager.job_slot() => slot,
     };
     handle.take_unit();
@@ -381,7 +377,7 @@ async fn start(
     }
     if let Outcome::Stopped = outcome {
         placed.unload(manager).await;
-        return Err(stopped_before());
+        return Err(cancelled());
     }
     let Some(pid) = placed.find_pid(manager).await else {
         placed.unload(manager).await;

@@ -138,16 +138,18 @@ impl Machine {
     /// What keeps an instance from starting, in the order of the dependencies.
     fn blockers(&self, id: &InstanceId) -> Vec<Blocker> {
         let Some(inst) = self.instances.get(id) else { return Vec::new() };
-        let mut blockers = self.unmet_of(inst.file_spec());
+        let mut blockers = self.unmet_of(inst.file_spec(), inst.is_patient());
         if inst.gated || self.holds_back {
             blockers.push(Blocker::Reload);
         }
         blockers
     }
 
-    /// The dependencies of a spec that do not meet their conditions.
-    pub(super) fn unmet_of(&self, spec: &ProcessSpec) -> Vec<Blocker> {
-        blockers_by(spec, |edge| self.unmet(edge))
+    /// The dependencies of a spec that do not meet their conditions; for one that is patient also those
+    /// that it follows and that are renewed ([`Instance::is_patient`]).
+    pub(super) fn unmet_of(&self, spec: &ProcessSpec, is_patient: bool) -> Vec<Blocker> {
+        let renewed = |edge: &Dependency| self.is_renewed(edge).filter(|_| is_patient);
+        blockers_by(spec, |edge| self.unmet(edge).or_else(|| renewed(edge)))
     }
 
     /// The same for a new run, if the one that serves were taken down for it.
@@ -181,24 +183,16 @@ impl Machine {
         if !any {
             return Some(self.why_nothing_is_up(&edge.on));
         }
-        worst.or_else(|| edge.restart.then(|| self.renewal(&edge.on)).flatten())
+        // Who follows each that restarts would be ended again with the next one.
+        worst
+            .or_else(|| (edge.restart && self.rolls(&edge.on)).then_some(DependencyState::Stopping))
     }
 
-    /// That a process meets conditions and a new run of it is to come all the same. Who follows it would be
-    /// ended again with that.
-    fn renewal(&self, process: &ProcessId) -> Option<DependencyState> {
-        if self.rolls(process) {
-            return Some(DependencyState::Stopping);
-        }
-        // One that waits for what does not come soon is not on its way.
-        let is_on_its_way = |inst: &Instance| {
-            let waits = |blockers: &[Blocker]| blockers.iter().any(Blocker::is_hopeless);
-            inst.up
-                && inst.stand_in().is_some()
-                && !matches!(&inst.phase, Phase::Waiting(blockers) if waits(blockers))
-        };
-        let any = self.instances_of(process).any(|(_, inst)| is_on_its_way(inst));
-        any.then_some(DependencyState::Starting)
+    /// Whether a new run of a dependency is on its way beside one that serves, and who follows it by this
+    /// edge would be ended again when it has come.
+    fn is_renewed(&self, edge: &Dependency) -> Option<DependencyState> {
+        let any = || self.instances_of(&edge.on).any(|(_, inst)| inst.is_renewed());
+        (edge.restart && any()).then_some(DependencyState::Starting)
     }
 
     /// Why a dependency would keep a new run from beginning if the one that serves were taken down for it.
@@ -208,7 +202,7 @@ impl Machine {
             None if edge.condition != Condition::Completed && self.waits_for_turns(&edge.on) => {
                 return Some(DependencyState::Waiting);
             }
-            None => return None,
+            None => return self.is_renewed(edge),
             Some(why) if why.is_final() => return Some(why),
             Some(_) => {}
         }
@@ -220,7 +214,8 @@ impl Machine {
         let others = self.instances_of(&edge.on).filter(|(_, inst)| inst.up && !goes_later(inst));
         let states = others.filter_map(|(_, inst)| unmet_by(inst, edge.condition));
         // Of several the one that will be there last.
-        states.reduce(|one, other| if one.is_lasting() { one } else { other })
+        let last = states.reduce(|one, other| if one.is_lasting() { one } else { other });
+        last.or_else(|| self.is_renewed(edge))
     }
 
     fn why_nothing_is_up(&self, process: &ProcessId) -> DependencyState {

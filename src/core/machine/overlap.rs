@@ -8,7 +8,7 @@
 //! | former | the new run | what happens |
 //! |---|---|---|
 //! | none | ready, its turn has come | it becomes the former, which serves; the phase is down, and what starts from there is the new one, in the other slot |
-//! | serves | waits, starts, is checked | whoever looks sees the former: as ready and as healthy as it was when it had to go on; and it is *out* for those that take turns, so that the next does not follow before this one is seen to work. Who follows the process and is down begins when it is, and so only once, unless it waits for what does not come soon |
+//! | serves | waits, starts, is checked | whoever looks sees the former: as ready and as healthy as it was when it had to go on; and it is *out* for those that take turns, so that the next does not follow before this one is seen to work. Who follows the process and is to have a new run too, or is down for another reason than its own failure, waits while the new run is on its way: it is restarted once |
 //! | serves | is ready | the former is asked to end, with the stop settings of its own spec and a limit of its own; who follows the process gets a new run |
 //! | serves | fails in any way | the former is the run again; what the file says is kept as what it does not run, and is not tried again before the file says something else of it or somebody asks: so the roll stands still |
 //! | serves | is to give way to another (a newer file, `restart`, watched files) | it ends at once, since nobody uses it, and the next one is tried; the former serves on. Where the newer file says what the former runs, nothing is tried: the former is the run again |
@@ -97,6 +97,19 @@ impl Instance {
     /// Whether one of its runs is ready, and is to stay so.
     pub fn serves(&self) -> bool {
         self.stand_in().is_some() || self.is_ready()
+    }
+
+    /// Whether a new run is on its way beside the one that serves, which is to end when it is ready. One
+    /// that waits for something may be long in coming.
+    pub fn is_renewed(&self) -> bool {
+        let is_on_its_way = matches!(self.phase, Phase::Down | Phase::Up(_));
+        self.up && self.stand_in().is_some() && is_on_its_way && !self.is_as_before()
+    }
+
+    /// Whether it does not begin before what it follows was renewed. One that its policy brings back is
+    /// missed, and begins beside what serves.
+    pub fn is_patient(&self) -> bool {
+        self.attempt == 0
     }
 
     /// Whether a new run may begin beside the one there is.

@@ -118,21 +118,63 @@ fn what_follows_it_gets_a_new_run_when_the_new_one_serves() {
 }
 
 #[test]
-fn who_follows_it_and_is_down_begins_once() {
+fn who_follows_it_and_is_to_have_a_new_run_has_it_with_it() {
     let (mut s, _) = overlapping([process("user").follows("api")]);
     s.restart("user").unwrap();
-    assert_eq!(s.done(), "-user@0");
-    assert_eq!(s.reason("user"), "waits for api to be ready: it is starting");
+    assert_eq!(s.done(), "", "both serve");
+    assert_eq!(
+        s.reason("user"),
+        "it goes on: a new run would wait for api to be ready: it is starting"
+    );
     s.finds("api", Finding::Healthy);
     s.advance(secs(1));
-    assert_eq!(s.done(), "-api@0 +user@0");
-    // Where there is no other after all, it begins as well.
+    assert_eq!(s.done(), "-api@0 -user@0 +user@0");
+    // Where there is no other after all, its turn comes as well.
     s.finds("api", STARTING);
     s.restart("api").unwrap();
     s.restart("user").unwrap();
-    assert_eq!(s.done(), "+api@0 -user@0");
+    assert_eq!(s.done(), "+api@0");
     s.exit_new("api", 1);
-    assert_eq!(s.done(), "+user@0");
+    assert_eq!(s.done(), "-user@0 +user@0");
+}
+
+#[test]
+fn both_that_changed_are_restarted_when_the_first_is_ready() {
+    let user = || process("user").follows("api");
+    let mut s = Scene::of([api(), user()]);
+    s.finds("api", STARTING);
+    s.forget();
+    s.config([api().line("v2"), user().line("v2")]);
+    assert_eq!(s.done(), "+api@0-b");
+    s.finds("api", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@0 -user@0 +user@0");
+    assert!(!s.view("user").needs_restart);
+    assert_eq!(s.report().result, ReloadResult::Applied);
+}
+
+#[test]
+fn who_follows_it_and_was_down_begins_with_it() {
+    let user = || process("user").follows("api");
+    let mut s = Scene::of([api()]);
+    s.finds("api", STARTING);
+    s.forget();
+    s.config([api().line("v2"), user()]);
+    assert_eq!(s.done(), "+api@0-b");
+    s.finds("api", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@0 +user@0");
+}
+
+#[test]
+fn who_follows_it_and_crashes_comes_back_at_once() {
+    let (mut s, _) = overlapping([process("user").follows("api")]);
+    s.exit("user", 1);
+    s.advance(secs(2));
+    assert_eq!(s.done(), "+user@0", "the one that serves is good enough until then");
+    s.finds("api", Finding::Healthy);
+    s.advance(secs(1));
+    assert_eq!(s.done(), "-api@0 -user@0 +user@0");
 }
 
 /// All at once, and in a roll.

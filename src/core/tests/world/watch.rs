@@ -162,7 +162,10 @@ impl Model {
             let is_on_its_way =
                 |facts: &Facts| facts.up && facts.stand_in().is_some() && facts.run.is_some();
             let again = self.instances_of(&edge.on).any(|(_, facts)| is_on_its_way(facts));
-            hold!(!(edge.restart && again), "{id} is started before a new run of {}", edge.on);
+            let is_tried_again = |facts: &Facts| facts.attempt.is_none_or(|attempt| attempt > 0);
+            let is_patient = !self.instances.get(id).is_some_and(is_tried_again);
+            let early = edge.restart && again && is_patient;
+            hold!(!early, "{id} is started before a new run of {}", edge.on);
         }
         self.removed_are_down(id)?;
         self.is_told(id, &["starting"])?;
