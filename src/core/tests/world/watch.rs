@@ -159,8 +159,11 @@ impl Model {
         hold!(file == Some(spec), "{id} is started with another spec than the file's");
         for edge in &spec.depends_on {
             hold!(self.is_met(edge), "{id} is started before {} is {}", edge.on, edge.condition);
-            let is_on_its_way =
-                |facts: &Facts| facts.up && facts.stand_in().is_some() && facts.run.is_some();
+            // One that fails makes no new run of it.
+            let is_on_its_way = |facts: &Facts| {
+                let goes_on = facts.run.as_ref().is_some_and(RunFacts::goes_on);
+                facts.up && facts.stand_in().is_some() && goes_on
+            };
             let again = self.instances_of(&edge.on).any(|(_, facts)| is_on_its_way(facts));
             let is_tried_again = |facts: &Facts| facts.attempt.is_none_or(|attempt| attempt > 0);
             let is_patient = !self.instances.get(id).is_some_and(is_tried_again);
