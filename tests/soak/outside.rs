@@ -107,9 +107,14 @@ pub fn cost(pid: u32) -> Cost {
     Cost { kib: memory(pid, "Pss_Anon:"), files: descriptors(pid), threads }
 }
 
+/// What no fixture tells.
+const MARK: &str = "mark";
+
 /// What fixtures tell.
 pub struct Births {
     told: Receiver<String>,
+    /// Comes after all that was told before it was sent.
+    mark: UnixDatagram,
     /// Pids of the runs that began in this step, by instance.
     pub mains: BTreeMap<String, Vec<i32>>,
     /// The same of those whose child is there.
@@ -133,12 +138,15 @@ impl Births {
                 }
             }
         });
+        let mark = UnixDatagram::unbound().unwrap();
+        mark.connect(socket).unwrap();
         let (mains, children) = (BTreeMap::new(), BTreeMap::new());
-        Births { told, mains, children, wrong: Vec::new() }
+        Births { told, mark, mains, children, wrong: Vec::new() }
     }
 
     /// A step begins: what was told so far belongs to the last one.
     pub fn forget(&mut self) {
+        self.catch_up();
         self.mains.clear();
         self.children.clear();
     }
@@ -154,9 +162,13 @@ impl Births {
         }
     }
 
-    /// Takes what has been told.
+    /// Takes what has been told: also the last words of those that are gone, which nobody else waits for.
     pub fn catch_up(&mut self) {
-        while let Ok(text) = self.told.try_recv() {
+        self.mark.send(MARK.as_bytes()).unwrap();
+        while let Ok(text) = self.told.recv() {
+            if text == MARK {
+                return;
+            }
             self.take(&text);
         }
     }

@@ -72,7 +72,6 @@ impl Soak {
     pub(super) async fn restart_daemon(&mut self) -> Judged {
         self.note("the daemon ends and is started again".to_owned());
         self.end().await?;
-        self.births.catch_up();
         self.births.forget();
         self.runs.clear();
         self.daemon = Daemon::start(&self.ground).await;
