@@ -116,11 +116,14 @@ async fn half_a_file_is_not_applied() {
     }
 }
 
-/// A new file is written like any other: from when it is there until it is closed.
+/// A new file is written like any other: from when it is there until it is closed. That is told of a
+/// directory that is watched, which this one is once a file in it was read.
 #[tokio::test]
 async fn half_a_new_file_is_not_applied() {
     let watched = Watched::plain().await;
-    watched.shell("mkdir processes.d");
+    let whole = "processes: { a: { command: [sleep, \"2000\"] } }";
+    watched.shell(&format!("mkdir processes.d; echo '{whole}' >new; mv new processes.d/a.yaml"));
+    until_runs(&watched, "a@0", "sleep 2000").await;
     let mut to_do = vec![("d", 2003), ("c", 2002), ("b", 2001)];
     let mut seen = 0;
     while let Some((name, number)) = to_do.pop() {
