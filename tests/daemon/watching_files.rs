@@ -121,9 +121,10 @@ async fn half_a_file_is_not_applied() {
 #[tokio::test]
 async fn half_a_new_file_is_not_applied() {
     let watched = Watched::plain().await;
-    let whole = "processes: { a: { command: [sleep, \"2000\"] } }";
-    watched.shell(&format!("mkdir processes.d; echo '{whole}' >new; mv new processes.d/a.yaml"));
-    until_runs(&watched, "a@0", "sleep 2000").await;
+    let whole = "processes: { whole: { command: [sleep, \"2000\"] } }";
+    watched
+        .shell(&format!("mkdir processes.d; echo '{whole}' >new; mv new processes.d/whole.yaml"));
+    until_runs(&watched, "whole@0", "sleep 2000").await;
     let mut to_do = vec![("d", 2003), ("c", 2002), ("b", 2001)];
     let mut seen = 0;
     while let Some((name, number)) = to_do.pop() {
