@@ -198,7 +198,8 @@ pub trait Backend: Send + Sync {
     );
 
     /// Gets the first run that was asked for as far as it may come before it is written down that it
-    /// was: to a process that sets itself up and waits.
+    /// was: to a process that sets itself up and waits. One that is ended before [`Backend::begin`] never
+    /// becomes its command.
     fn prepare(&self) {}
 
     /// Has the first run that was asked for begin now, instead of when its turn comes: all of the

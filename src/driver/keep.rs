@@ -3,12 +3,10 @@
 use super::Driver;
 use super::handle::{DriverError, Reply, now};
 use crate::core::event::{Effect, Event, Part, Refusal};
-use crate::core::ids::Run;
 use crate::core::trial::Trial;
 use crate::store::checkpoint::{Checkpoints, Tentative};
 use crate::store::runs::stored_name;
 use crate::store::{Found, Store};
-use std::collections::HashSet;
 use tracing::Level;
 
 /// What a driver begins with: where states are kept, and those that were found there.
@@ -21,20 +19,6 @@ pub struct Keeping {
     pub found: Found,
     /// What waited to be confirmed.
     pub tentative: Option<Tentative>,
-}
-
-/// Whether a turn ends a run that it begins: that one never begins. Runs have numbers of their own, also
-/// among those of other instances.
-fn ends_what_it_begins(begins: &[Effect], rest: &[Effect]) -> bool {
-    let run_of = |effect: &Effect| match effect {
-        Effect::Spawn { run, .. } => Some(*run),
-        _ => None,
-    };
-    let begun: HashSet<Run> = begins.iter().filter_map(run_of).collect();
-    rest.iter().any(|effect| match effect {
-        Effect::Terminate { run, .. } | Effect::Kill { run, .. } => begun.contains(run),
-        _ => false,
-    })
 }
 
 impl Driver {
@@ -89,14 +73,10 @@ impl Driver {
     pub(super) fn keep_and_carry_out(&mut self, mut effects: Vec<Effect>) {
         effects.sort_by_key(Effect::part);
         let begun = effects.partition_point(|effect| effect.part() == Part::Begins);
-        let (begins, rest) = effects.split_at(begun);
-        let may_be_prepared = !ends_what_it_begins(begins, rest);
         for effect in effects.drain(..begun) {
             self.carry_out_one(effect);
         }
-        if may_be_prepared {
-            self.backend.prepare();
-        }
+        self.backend.prepare();
         // First: by the settings it is told whether it was an operator who stopped something.
         self.save_whole();
         self.keep_outcomes(&effects);

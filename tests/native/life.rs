@@ -43,17 +43,21 @@ async fn five_hundred_at_once_are_all_seen() {
 
 /// Its process is there, and waits.
 #[tokio::test]
-async fn what_is_stopped_before_it_is_let_go_never_becomes_its_command() {
-    let mut world = World::new();
-    let trace = world.path("trace");
-    let run = world.start(shell(&format!("echo >{}; exec sleep 1000", trace.display())));
-    world.backend.prepare();
-    assert!(world.backend.usage(&instance(), run).is_some(), "there is a process");
-    world.terminate(run);
-    world.backend.begin();
-    let error = world.spawn_failed().await;
-    assert_eq!(error.reason, "it was stopped before it was started");
-    assert!(!trace.exists());
+async fn what_is_ended_before_it_is_let_go_never_becomes_its_command() {
+    let ways: [fn(&World, Run); 2] =
+        [World::terminate, |world, run| world.backend.kill(&instance(), run)];
+    for end in ways {
+        let mut world = World::new();
+        let trace = world.path("trace");
+        let run = world.start(shell(&format!("echo >{}; exec sleep 1000", trace.display())));
+        world.backend.prepare();
+        assert!(world.backend.usage(&instance(), run).is_some(), "there is a process");
+        end(&world, run);
+        world.backend.begin();
+        let error = world.spawn_failed().await;
+        assert_eq!(error.reason, "it was stopped before it was started");
+        assert!(!trace.exists());
+    }
 }
 
 #[tokio::test]

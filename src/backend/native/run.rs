@@ -216,6 +216,12 @@ impl Handle {
         }
     }
 
+    /// Whether somebody wanted it to end while it had a process that was not its command.
+    fn is_to_end(&self) -> bool {
+        let state = lock(&self.state);
+        state.ending.is_some() || state.killing
+    }
+
     /// Whether it has a process that has not become its command.
     #[must_use]
     pub fn is_starting(&self) -> bool {
@@ -474,7 +480,7 @@ async fn start(
         waiting
     };
     inner.starts.written().await;
-    if lock(&handle.state).ending.is_some() {
+    if handle.is_to_end() {
         // Nobody has let it go: it never becomes its command.
         waiting.give_up();
         let _ = waiting.exit.await;
