@@ -14,12 +14,13 @@ use super::handle::{
 };
 use super::read::{Examined, Standing, missing};
 use super::rollback::Back;
-use super::watch::Watch;
+use super::watch::{Watch, settled};
 use crate::backend::CommandEnd;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::known::Known;
 use crate::config::load::{DaemonSettings, Loaded, Location, Sources, load_kept};
 use crate::config::render;
+use crate::config::watch::being_written;
 use crate::config::watch::trees::Told;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
@@ -27,6 +28,7 @@ use crate::store::Missing;
 use crate::store::checkpoint::Tentative;
 use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +38,8 @@ use tracing::Level;
 pub(super) enum Work {
     /// A configuration was read.
     Read(Box<ReadResult>),
+    /// A file that is read at the start is just being written, and waited for.
+    BeingWritten(PathBuf),
     /// Files may have changed.
     FilesChanged,
     /// Files that processes have watched have changed.
@@ -345,7 +349,8 @@ impl Driver {
         let last_good = self.last_good();
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
-            let _ = sender.send(Work::Read(Box::new(read(standing, last_good, watch).await)));
+            let read = read(standing, last_good, watch, &sender).await;
+            let _ = sender.send(Work::Read(Box::new(read)));
         });
     }
 
@@ -371,6 +376,10 @@ impl Driver {
             Work::Undo(undo) => self.take_undo(*undo),
             Work::PutBack(result) => self.take_put_back(result),
             Work::Told { name, end } => self.hook_ended(name, &end),
+            Work::BeingWritten(path) => {
+                let text = format!("{} is just being written; waiting for its end", path.display());
+                self.remark(Level::INFO, "being-written", text);
+            }
             Work::FilesChanged => {
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
@@ -461,23 +470,41 @@ async fn read(
     standing: Standing,
     last_good: Option<(Arc<Record>, Sources)>,
     watch: Watch,
+    sender: &mpsc::UnboundedSender<Work>,
 ) -> ReadResult {
     let asked = standing.clone();
-    let work = tokio::task::spawn_blocking(move || {
+    let is_first = standing.daemon.is_none();
+    let (mut examined, kept, written) = apart(move || {
         let kept = last_good.map(|(record, files)| {
             let loaded = load_kept(&asked.location, &files);
             LastGood { record, loaded }
         });
-        (asked.look(), kept)
-    });
-    let (examined, kept) = match work.await {
-        Ok(read) => read,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
+        let examined = asked.look();
+        let written = being_written(&examined.loaded.sources).filter(|_| is_first);
+        let written = written.map(Path::to_owned);
+        (examined, kept, written)
+    })
+    .await;
+    // Nobody has watched yet who would wait for it, and what is half a file now may run already.
+    if let Some(path) = written {
+        // The driver may have ended meanwhile.
+        let _ = sender.send(Work::BeingWritten(path));
+        settled(&examined.loaded.sources).await;
+        let asked = standing.clone();
+        examined = apart(move || asked.look()).await;
+    }
     let daemon = standing.settings_after(&examined);
     let sources = daemon.watch.then_some(&examined.loaded.sources);
     let told = watch.set(sources, daemon.debounce).await;
     let watching = daemon.watch && told.is_ok();
     let unwatched = told.unwrap_or_else(Some);
     ReadResult { examined, kept, unwatched, watching }
+}
+
+/// Does what blocks in a thread of its own.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }

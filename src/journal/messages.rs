@@ -32,6 +32,7 @@ const IDS: &[(&str, &str)] = &[
     ("config-rejected", "903e9d9255c34344a93a97aae3e34d29"),
     ("config-valid", "02d672766eab4bb2bf053432aa816509"),
     ("config-warning", "ede3a9737d7f4be692dc77d32b7d6ee5"),
+    ("being-written", "d6543f96911742b08d97662f8b82c3bd"),
     ("not-watching", "84a534e23927494a95262eedb74c0176"),
     ("not-kept", "6f4c6e6cee04464b9fe00feae83db028"),
     ("kept-again", "c85de204ecb2499e830884fe9b59b288"),

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod controllers;
 pub mod datagram;
 pub mod exec;
+pub mod lease;
 pub mod listen;
 pub mod memory;
 pub mod mounts;

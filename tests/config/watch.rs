@@ -131,6 +131,37 @@ async fn a_slow_writer_is_one_change() {
     assert_eq!(fs::read_to_string(scene.path("p.yaml")).unwrap(), "half half half ");
 }
 
+/// Nothing told that they began: the directory was another one, and no drop-ins were there.
+#[tokio::test]
+async fn who_began_before_it_was_watched_is_waited_for() {
+    let prepare = |directory: &Path| {
+        for name in ["d", "new", "other"] {
+            fs::create_dir(directory.join(name)).unwrap();
+        }
+        fs::write(directory.join("d/p.yaml"), "1").unwrap();
+    };
+    let mut scene = Scene::new("d/p.yaml", prepare).await;
+    let begun = |name: &str| {
+        let mut file = File::create(scene.path(name)).unwrap();
+        file.write_all(b"half ").unwrap();
+        file
+    };
+    let mut main = begun("new/p.yaml");
+    let mut drop_in = begun("other/a.yaml");
+    fs::rename(scene.path("d"), scene.path("old")).unwrap();
+    fs::rename(scene.path("new"), scene.path("d")).unwrap();
+    scene.quiet().await;
+    main.write_all(b"whole").unwrap();
+    drop(main);
+    scene.noticed_once().await;
+
+    fs::rename(scene.path("other"), scene.path("d/processes.d")).unwrap();
+    scene.quiet().await;
+    drop_in.write_all(b"whole").unwrap();
+    drop(drop_in);
+    scene.noticed_once().await;
+}
+
 #[tokio::test]
 async fn a_writer_that_never_closes_is_read_all_the_same() {
     let mut scene = Scene::new("p.yaml", plain).await;

@@ -7,7 +7,8 @@ use crate::support::{Daemon, Prepared, Store, identities, pids, wait_for};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 const FILE: &str = r#"
 processes:
@@ -65,6 +66,32 @@ async fn everything_goes_on_as_it_was() {
     assert!(daemon.stop().success());
     for marker in ["sleep 8801", "sleep 8802", "sleep 8804"] {
         assert_eq!(processes_with(marker), [0_u32; 0], "{marker}");
+    }
+}
+
+/// Half of it is valid, and says that `b` is to be stopped.
+#[tokio::test]
+async fn half_a_file_is_not_what_the_next_one_begins_with() {
+    let first = "processes:\n  a: { command: [sleep, \"88901\"] }\n";
+    let second = "  b: { command: [sleep, \"88902\"] }\n";
+    let daemon = Daemon::start(&format!("{first}{second}"));
+    let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
+    let daemon = daemon.killed();
+    let mut file = fs::File::create(daemon.file()).unwrap();
+    file.write_all(first.as_bytes()).unwrap();
+
+    let begun = Instant::now();
+    let daemon = daemon.again_without_waiting();
+    daemon.logged("is just being written");
+    file.write_all(second.as_bytes()).unwrap();
+    drop(file);
+    let took = begun.elapsed();
+    daemon.notified("READY=1");
+    let status = daemon.until_running(&["a@0", "b@0"]).await;
+    // Else the machine is so busy that the writer was not waited for any more, and rightly.
+    if took < Duration::from_millis(1900) {
+        assert_eq!(identities(&status), before);
+        assert_eq!(daemon.client().await.manager().await.unwrap().generation, 1);
     }
 }
 

@@ -6,6 +6,9 @@
 //! and where a symlink stands or nothing is); the file itself, since a single file that is
 //! bind-mounted shows nothing in its directory; and the table of mounts.
 //!
+//! Who began to write a file before it was watched is seen by the kernel giving no lease on it, and is
+//! waited for as if that had been told.
+//!
 //! A watch is put on a directory before what is in it is looked at, and watches are renewed before
 //! [`Watcher::changed`] answers. So whoever reads after the answer misses nothing: a change before
 //! the read is in what is read, a later one is the next answer.
@@ -24,6 +27,8 @@ mod remote;
 pub mod settle;
 pub mod trees;
 
+use crate::config::load::Sources;
+use crate::sys::lease::is_open_for_writing;
 use crate::sys::mounts::Mounts;
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify};
@@ -235,7 +240,10 @@ impl Watcher {
             Then::Reduce if self.seen.is_within(&old) => {}
             Then::Compare | Then::Reduce => self.settle.finished(Key::Unknown, now),
         }
-        let Seen { watches, whole, .. } = &self.seen;
+        let Seen { watches, whole, open, .. } = &self.seen;
+        for id in open {
+            self.settle.began(Key::At(*id, None), now);
+        }
         let never_closes = |key: &Key| match key {
             Key::At(id, Some(name)) if whole.contains(&(*id, name.clone())) => true,
             Key::At(id, _) => !watches.contains_key(id),
@@ -250,6 +258,12 @@ impl Watcher {
         }
         matches!(then, Then::Answer)
     }
+}
+
+/// The first of these files that somebody is writing, as far as the kernel tells. Blocks.
+#[must_use]
+pub fn being_written(sources: &Sources) -> Option<&Path> {
+    sources.files.iter().map(|source| &**source.path).find(|path| is_open_for_writing(path))
 }
 
 /// Why there is no inotify instance.
