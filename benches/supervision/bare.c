@@ -1,6 +1,7 @@
 /* The physical limits: the same child without a supervisor, by vfork and exec, pidfd and kill.
  *
  *   bare spawn CHILD FIFO N     from before vfork to the child's first instruction, N times
+ *   bare asked CHILD FIFO N     the same from before another process is asked for it over a socket
  *   bare wake CHILD FIFO N      from kill -9 over the pidfd's wake to the next one's first
  *   bare many CHILD FIFO N      N children up; then all asked to end, and waited for
  *
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -58,6 +60,18 @@ static void end(pid_t pid, int signal)
     waitpid(pid, NULL, 0);
 }
 
+/* Starts a child for each byte, ends it for the next, and says when that is done. */
+static void serve(int socket)
+{
+    char byte;
+    while (read(socket, &byte, 1) == 1) {
+        pid_t pid = spawn();
+        if (read(socket, &byte, 1) != 1) break;
+        end(pid, SIGKILL);
+        if (write(socket, &byte, 1) != 1) break;
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 5) return 64;
@@ -72,6 +86,25 @@ int main(int argc, char **argv)
             printf("%lu\n", hear().at - begin);
             end(pid, SIGKILL);
         }
+    } else if (strcmp(argv[1], "asked") == 0) {
+        int pair[2];
+        char byte = 0;
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return 1;
+        pid_t server = fork();
+        if (server == 0) {
+            close(pair[0]);
+            serve(pair[1]);
+            _exit(0);
+        }
+        close(pair[1]);
+        for (int i = 0; i < n; i++) {
+            unsigned long begin = now();
+            if (write(pair[0], &byte, 1) != 1) return 1;
+            printf("%lu\n", hear().at - begin);
+            if (write(pair[0], &byte, 1) != 1 || read(pair[0], &byte, 1) != 1) return 1;
+        }
+        close(pair[0]);
+        waitpid(server, NULL, 0);
     } else if (strcmp(argv[1], "wake") == 0) {
         pid_t pid = spawn();
         hear();
