@@ -91,6 +91,7 @@ int main(int argc, char **argv)
         char byte = 0;
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return 1;
         pid_t server = fork();
+        if (server < 0) return 1;
         if (server == 0) {
             close(pair[0]);
             serve(pair[1]);

@@ -39,20 +39,19 @@ async fn main() {
     facts();
     let mut ground = Ground::new();
     let table = Table::begin();
-    let spawn = Spread::of(ground.bare("spawn", 1000)).median;
-    let wake = Spread::of(ground.bare("wake", 1000)).median;
+    let bare = Bare::of(&ground);
     // Without names of parts, all of them.
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let wants = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     if wants("one") {
-        one(&ground, &table, spawn, wake).await;
+        one(&ground, &table, &bare).await;
     }
     if wants("thousand") {
         thousand(&ground, &table).await;
     }
     if wants("groups") && ground.make_group() {
         table.row("**each in a control group of its own:**", "", "", "", "", "");
-        one(&ground, &table, spawn, wake).await;
+        one(&ground, &table, &bare).await;
         thousand(&ground, &table).await;
         ground.drop_group();
         table.row("**without control groups again:**", "", "", "", "", "");
@@ -73,7 +72,22 @@ async fn main() {
         lines(&ground, &table).await;
     }
     if wants("peers") && std::env::var_os("PROVOST_BENCH_PEERS").is_some_and(|on| on == "1") {
-        peers::measure(&ground, &table, spawn, wake);
+        peers::measure(&ground, &table, bare.spawn, bare.wake);
+    }
+}
+
+/// What one process costs without a supervisor, in nanoseconds. Measured while nobody listens.
+struct Bare {
+    spawn: u64,
+    /// Another process is asked for it: a wake, which where nothing else runs is that of a processor.
+    asked: u64,
+    wake: u64,
+}
+
+impl Bare {
+    fn of(ground: &Ground) -> Bare {
+        let median = |what| Spread::of(ground.bare(what, 1000)).median;
+        Bare { spawn: median("spawn"), asked: median("asked"), wake: median("wake") }
     }
 }
 
@@ -95,7 +109,7 @@ fn facts() {
 }
 
 /// One process, alone.
-async fn one(ground: &Ground, table: &Table, spawn: u64, wake: u64) {
+async fn one(ground: &Ground, table: &Table, bare: &Bare) {
     let ear = ground.listen();
     let daemon = Daemon::start(ground, &ground.yaml(1, None, ""), Stdio::null()).await;
     ear.next();
@@ -113,11 +127,8 @@ async fn one(ground: &Ground, table: &Table, spawn: u64, wake: u64) {
         daemon.settled().await;
     }
     let times = Spread::of(times);
-    table.time("start, over the private socket", times, Some(("vfork+exec", spawn)), "2.5");
-    // What it costs that another process is to do it: a wake, which where nothing else runs is the
-    // wake of a processor.
-    let asked = Spread::of(ground.bare("asked", 1000)).median;
-    let limit = Some(("vfork+exec by whom a byte asks", asked));
+    table.time("start, over the private socket", times, Some(("vfork+exec", bare.spawn)), "2.5");
+    let limit = Some(("vfork+exec by whom a byte asks", bare.asked));
     table.time("the same, beside a bare one that is asked", times, limit, "");
 
     let provost = |args: &[&str]| {
@@ -149,7 +160,12 @@ async fn one(ground: &Ground, table: &Table, spawn: u64, wake: u64) {
         // So that the next crash finds a run that was ready.
         while daemon.status("p00000").await.state != "running" {}
     }
-    table.time("crash to replacement", Spread::of(times), Some(("kill+wake+spawn", wake)), "1.5");
+    table.time(
+        "crash to replacement",
+        Spread::of(times),
+        Some(("kill+wake+spawn", bare.wake)),
+        "1.5",
+    );
     let mut times = Vec::new();
     for _ in 0..100 {
         let begin = now();

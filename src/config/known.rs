@@ -102,6 +102,7 @@ impl Known {
             diagnostics: self.diagnostics.clone(),
             places: BTreeMap::new(),
             taken_over: config.processes.len(),
+            unfinished: None,
             basis: self.basis.clone(),
         })
     }

@@ -222,8 +222,17 @@ pub struct Loaded {
     pub places: BTreeMap<ProcessId, Place>,
     /// How many processes were taken over from what was known, and not read again.
     pub taken_over: usize,
+    /// A file that somebody was writing while it was read: what is read of it may be the half of it.
+    pub unfinished: Option<PathBuf>,
     /// What the next one can be read upon.
     pub(crate) basis: Option<Arc<Basis>>,
+}
+
+/// Whether somebody is still writing a file that is [`Loaded::unfinished`]: it is not closed, and was
+/// written to within the last two seconds. Blocks.
+#[must_use]
+pub fn is_being_written(path: &Path) -> bool {
+    super::read::is_being_written(path)
 }
 
 /// What the main file says of the things a daemon has to know before it reads its configuration:
@@ -273,6 +282,7 @@ pub fn load_over(known: Option<&Known>, location: &Location, content: Option<Vec
             continue;
         }
         tries += 1;
+        let unfinished = loading.whole.files.being_written();
         if !loading.whole.files.is_current() {
             if tries < TRIES {
                 continue;
@@ -281,7 +291,7 @@ pub fn load_over(known: Option<&Known>, location: &Location, content: Option<Vec
             let message = "the files changed while they were read, time and again";
             loading.whole.report.add(Diagnostic::error("changing", place, message));
         }
-        return loading.finish(drop_ins);
+        return Loaded { unfinished, ..loading.finish(drop_ins) };
     }
 }
 
@@ -538,7 +548,18 @@ impl<'k> Loading<'k> {
         let has_drop_ins = !files.lacks_directory();
         let sources = Sources::new(files.sources, drop_ins, has_drop_ins);
         let missing = self.missing;
-        Loaded { sources, config, daemon, missing, diagnostics, places, taken_over, basis }
+        let unfinished = None;
+        Loaded {
+            sources,
+            config,
+            daemon,
+            missing,
+            diagnostics,
+            places,
+            taken_over,
+            unfinished,
+            basis,
+        }
     }
 }
 

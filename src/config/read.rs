@@ -1,13 +1,16 @@
 //! Reads files: each once, regular files only, 16 MiB at most; all of them as of one moment.
 
 use super::load::{Source, SourceKind, Sources};
+use super::watch::remote::file_system;
+use super::watch::settle::UNCLOSED;
+use crate::sys::lease::is_open_for_writing;
 use std::collections::HashMap;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A file may have so many bytes.
 pub(crate) const LARGEST: u64 = 16 << 20;
@@ -66,6 +69,16 @@ impl Stamp {
 
     fn at(path: &Path) -> Option<Stamp> {
         std::fs::metadata(path).ok().as_ref().map(Stamp::of)
+    }
+
+    /// Whether it was another one so short a time ago that somebody may be at it. Also where that is
+    /// yet to come, by a clock that was set.
+    fn is_fresh(&self) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let Ok(seconds) = u64::try_from(seconds) else { return false };
+        let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since);
+        age.map_or(true, |age| age < UNCLOSED)
     }
 }
 
@@ -157,6 +170,14 @@ impl FileSet {
         matches!(self.listed, Some((_, None)))
     }
 
+    /// The first that somebody is writing, see [`is_being_written`]. Before it is asked whether all is as
+    /// it was read: then nobody was writing in between either.
+    pub(crate) fn being_written(&self) -> Option<PathBuf> {
+        let mut fresh =
+            self.expected.iter().filter(|(_, stamp)| stamp.is_some_and(|s| s.is_fresh()));
+        fresh.find(|(path, _)| is_being_written(path)).map(|(path, _)| path.clone())
+    }
+
     /// Whether all is as it was read: then it was so, all at once, at the end of reading.
     ///
     /// A link that goes back and forth between two directories may be on the right side each time that
@@ -200,6 +221,15 @@ impl FileSet {
         self.sources.push(Source { path: Arc::clone(&path), content, modified, kind });
         path
     }
+}
+
+/// Whether somebody is writing this file: has it open for that, and changed it within the last
+/// [`UNCLOSED`]. What others have open elsewhere is not known. Blocks.
+pub(crate) fn is_being_written(path: &Path) -> bool {
+    // Where no lease is to be had of a server, that says nothing of writers.
+    Stamp::at(path).is_some_and(|stamp| stamp.is_fresh())
+        && is_open_for_writing(path)
+        && file_system(path).is_none()
 }
 
 /// The content alone, for a look that decides what is read.

@@ -48,6 +48,8 @@ impl Driver {
     pub(super) fn take_read(&mut self, result: ReadResult, waiters: Vec<Waiter>) {
         let ReadResult { examined, kept, unwatched, watching } = result;
         let Examined { loaded, plan, diagnostics, is_refused, timings } = examined;
+        // Something else may have been gone back to while files were waited for.
+        let kept = kept.filter(|_| self.desk.active.is_none());
         self.desk.watching = watching;
         if self.desk.unwatched != unwatched {
             if let Some(why) = &unwatched {

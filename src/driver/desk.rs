@@ -14,13 +14,13 @@ use super::handle::{
 };
 use super::read::{Examined, Standing, missing};
 use super::rollback::Back;
-use super::watch::{Watch, settled};
+use super::watch::Watch;
 use crate::backend::CommandEnd;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::known::Known;
-use crate::config::load::{DaemonSettings, Loaded, Location, Sources, load_kept};
+use crate::config::load::{DaemonSettings, Loaded, Location, Sources, is_being_written, load_kept};
 use crate::config::render;
-use crate::config::watch::being_written;
+use crate::config::watch::settle::longest;
 use crate::config::watch::trees::Told;
 use crate::core::ids::{Generation, JobId, ProcessId};
 use crate::core::reload::ReloadReport;
@@ -28,9 +28,9 @@ use crate::store::Missing;
 use crate::store::checkpoint::Tentative;
 use crate::store::generations::Record;
 use std::collections::{BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
@@ -38,10 +38,10 @@ use tracing::Level;
 pub(super) enum Work {
     /// A configuration was read.
     Read(Box<ReadResult>),
-    /// A file that is read at the start is just being written, and waited for.
+    /// A file is just being written, and waited for.
     BeingWritten(PathBuf),
-    /// Files may have changed.
-    FilesChanged,
+    /// Files may have changed. Whether somebody who writes one was waited for in vain.
+    FilesChanged { in_vain: bool },
     /// Files that processes have watched have changed.
     Watched(Told),
     /// What is gone back to was read.
@@ -186,6 +186,8 @@ pub(super) struct Desk {
     pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
     pub(super) unwatched: Option<String>,
+    /// The next read takes files as they are: who writes one was waited for in vain.
+    in_vain: bool,
 }
 
 impl Desk {
@@ -212,6 +214,7 @@ impl Desk {
             reloaded: None,
             watching: false,
             unwatched: None,
+            in_vain: false,
         }
     }
 
@@ -347,9 +350,10 @@ impl Driver {
         let watch = self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone();
         let sender = self.desk.sender.clone();
         let last_good = self.last_good();
+        let is_patient = !std::mem::take(&mut self.desk.in_vain);
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
-            let read = read(standing, last_good, watch, &sender).await;
+            let read = read(standing, last_good, watch, is_patient, &sender).await;
             let _ = sender.send(Work::Read(Box::new(read)));
         });
     }
@@ -377,10 +381,12 @@ impl Driver {
             Work::PutBack(result) => self.take_put_back(result),
             Work::Told { name, end } => self.hook_ended(name, &end),
             Work::BeingWritten(path) => {
-                let text = format!("{} is just being written; waiting for its end", path.display());
+                let text =
+                    format!("{} is just being written; waiting until it is closed", path.display());
                 self.remark(Level::INFO, "being-written", text);
             }
-            Work::FilesChanged => {
+            Work::FilesChanged { in_vain } => {
+                self.desk.in_vain |= in_vain;
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
             Work::Edited { result, trigger, reply } => {
@@ -465,31 +471,46 @@ impl Driver {
     }
 }
 
+/// How often it is looked whether a file is still being written.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Reads and judges, and has watched what was read.
+///
+/// Half a file can be valid, and say that processes are to be stopped. So what somebody is writing is read
+/// again when it is closed or he has rested, which for what is watched is known by now.
 async fn read(
     standing: Standing,
     last_good: Option<(Arc<Record>, Sources)>,
     watch: Watch,
+    is_patient: bool,
     sender: &mpsc::UnboundedSender<Work>,
 ) -> ReadResult {
+    let settings = standing.daemon.clone().unwrap_or_default();
+    let until = Instant::now() + longest(settings.debounce);
+    let is_waited_for = || is_patient && Instant::now() < until;
     let asked = standing.clone();
-    let is_first = standing.daemon.is_none();
-    let (mut examined, kept, written) = apart(move || {
+    let (mut examined, kept) = apart(move || {
         let kept = last_good.map(|(record, files)| {
             let loaded = load_kept(&asked.location, &files);
             LastGood { record, loaded }
         });
-        let examined = asked.look();
-        let written = being_written(&examined.loaded.sources).filter(|_| is_first);
-        let written = written.map(Path::to_owned);
-        (examined, kept, written)
+        (asked.look(), kept)
     })
     .await;
-    // Nobody has watched yet who would wait for it, and what is half a file now may run already.
-    if let Some(path) = written {
-        // The driver may have ended meanwhile.
-        let _ = sender.send(Work::BeingWritten(path));
-        settled(&examined.loaded.sources).await;
+    let mut is_told = false;
+    while let Some(path) = examined.loaded.unfinished.take().filter(|_| is_waited_for()) {
+        if !std::mem::replace(&mut is_told, true) {
+            // The driver may have ended meanwhile.
+            let _ = sender.send(Work::BeingWritten(path.clone()));
+        }
+        let path = Arc::new(path);
+        let is_written = || {
+            let path = Arc::clone(&path);
+            apart(move || is_being_written(&path))
+        };
+        while is_waited_for() && is_written().await {
+            tokio::time::sleep(AGAIN).await;
+        }
         let asked = standing.clone();
         examined = apart(move || asked.look()).await;
     }

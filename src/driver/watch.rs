@@ -1,7 +1,7 @@
 //! The task that watches files.
 
 use super::desk::Work;
-use crate::config::load::{DaemonSettings, Sources};
+use crate::config::load::Sources;
 use crate::config::watch::Watcher;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,24 +40,15 @@ impl Watch {
         let (reply, answer) = oneshot::channel();
         let gone = || "the watcher has ended".to_owned();
         let (files, drop_ins) = match sources {
-            Some(sources) => (files(sources).collect(), sources.drop_ins.clone()),
+            Some(sources) => {
+                let files = sources.files.iter().map(|source| PathBuf::clone(&source.path));
+                (files.collect(), sources.drop_ins.clone())
+            }
             None => Default::default(),
         };
         self.0.send(Order { files, drop_ins, debounce, reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
-}
-
-/// Waits until what happens to these files is over, or has taken too long to be waited for.
-pub(super) async fn settled(sources: &Sources) {
-    let files: Vec<PathBuf> = files(sources).collect();
-    let mut watcher = Watcher::new(DaemonSettings::default().debounce);
-    watcher.rewatch(&files, &sources.drop_ins).await;
-    watcher.changed().await;
-}
-
-fn files(sources: &Sources) -> impl Iterator<Item = PathBuf> {
-    sources.files.iter().map(|source| PathBuf::clone(&source.path))
 }
 
 async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::UnboundedSender<Work>) {
@@ -68,8 +59,8 @@ async fn watch(mut orders: mpsc::UnboundedReceiver<Order>, work: mpsc::Unbounded
             Some(watcher) => tokio::select! {
                 biased;
                 order = orders.recv() => order,
-                () = watcher.changed() => {
-                    if work.send(Work::FilesChanged).is_err() {
+                in_vain = watcher.changed() => {
+                    if work.send(Work::FilesChanged { in_vain }).is_err() {
                         return;
                     }
                     continue;

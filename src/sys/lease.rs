@@ -13,10 +13,10 @@ const F_SETSIG: libc::c_int = 10;
 
 /// Whether somebody has this file open to write to it. False as well where that is not known: of what
 /// is no regular file, where the owner is another and we may not (`CAP_LEASE`), and on file systems
-/// without leases.
+/// without leases. On network file systems it says nothing: there a lease may be refused by the server.
 ///
-/// Who opens it for writing in between waits for some microseconds; who opens it with `O_NONBLOCK`
-/// would be told to come again, which nobody does who writes a file.
+/// Who opens it for writing in between waits until this is over, some microseconds where nobody stops
+/// us; who opens it with `O_NONBLOCK` would be told to come again, which nobody does who writes a file.
 #[must_use]
 pub fn is_open_for_writing(path: &Path) -> bool {
     // Opening something else may do something.

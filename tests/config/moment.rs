@@ -102,3 +102,38 @@ fn a_file_that_grows_while_it_is_read() {
         }
     });
 }
+
+/// Half of a file can be valid. Who has it open and wrote to it just now may not be done.
+#[test]
+fn what_somebody_is_writing_is_said_to_be_unfinished() {
+    let files = Files::new()
+        .with("p.yaml", "processes: {a: {command: x, envFile: e.env}}\n")
+        .with("e.env", "A=1\n");
+    let unfinished = || files.load("p.yaml").unfinished;
+    assert_eq!(unfinished(), None);
+    for name in ["p.yaml", "e.env"] {
+        let mut writer = OpenOptions::new().append(true).open(files.path(name)).unwrap();
+        writer.write_all(b"# more\n").unwrap();
+        assert_eq!(unfinished(), Some(files.path(name)));
+        drop(writer);
+        assert_eq!(unfinished(), None);
+    }
+    // By whichever way it is reached.
+    symlink(files.path("p.yaml"), files.path("link.yaml")).unwrap();
+    let mut writer = OpenOptions::new().append(true).open(files.path("p.yaml")).unwrap();
+    writer.write_all(b"# more\n").unwrap();
+    assert_eq!(files.load("link.yaml").unfinished, Some(files.path("link.yaml")));
+}
+
+/// Somebody holds it open and has rested: he may do so for ever.
+#[test]
+fn what_was_not_written_to_for_long_is_not_unfinished() {
+    let files = Files::new().with("p.yaml", "processes: {a: {command: x}}\n");
+    let _idle = OpenOptions::new().append(true).open(files.path("p.yaml")).unwrap();
+    let deadline = std::time::Instant::now() + crate::common::waiting::DEADLINE;
+    while files.load("p.yaml").unfinished.is_some() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(good(&files.load("p.yaml")).processes.len() == 1);
+}

@@ -92,7 +92,7 @@ async fn only_the_whole_is_read_of_real_files() {
         loop {
             tokio::select! {
                 biased;
-                () = watcher.changed() => break,
+                _ = watcher.changed() => break,
                 () = tokio::task::yield_now() => {
                     file.write_all(rest).unwrap();
                     if before {

@@ -150,7 +150,7 @@ async fn whatever_is_done_is_noticed() {
             }
             tokio::select! {
                 biased;
-                () = watcher.changed() => {
+                _ = watcher.changed() => {
                     let (now, paths, drop_ins) = digest(&location);
                     known = now;
                     watcher.rewatch(&paths, &drop_ins).await;

@@ -95,6 +95,33 @@ async fn half_a_file_is_not_what_the_next_one_begins_with() {
     }
 }
 
+/// It may be held open for ever.
+#[tokio::test]
+async fn who_never_closes_a_file_does_not_hold_up_the_next_one() {
+    let daemon = Daemon::start("processes:\n  a: { command: [sleep, \"88911\"] }\n");
+    daemon.until_running(&["a@0"]).await;
+    let daemon = daemon.killed();
+    let mut file = fs::File::create(daemon.file()).unwrap();
+    file.write_all(b"processes:\n  b: { command: [sleep, \"88912\"] }\n").unwrap();
+    let daemon = daemon.again_without_waiting();
+    daemon.logged("is just being written");
+    daemon.notified("READY=1");
+    daemon.until_running(&["b@0"]).await;
+    drop(file);
+}
+
+/// Asked to end while it waits for a file, it ends.
+#[tokio::test]
+async fn the_next_one_ends_also_while_a_file_is_written() {
+    let daemon = Daemon::start("processes: {}\n").killed();
+    let mut file = fs::File::create(daemon.file()).unwrap();
+    file.write_all(b"processes:\n").unwrap();
+    let mut daemon = daemon.again_without_waiting();
+    daemon.logged("is just being written");
+    assert!(daemon.stop().success());
+    drop(file);
+}
+
 #[tokio::test]
 async fn what_ends_meanwhile_is_found_and_not_doubled() {
     let daemon = Daemon::start(

@@ -2,6 +2,10 @@
 
 use crate::watched::{Watched, runs, version};
 use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A drop-in whose process is `sleep NUMBER`.
 fn drop_in(name: &str, number: u32) -> String {
@@ -141,6 +145,61 @@ async fn half_a_new_file_is_not_applied() {
         // Else the machine is so busy that the writer was not waited for any more, and rightly.
     }
     eprintln!("{seen} of 3 were written in time");
+}
+
+/// Nothing told that it began: nobody had named it.
+#[tokio::test]
+async fn half_a_file_that_is_named_first_is_not_applied() {
+    let mut watched = Watched::plain().await;
+    let (mut file, rest) = begun(&watched.path("other.yaml"), 1002);
+    let begun = Instant::now();
+    watched.write("processes.yaml", "processManagement: { processConfigFile: other.yaml }\n");
+    watched.daemon.logged("other.yaml is just being written");
+    finish(&mut watched, &mut file, &rest, begun, 1002).await;
+}
+
+/// An operator who is quicker than who writes.
+#[tokio::test]
+async fn half_a_file_is_not_applied_by_a_reload_either() {
+    let mut watched = Watched::plain().await;
+    let (mut file, rest) = begun(&watched.path("processes.yaml"), 1002);
+    let begun = Instant::now();
+    let mut reload = Command::new(env!("CARGO_BIN_EXE_provost"));
+    reload.arg("--socket").arg(watched.path("private")).arg("reload").stdout(Stdio::piped());
+    let reload = reload.spawn().unwrap();
+    watched.daemon.logged("processes.yaml is just being written");
+    finish(&mut watched, &mut file, &rest, begun, 1002).await;
+    let output = reload.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// As long as who writes is certainly waited for, on however slow a machine.
+const PATIENCE: Duration = Duration::from_millis(1900);
+
+/// Begins to write a version: all but its last process.
+fn begun(path: &Path, number: u32) -> (fs::File, String) {
+    let text = version(number);
+    let (half, rest) = text.split_at(text.find("  keep").unwrap());
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(half.as_bytes()).unwrap();
+    (file, rest.to_owned())
+}
+
+/// The rest of it; nothing else has moved meanwhile.
+async fn finish(
+    watched: &mut Watched,
+    file: &mut fs::File,
+    rest: &str,
+    begun: Instant,
+    number: u32,
+) {
+    file.write_all(rest.as_bytes()).unwrap();
+    *file = fs::File::open("/dev/null").unwrap();
+    if begun.elapsed() < PATIENCE {
+        watched.becomes(number).await;
+        assert_eq!(watched.generation().await, 2);
+    }
+    // Else the machine is so busy that the writer was not waited for any more, and rightly.
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use super::remote;
 use crate::config::load::is_drop_in;
 use crate::config::read::peek;
-use crate::sys::lease::is_open_for_writing;
 use inotify::{WatchDescriptor, WatchMask, Watches};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -65,8 +64,6 @@ pub(super) struct Seen {
     /// Names, each in a watched directory, that no writer will close: symlinks and the like, and files
     /// that have another name.
     pub(super) whole: HashSet<(i32, OsString)>,
-    /// Files that were not watched before and that somebody writes: nothing told that it began.
-    pub(super) open: Vec<i32>,
     /// Why not everything is watched, and how often it is compared instead.
     pub(super) slow: BTreeMap<String, Duration>,
     /// Of the content of what is not watched; None when everything is.
@@ -150,10 +147,7 @@ impl Walk<'_> {
                 | WatchMask::DELETE_SELF
                 | WatchMask::MOVE_SELF
                 | WatchMask::DONT_FOLLOW;
-            let id = self.add(&end, mask).map(|watch| watch.descriptor.get_watch_descriptor_id());
-            // Watched first, so that the close is told whenever it comes.
-            let new = id.filter(|id| !self.masks.contains_key(id) && !self.blind);
-            self.seen.open.extend(new.filter(|_| is_open_for_writing(&end)));
+            self.add(&end, mask);
         }
         self.blind
     }

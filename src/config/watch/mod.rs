@@ -6,8 +6,8 @@
 //! and where a symlink stands or nothing is); the file itself, since a single file that is
 //! bind-mounted shows nothing in its directory; and the table of mounts.
 //!
-//! Who began to write a file before it was watched is seen by the kernel giving no lease on it, and is
-//! waited for as if that had been told.
+//! Who began to write before it was watched is not seen here, but by whoever reads
+//! ([`load`](super::load::load_over)).
 //!
 //! A watch is put on a directory before what is in it is looked at, and watches are renewed before
 //! [`Watcher::changed`] answers. So whoever reads after the answer misses nothing: a change before
@@ -23,12 +23,10 @@
 //! | [`trees`] | what processes have watched |
 
 mod look;
-mod remote;
+pub(super) mod remote;
 pub mod settle;
 pub mod trees;
 
-use crate::config::load::Sources;
-use crate::sys::lease::is_open_for_writing;
 use crate::sys::mounts::Mounts;
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify};
@@ -51,6 +49,8 @@ pub struct Watcher {
     looking: Option<(JoinHandle<Seen>, Then)>,
     /// When what cannot be watched is compared next.
     next_look: Option<Instant>,
+    /// Whether the last answer was given although somebody had not closed what he wrote.
+    in_vain: bool,
 }
 
 /// What something happened to.
@@ -94,6 +94,7 @@ impl Watcher {
             seen: Seen::default(),
             looking: None,
             next_look: None,
+            in_vain: false,
         }
     }
 
@@ -132,12 +133,13 @@ impl Watcher {
         self.seen.slow.iter().map(|(why, every)| (why.as_str(), *every))
     }
 
-    /// Waits until something may have changed and has settled. Nothing is lost when the future is
-    /// dropped and asked for again.
-    pub async fn changed(&mut self) {
+    /// Waits until something may have changed and has settled. Whether somebody was waited for in vain,
+    /// who began to write and has not closed. Nothing is lost when the future is dropped and asked for
+    /// again.
+    pub async fn changed(&mut self) -> bool {
         loop {
             if self.looked().await {
-                return;
+                return self.in_vain;
             }
             if self.settle.ceiling().is_some_and(|ceiling| ceiling <= Instant::now()) {
                 // Even where there is always one more event.
@@ -235,15 +237,15 @@ impl Watcher {
         self.next_look = seen.slow.values().min().map(|every| now + *every);
         let old = std::mem::replace(&mut self.seen, seen);
         match then {
-            Then::Answer => self.settle.clear(),
+            Then::Answer => {
+                self.in_vain = self.settle.is_open();
+                self.settle.clear();
+            }
             Then::Compare if self.seen.same(&old) => {}
             Then::Reduce if self.seen.is_within(&old) => {}
             Then::Compare | Then::Reduce => self.settle.finished(Key::Unknown, now),
         }
-        let Seen { watches, whole, open, .. } = &self.seen;
-        for id in open {
-            self.settle.began(Key::At(*id, None), now);
-        }
+        let Seen { watches, whole, .. } = &self.seen;
         let never_closes = |key: &Key| match key {
             Key::At(id, Some(name)) if whole.contains(&(*id, name.clone())) => true,
             Key::At(id, _) => !watches.contains_key(id),
@@ -258,12 +260,6 @@ impl Watcher {
         }
         matches!(then, Then::Answer)
     }
-}
-
-/// The first of these files that somebody is writing, as far as the kernel tells. Blocks.
-#[must_use]
-pub fn being_written(sources: &Sources) -> Option<&Path> {
-    sources.files.iter().map(|source| &**source.path).find(|path| is_open_for_writing(path))
 }
 
 /// Why there is no inotify instance.

@@ -30,7 +30,7 @@ const REMOTE: &[(u32, &str)] = &[
 
 /// The name of the file system a path is on, where others can change it. None also where nothing is
 /// there.
-pub(super) fn file_system(path: &Path) -> Option<&'static str> {
+pub(in crate::config) fn file_system(path: &Path) -> Option<&'static str> {
     let kind = rustix::fs::statfs(path).ok()?.f_type;
     // The field is signed and wider on some machines; the number has 32 bits.
     let magic = u32::try_from(kind & 0xffff_ffff).ok()?;

@@ -5,9 +5,15 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// A bare modification waits this long for the close that usually follows: half a file can be valid.
-const UNCLOSED: Duration = Duration::from_secs(2);
+pub(in crate::config) const UNCLOSED: Duration = Duration::from_secs(2);
 /// However busy a file is, a decision falls within this or ten times the debounce time.
 const CEILING: Duration = Duration::from_secs(5);
+
+/// How long whatever is busy is waited for, where a finished write settles for `debounce`.
+#[must_use]
+pub fn longest(debounce: Duration) -> Duration {
+    CEILING.max(debounce * 10)
+}
 
 /// What has happened and is not over. `K` names the thing it happened to.
 #[derive(Debug)]
@@ -74,7 +80,13 @@ impl<K: Eq + Hash> Settle<K> {
     /// When a decision falls whatever else happens; None when nothing happened.
     #[must_use]
     pub fn ceiling(&self) -> Option<Instant> {
-        self.since.map(|since| since + CEILING.max(self.debounce * 10))
+        self.since.map(|since| since + longest(self.debounce))
+    }
+
+    /// Whether a close is still to come.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.due.values().any(|due| due.open)
     }
 
     /// The decision has fallen.
