@@ -154,7 +154,13 @@ async fn serve(
             None => store::lock::take(directory),
         }
     });
-    let place = place.transpose().map_err(|taken| taken.to_string())?.flatten();
+    let place = place.transpose().map_err(|taken| match taken.pid {
+        Some(pid) if options.foreground => format!(
+            "`provost up` runs already for this directory (pid {pid}); `provost` shows what runs"
+        ),
+        _ => taken.to_string(),
+    })?;
+    let place = place.flatten();
     let private = bind(&options, &mut handed)?;
     let is_followed = handed.is_some();
     let mut inherited = listen::inherited();
@@ -339,6 +345,9 @@ fn bind(
             Err(error @ ServeError::Taken(_)) => return Err(error.to_string()),
             Err(error) => tracing::warn!("{error}"),
         }
+    }
+    if sockets.is_empty() && options.bus.is_none() && !options.sockets.is_empty() {
+        tracing::error!("nobody can reach this daemon: it has no private socket and no bus");
     }
     Ok(sockets)
 }

@@ -320,7 +320,8 @@ pub struct Reload {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The file; without it ./provost.yaml, ./processes.yaml, else the user's, else the system's
+    /// The file, `-` is standard input; without it ./provost.yaml, ./processes.yaml, else the user's,
+    /// else the system's
     pub file: Option<PathBuf>,
     /// Warnings are errors
     #[arg(long)]

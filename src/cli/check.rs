@@ -6,15 +6,17 @@ use super::{CliError, Outcome, exit::Exit, up};
 use crate::config::able::Able;
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::load::{Loaded, Location, Mode};
-use crate::config::{check, load, render};
+use crate::config::{LARGEST, check, load, render};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Checks a file.
 pub fn run(args: &Args, global: &Global, screen: &mut Screen) -> Outcome {
     let location = location(args, global)?;
-    let loaded = load::load(&location);
+    let content = args.file.as_deref().filter(|file| is_stdin(file)).map(|_| stdin());
+    let loaded = load::load_with(&location, content.transpose()?);
     let mut diagnostics = loaded.diagnostics.clone();
     diagnostics.extend(of_the_machine(&loaded, &location));
     let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
@@ -30,7 +32,10 @@ pub fn run(args: &Args, global: &Global, screen: &mut Screen) -> Outcome {
         screen.line("")?;
     }
     if !screen.quiet {
-        let text = summary(&location.main, &loaded, errors, warnings);
+        let mut text = summary(&location.main, &loaded, errors, warnings);
+        if bad && errors == 0 && !loaded.missing {
+            text.push_str("; with --strict that is not enough");
+        }
         let tone = if bad { Tone::Bad } else { Tone::Good };
         let text = screen.style.paint(tone, text);
         screen.line(text)?;
@@ -89,13 +94,30 @@ fn related(place: &Place, word: &str) -> Value {
     json!({ "file": *place.file, "line": place.line, "column": place.column, "message": word })
 }
 
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn stdin() -> Result<Vec<u8>, CliError> {
+    let mut content = Vec::new();
+    let read = std::io::stdin().take(LARGEST + 1).read_to_end(&mut content);
+    let failed = |error| CliError::Failed(format!("cannot read standard input: {error}"));
+    read.map(|_| content).map_err(failed)
+}
+
 /// Which file, and by whose rules.
 fn location(args: &Args, global: &Global) -> Result<Location, CliError> {
     let here = std::env::current_dir()
         .map_err(|error| CliError::Failed(format!("cannot tell the directory: {error}")))?;
     let (main, mode) = match &args.file {
-        Some(file) if global.system => (here.join(file), Mode::System),
-        Some(file) => (here.join(file), Mode::User),
+        // As if that were in the file that would be read.
+        Some(file) if is_stdin(file) => {
+            standard(&here, global).unwrap_or_else(|| (here.join("processes.yaml"), Mode::User))
+        }
+        Some(file) => {
+            let mode = if global.system { Mode::System } else { Mode::User };
+            (up::named(&here, file)?, mode)
+        }
         None => standard(&here, global).ok_or_else(|| {
             CliError::Failed(format!(
                 "there is no provost.yaml and no processes.yaml in {}, and none of the user or the \

@@ -14,7 +14,7 @@ pub enum Exit {
     Changes,
     /// `reload`: it did not come up, and what was there before runs again.
     RolledBack,
-    /// `status`: something that is wanted is not up. `is-active`: it is not.
+    /// `status`: something that is wanted is not up, or nobody knows what is. `is-active`: it is not.
     NotUp,
     /// No process has that name.
     NoSuchProcess,
@@ -77,7 +77,7 @@ pub const STATUS: &str = "\
 Exit codes:
   0   all that is wanted is up
   1   no daemon, or it did not answer
-  3   something that is wanted is not up
+  3   something that is wanted is not up, or no file could be used yet
   4   no such process
   64  the command line was not understood";
 

@@ -14,7 +14,7 @@ pub async fn run(client: &Client, args: &HistoryArgs, screen: &mut Screen) -> Ou
         screen.value(&Value::Array(all.iter().map(json::generation).collect()))?;
         return Ok(Exit::Ok);
     }
-    if all.is_empty() {
+    if all.is_empty() && args.lines != Some(0) {
         screen.note("no configuration was accepted yet");
         return Ok(Exit::Ok);
     }

@@ -100,7 +100,10 @@ pub fn doing(status: &ProcessStatus) -> String {
         ("starting", _) if !status.health_detail.is_empty() => {
             format!("is starting (last check: {})", status.health_detail)
         }
-        ("starting", "checking") => "is starting (waits for its first good check)".to_owned(),
+        ("starting", "checking") if status.health != "none" => {
+            "is starting (waits for its first good check)".to_owned()
+        }
+        ("starting", _) if !status.reason.is_empty() => format!("is starting ({})", status.reason),
         ("starting", _) => "is starting".to_owned(),
         ("stopping", "held") => "waits for what depends on it to stop".to_owned(),
         ("stopping", "killing") => "did not stop in time and is being killed".to_owned(),
@@ -123,6 +126,7 @@ pub fn doing(status: &ProcessStatus) -> String {
 pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)> {
     let mut advice = Vec::new();
     let logs = || (format!("provost logs {name}"), "what it wrote");
+    let check = ("provost check".to_owned(), "what is wrong with the file, or with this machine");
     match status.state.as_str() {
         "down" if !status.enabled => {
             advice.push((
@@ -134,6 +138,15 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
         "down" if status.desired != "up" => {
             advice.push((format!("provost start {name}"), "have it run again"));
         }
+        "failed" if was_not_executed(status) => {
+            advice.push(check);
+            advice.push((format!("provost restart {name}"), "try it again, once mended"));
+        }
+        "backoff" if was_not_executed(status) => {
+            advice.push(check);
+            let command = format!("provost reset-failed {name}");
+            advice.push((command, "try it again at once, once mended"));
+        }
         "failed" => {
             advice.push(logs());
             advice.push((format!("provost restart {name}"), "try it again, once mended"));
@@ -143,6 +156,13 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
             advice.push((format!("provost reset-failed {name}"), "try it again at once"));
         }
         "starting" => advice.push(logs()),
+        "waiting" => {
+            // `db to be healthy: ...`
+            let first = status.waiting_for.first().and_then(|text| text.split_once(" to be "));
+            if let Some((on, _)) = first {
+                advice.push((format!("provost why {on}"), "what it waits for"));
+            }
+        }
         "running" if status.health == "unhealthy" => {
             advice.push(logs());
             advice.push((format!("provost restart {name}"), "have a new run at once"));
@@ -153,6 +173,11 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
         _ => {}
     }
     advice
+}
+
+/// Whether its last run never became its command: it wrote nothing.
+fn was_not_executed(status: &ProcessStatus) -> bool {
+    status.reason.contains("could not be started: ")
 }
 
 /// `is-active`: systemctl's words and codes; 0 when one of them is.
@@ -273,6 +298,15 @@ mod tests {
         assert_eq!(advised(&stopped), ["provost start api"]);
         assert_eq!(advised(&of("failed", "none")), ["provost logs api", "provost restart api"]);
         assert!(advised(&of("running", "healthy")).is_empty());
+        let mut waiting = of("waiting", "none");
+        assert!(advised(&waiting).is_empty());
+        waiting.waiting_for = vec!["db to be healthy: it is starting".into()];
+        assert_eq!(advised(&waiting), ["provost why db"]);
+        let mut absent = of("failed", "none");
+        absent.reason = "it could not be started: executing x: No such file or directory".into();
+        assert_eq!(advised(&absent), ["provost check", "provost restart api"]);
+        absent.state = "backoff".into();
+        assert_eq!(advised(&absent), ["provost check", "provost reset-failed api"]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
     let names = Names::new(all.iter().map(|status| status.id.as_str()));
     let mut chosen = if args.names.is_empty() { all } else { client.status(&args.names).await? };
     let up = chosen.iter().filter(|s| state::is_wanted(s)).all(state::is_up);
-    let exit = if up { Exit::Ok } else { Exit::NotUp };
+    let manager = client.manager().await?;
+    let exit = if up && !has_nothing(&manager) { Exit::Ok } else { Exit::NotUp };
     if args.failed {
         chosen.retain(|status| !state::is_up(status) && state::is_wanted(status));
     }
@@ -36,7 +37,6 @@ pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
         print_page(&chosen[0], &names, screen)?;
         return Ok(exit);
     }
-    let manager = client.manager().await?;
     heading(&manager, &found.whose, screen);
     if chosen.is_empty() {
         screen.note(nothing(args, &manager));
@@ -44,6 +44,11 @@ pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
         print_table(&chosen, &names, screen)?;
     }
     Ok(exit)
+}
+
+/// Whether no file could be used yet: nothing is wanted, for nobody knows what.
+fn has_nothing(manager: &ManagerStatus) -> bool {
+    manager.generation == 0 && !manager.valid
 }
 
 /// Which daemon, and what it thinks of its files.
@@ -72,10 +77,9 @@ fn heading(manager: &ManagerStatus, whose: &str, screen: &mut Screen) {
         screen.note(text);
     }
     if !manager.valid {
-        let text = format!(
-            "{} is not valid; what runs is of before: see `provost check {}`",
-            manager.config_file, manager.config_file
-        );
+        let runs = if has_nothing(manager) { "nothing runs" } else { "what runs is of before" };
+        let file = &manager.config_file;
+        let text = format!("{file} is not valid; {runs}: see `provost check {file}`");
         let text = screen.err_style.paint(Tone::Bad, text);
         screen.note(text);
     }
@@ -84,6 +88,8 @@ fn heading(manager: &ManagerStatus, whose: &str, screen: &mut Screen) {
 fn nothing(args: &Args, manager: &ManagerStatus) -> String {
     if args.failed {
         "all that is wanted is up".to_owned()
+    } else if !manager.valid {
+        "no processes: correct the file and save it".to_owned()
     } else {
         format!("no processes: put one into {} and save it", manager.config_file)
     }
@@ -96,7 +102,9 @@ fn print_table(chosen: &[ProcessStatus], names: &Names, screen: &mut Screen) -> 
         heads.extend(["TASKS", "LIMITS", "EXIT", "GENERATION", "LOG", "CGROUP"]);
     }
     heads.push("WHY");
-    let mut table = Table::new(&heads);
+    let spare: &[&str] =
+        if wide { &[] } else { &["CPU", "MEMORY", "RESTARTS", "UPTIME", "HEALTH"] };
+    let mut table = Table::new(&heads).sparing(spare);
     let now = SystemTime::now();
     for status in chosen {
         let (word, tone) = state::word(status, screen.style);

@@ -30,21 +30,33 @@ impl Cell {
     }
 }
 
-/// Rows under headings. The last column is cut to the width of the terminal.
+/// Rows under headings. On a terminal that is too narrow some columns are left out, and the last one is
+/// cut.
 #[derive(Debug)]
 pub struct Table {
     heads: Vec<&'static str>,
+    /// Columns that are left out where the last one would have no room, the first of them first.
+    spare: &'static [&'static str],
     rows: Vec<Vec<Cell>>,
 }
 
 /// What is between two columns.
 const GAP: &str = "  ";
 
+/// So much of the last column is worth more than those that can be spared.
+const ROOM: usize = 36;
+
 impl Table {
     /// Headings without rows.
     #[must_use]
     pub fn new(heads: &[&'static str]) -> Table {
-        Table { heads: heads.to_vec(), rows: Vec::new() }
+        Table { heads: heads.to_vec(), spare: &[], rows: Vec::new() }
+    }
+
+    /// These columns are left out, one after the other, as long as the last one has no room.
+    #[must_use]
+    pub fn sparing(self, spare: &'static [&'static str]) -> Table {
+        Table { spare, ..self }
     }
 
     /// One more row, with as many cells as there are headings.
@@ -77,17 +89,38 @@ impl Table {
             tone: Tone::Strong,
             right: self.rows.iter().any(|row| row[column].right),
         });
+        let kept = self.kept(&widths, width);
         std::iter::once(heads.collect())
             .chain(self.rows.iter().cloned())
-            .map(|cells: Vec<Cell>| line(&cells, &widths, style, width))
+            .map(|cells: Vec<Cell>| {
+                let cells: Vec<(&Cell, usize)> =
+                    kept.iter().map(|column| (&cells[*column], widths[*column])).collect();
+                line(&cells, style, width)
+            })
             .collect()
+    }
+
+    /// The columns that there is room for.
+    fn kept(&self, widths: &[usize], width: Option<usize>) -> Vec<usize> {
+        let mut kept: Vec<usize> = (0..self.heads.len()).collect();
+        let Some((width, last)) = width.zip(self.heads.len().checked_sub(1)) else { return kept };
+        let wanted = widths[last].min(ROOM);
+        for spare in self.spare {
+            let others = kept.iter().filter(|column| **column != last);
+            let used: usize = others.map(|column| widths[*column] + GAP.len()).sum();
+            if used + wanted <= width {
+                break;
+            }
+            kept.retain(|column| self.heads[*column] != *spare);
+        }
+        kept
     }
 }
 
-fn line(cells: &[Cell], widths: &[usize], style: Style, width: Option<usize>) -> String {
+fn line(cells: &[(&Cell, usize)], style: Style, width: Option<usize>) -> String {
     let mut out = String::new();
     let mut used = 0;
-    for (column, (cell, wide)) in cells.iter().zip(widths).enumerate() {
+    for (column, (cell, wide)) in cells.iter().enumerate() {
         let last = column + 1 == cells.len();
         let pad = wide - length(&cell.text);
         let text = match width {
@@ -152,6 +185,19 @@ mod tests {
         assert_eq!(table.lines(plain, Some(38))[2], "worker@12     -  a long story about...");
         let unicode = Style { unicode: true, ..plain };
         assert_eq!(table.lines(unicode, Some(37))[2], "worker@12     -  a long story about…");
+    }
+
+    #[test]
+    fn where_there_is_no_room_some_columns_are_left_out() {
+        let mut table = Table::new(&["NAME", "CPU", "MEMORY", "WHY"]).sparing(&["CPU", "MEMORY"]);
+        let cells = ["api", "0.10 s", "1.2 MiB", "waits for db to be healthy"];
+        table.row(cells.iter().map(Cell::text).collect());
+        let at = |width| table.lines(Style::default(), width)[1].clone();
+        assert_eq!(at(None), "api   0.10 s  1.2 MiB  waits for db to be healthy");
+        assert_eq!(at(Some(49)), at(None));
+        assert_eq!(at(Some(48)), "api   1.2 MiB  waits for db to be healthy");
+        assert_eq!(at(Some(40)), "api   waits for db to be healthy");
+        assert_eq!(at(Some(30)), "api   waits for db to be he...");
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
     let here = std::env::current_dir()
         .map_err(|error| CliError::Failed(format!("cannot tell the directory: {error}")))?;
     let config = match &args.config {
-        Some(config) => here.join(config),
+        Some(config) => named(&here, config)?,
         None => in_directory(&here).ok_or_else(|| {
             CliError::Failed(format!(
                 "there is no provost.yaml and no processes.yaml in {}\n  name the file: \
@@ -73,6 +73,19 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
         // The project's own directory is not ours to write to, and a reboot ends a foreground.
         state: None,
     })
+}
+
+/// The file that somebody names. A daemon that begins with the machine waits for a file that is not there;
+/// who writes its name means one that is, and not another one beside it.
+pub fn named(here: &Path, file: &Path) -> Result<PathBuf, CliError> {
+    let path = here.join(file);
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(CliError::Failed(format!("{} does not exist", path.display())))
+        }
+        // What else is wrong with it is said where it is read.
+        _ => Ok(path),
+    }
 }
 
 /// The file that stands for a project when none is named.

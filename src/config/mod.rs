@@ -39,3 +39,5 @@ mod suggest;
 mod text;
 pub mod watch;
 mod yaml;
+
+pub(crate) use read::LARGEST;

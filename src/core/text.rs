@@ -1,7 +1,7 @@
 //! The words for people. They are made here, once, so that every interface says the same.
 
 use crate::event::{Blocker, DependencyState, FailReason, RunEnd, StopReason, What};
-use crate::reload::{ChangeKind, Plan, ReloadReport, StepState};
+use crate::reload::{ChangeKind, Plan, ReloadReport, ReloadResult, StepState};
 use crate::spec::{Check, Condition, Readiness};
 use crate::time::Mono;
 use crate::view::{Beside, HealthState, InstanceView, State};
@@ -209,7 +209,11 @@ impl Display for Plan {
 
 impl Display for ReloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let result = self.result.as_str();
+        let result = match self.result {
+            // Whether it stays is judged later.
+            ReloadResult::FailedKept => "did not all come up",
+            result => result.as_str(),
+        };
         write!(
             f,
             "generation {} {result} in {}: {}",

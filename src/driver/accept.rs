@@ -253,7 +253,7 @@ impl Driver {
     /// daemon before has left.
     fn go_on_without(&mut self, kept: Option<LastGood>) {
         let Some(kept) = kept.filter(|kept| kept.loaded.config.is_some()) else {
-            return self.feed(Event::ConfigUnusable);
+            return self.go_on_as_found();
         };
         let message = format!(
             "going on with generation {}, the last good one, as long as the files cannot be used",
@@ -263,6 +263,19 @@ impl Driver {
         let applying = Applying::new(kept.record.number, Trigger::Start);
         let applying = Applying { diagnostics: self.desk.diagnostics.clone(), ..applying };
         self.begin_with(kept, applying, Vec::new());
+    }
+
+    /// The same where no generation was kept that could be gone on with.
+    fn go_on_as_found(&mut self) {
+        if self.machine.instances().next().is_some() {
+            let message = "going on with what the daemon before this one ran, as long as the files \
+                           cannot be used";
+            self.remark(Level::ERROR, "last-good", message.to_owned());
+        } else if self.options.ends_by_itself {
+            // Who waits for it is told at once.
+            self.finished = Some(1);
+        }
+        self.feed(Event::ConfigUnusable);
     }
 
     /// Begins with the last good generation and not with what the files say; ends a rollback that a

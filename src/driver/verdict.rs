@@ -20,6 +20,7 @@ use crate::store::generations::{Because, HeldOff, State};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tracing::Level;
 
 /// What is on trial, for the driver.
@@ -246,6 +247,9 @@ impl Driver {
                 why
             }
         };
+        if matches!(verdict, Verdict::RolledBack { .. }) {
+            self.desk.reloaded = Some(SystemTime::now());
+        }
         let noted = why.clone();
         self.note_generation(|all| {
             all.change(tried, |record| (record.state, record.why) = (state, noted))

@@ -2,6 +2,7 @@
 
 use crate::common::waiting::ends_within;
 use crate::support::Place;
+use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -131,8 +132,56 @@ fn what_the_machine_lacks_is_shown() {
 #[test]
 fn a_missing_file_is_not_valid() {
     let place = Place::new();
-    place.run(&["check", "none.yaml"]).code(1).says("none.yaml");
+    place.run(&["check", "none.yaml"]).code(1).warns("none.yaml does not exist");
     place.run(&["check"]).code(1).warns("name the file");
+    // Nor is another one meant.
+    place.write("processes.yaml", "processes: {a: {command: [sleep, '9']}}");
+    for words in [["check", "none.yaml"].as_slice(), &["up", "-c", "none.yaml"]] {
+        place.run(words).code(1).warns("none.yaml does not exist");
+    }
+}
+
+#[test]
+fn what_is_piped_in_is_checked_too() {
+    let place = Place::new();
+    let check = |content: &str| {
+        let mut check = place.command(&["check", "-"]);
+        check.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut check = check.spawn().unwrap();
+        check.stdin.take().unwrap().write_all(content.as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check("processes: {a: {command: [sleep, '9']}}");
+    assert!(code == Some(0) && said.contains("valid, 1 process"), "{said}");
+    let (code, said) = check("processes: {a: {comand: x}}");
+    assert!(code == Some(1) && said.contains("not valid"), "{said}");
+}
+
+#[test]
+fn warnings_are_too_much_where_that_is_asked_for() {
+    let place = Place::new();
+    place.write("p.yaml", "processes: {a: {command: [sleep, '9'], instances: 2, pidFile: a.pid}}");
+    let warned = place.run(&["check", "p.yaml"]).code(0).says("1 warning");
+    assert!(!warned.stdout.contains("--strict"), "{}", warned.stdout);
+    place.run(&["check", "--strict", "p.yaml"]).code(1).says("with --strict that is not enough");
+}
+
+#[test]
+fn up_runs_once_for_a_directory() {
+    let place = Place::new();
+    let _up = place.up("processes: {a: {command: [sleep, '9']}}");
+    place.run(&["up"]).code(1).warns("`provost up` runs already for this directory (pid ");
+}
+
+/// Who waits for it is told at once.
+#[test]
+fn up_with_a_file_that_is_not_valid_ends() {
+    let place = Place::new();
+    for broken in ["processes: {a: {comand: x}}", ""] {
+        place.write("processes.yaml", broken);
+        place.run(&["up"]).code(1).warns("not valid");
+    }
 }
 
 #[test]

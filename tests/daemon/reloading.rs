@@ -17,6 +17,19 @@ fn rejections(daemon: &Daemon) -> usize {
     daemon.log().matches("the configuration is not valid; nothing was changed").count()
 }
 
+#[test]
+fn a_daemon_with_no_file_that_can_be_used_says_so() {
+    let daemon = Daemon::start("processes: {a: {comand: x}}");
+    let (code, table, told) = daemon.provost(&["status"]);
+    assert_eq!((code, &*table), (3, ""));
+    assert!(told.contains("no configuration yet"), "{told}");
+    assert!(told.contains("is not valid; nothing runs"), "{told}");
+    assert_eq!(daemon.provost(&["--quiet", "status"]).0, 3);
+    daemon.save("processes: {a: {command: [sleep, '9']}}");
+    daemon.logged("a@0: ready");
+    assert_eq!(daemon.provost(&["status"]).0, 0);
+}
+
 #[tokio::test]
 async fn a_file_that_was_never_there_is_no_error() {
     let daemon = Daemon::prepare(|_| {}).run();

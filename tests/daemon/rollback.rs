@@ -42,7 +42,9 @@ async fn what_does_not_come_up_is_undone_by_itself() {
     let daemon = Daemon::start(&with(&good()));
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
     daemon.save(&with(BAD));
+    let tried = daemon.until_manager("tried", |manager| manager.generation == 2).await;
     let manager = state(&daemon, "rolled-back", 1).await;
+    assert!(manager.last_reloaded > tried.last_reloaded, "when it was gone back to");
     assert_eq!(
         manager.config_detail,
         "running 1; the file on disk was tried as 2 and did not come up: \
@@ -281,6 +283,17 @@ async fn a_boot_with_a_broken_file_starts_what_was_last_good() {
         state(&daemon, "applied", 2).await;
         daemon.until_running(&["a@0", "b@0"]).await;
     }
+}
+
+#[tokio::test]
+async fn a_restart_with_a_broken_file_starts_what_ran_and_says_so() {
+    let mut daemon = Daemon::start(&with(&good()));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    assert!(daemon.stop().success());
+    daemon.save("processes: [");
+    let daemon = daemon.again();
+    daemon.until_running(&["a@0", "b@0"]).await;
+    daemon.logged("error: going on with");
 }
 
 #[tokio::test]

@@ -209,7 +209,7 @@ fn every_note_has_its_name_and_words() {
         (
             What::ReloadFinished(report(ReloadResult::FailedKept)),
             "reload-finished",
-            "generation 2 failed-kept in 3.0 s: 0 unchanged; a@0: it died; c@0: waits",
+            "generation 2 did not all come up in 3.0 s: 0 unchanged; a@0: it died; c@0: waits",
         ),
         (What::ShuttingDown, "shutting-down", "shutting down"),
         (
