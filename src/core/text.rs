@@ -395,7 +395,23 @@ impl InstanceView {
     }
 
     fn end_text(&self) -> String {
-        self.last_end.as_ref().map_or_else(String::new, |end| format!("it {end}"))
+        match &self.last_end {
+            Some(end @ RunEnd::StartTimedOut) => {
+                let last_check = self.history.iter().rev().find_map(|note| match &note.what {
+                    What::StartTimedOut { last_check, .. } => last_check.as_ref(),
+                    _ => None,
+                });
+                match last_check {
+                    Some(detail) => format!("it {end}; its last check said: {detail}"),
+                    None if self.spec.readiness == Readiness::Notify => {
+                        format!("it {end}: it did not say READY=1")
+                    }
+                    None => format!("it {end}"),
+                }
+            }
+            Some(end) => format!("it {end}"),
+            None => String::new(),
+        }
     }
 }
 

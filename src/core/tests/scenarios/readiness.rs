@@ -76,6 +76,9 @@ fn a_start_timeout_ends_the_run_and_fails_the_job() {
     assert_eq!(s.state("api"), State::Backoff);
     let told = s.last_note("api", "start-timed-out").unwrap().to_string();
     assert_eq!(told, "not ready within 1m; its last check said: HTTP 503");
+    let reason = s.view("api").reason(s.world.now);
+    let wanted = "it was not ready in time; its last check said: HTTP 503; next start in ";
+    assert!(reason.starts_with(wanted), "{reason}");
 }
 
 #[test]
@@ -254,6 +257,9 @@ fn one_that_says_so_is_ready_then() {
     s.restart("api").unwrap();
     s.advance(secs(60));
     assert_eq!(s.view("api").last_end, Some(RunEnd::StartTimedOut), "each run says it anew");
+    s.advance(millis(1));
+    let reason = s.view("api").reason(s.world.now);
+    assert!(reason.starts_with("it was not ready in time: it did not say READY=1;"), "{reason}");
     assert_eq!(s.view("api").status, None);
 }
 
