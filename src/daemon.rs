@@ -113,6 +113,12 @@ pub fn run(options: DaemonOptions) -> ExitCode {
     code
 }
 
+/// Whether this process goes on with what another program in its place ran.
+#[must_use]
+pub fn is_to_go_on() -> bool {
+    handover::is_expected()
+}
+
 /// What runs everything. A thread for what blocks is there from the beginning and for good: tokio
 /// panics where it has none and the system gives none, and that must not end a daemon.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

@@ -126,7 +126,6 @@ pub fn doing(status: &ProcessStatus) -> String {
 pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)> {
     let mut advice = Vec::new();
     let logs = || (format!("provost logs {name}"), "what it wrote");
-    let check = ("provost check".to_owned(), "what is wrong with the file, or with this machine");
     match status.state.as_str() {
         "down" if !status.enabled => {
             advice.push((
@@ -139,11 +138,9 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
             advice.push((format!("provost start {name}"), "have it run again"));
         }
         "failed" if was_not_executed(status) => {
-            advice.push(check);
             advice.push((format!("provost restart {name}"), "try it again, once mended"));
         }
         "backoff" if was_not_executed(status) => {
-            advice.push(check);
             let command = format!("provost reset-failed {name}");
             advice.push((command, "try it again at once, once mended"));
         }
@@ -304,9 +301,9 @@ mod tests {
         assert_eq!(advised(&waiting), ["provost why db"]);
         let mut absent = of("failed", "none");
         absent.reason = "it could not be started: executing x: No such file or directory".into();
-        assert_eq!(advised(&absent), ["provost check", "provost restart api"]);
+        assert_eq!(advised(&absent), ["provost restart api"]);
         absent.state = "backoff".into();
-        assert_eq!(advised(&absent), ["provost check", "provost reset-failed api"]);
+        assert_eq!(advised(&absent), ["provost reset-failed api"]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn run(args: &Args, found: &Found, screen: &mut Screen) -> Outcome {
 
 /// Whether no file could be used yet: nothing is wanted, for nobody knows what.
 fn has_nothing(manager: &ManagerStatus) -> bool {
-    manager.generation == 0 && !manager.valid
+    manager.generation == 0
 }
 
 /// Which daemon, and what it thinks of its files.
@@ -86,10 +86,10 @@ fn heading(manager: &ManagerStatus, whose: &str, screen: &mut Screen) {
 }
 
 fn nothing(args: &Args, manager: &ManagerStatus) -> String {
-    if args.failed {
-        "all that is wanted is up".to_owned()
-    } else if !manager.valid {
+    if !manager.valid {
         "no processes: correct the file and save it".to_owned()
+    } else if args.failed {
+        "all that is wanted is up".to_owned()
     } else {
         format!("no processes: put one into {} and save it", manager.config_file)
     }

@@ -42,7 +42,12 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
     let here = std::env::current_dir()
         .map_err(|error| CliError::Failed(format!("cannot tell the directory: {error}")))?;
     let config = match &args.config {
+        // What runs goes on where its file is gone, and goes on as another program too.
+        Some(config) if daemon::is_to_go_on() => here.join(config),
         Some(config) => named(&here, config)?,
+        None if daemon::is_to_go_on() => {
+            in_directory(&here).unwrap_or_else(|| here.join("processes.yaml"))
+        }
         None => in_directory(&here).ok_or_else(|| {
             CliError::Failed(format!(
                 "there is no provost.yaml and no processes.yaml in {}\n  name the file: \
@@ -80,12 +85,16 @@ fn options(args: &Args, global: &Global) -> Result<DaemonOptions, CliError> {
 pub fn named(here: &Path, file: &Path) -> Result<PathBuf, CliError> {
     let path = here.join(file);
     match std::fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if is_gone(&error) => {
             Err(CliError::Failed(format!("{} does not exist", path.display())))
         }
         // What else is wrong with it is said where it is read.
         _ => Ok(path),
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())
 }
 
 /// The file that stands for a project when none is named.

@@ -78,7 +78,9 @@ impl Stamp {
         let Ok(seconds) = u64::try_from(seconds) else { return false };
         let since = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since);
-        age.map_or(true, |age| age < UNCLOSED)
+        // Some file systems count in seconds, or in two of them.
+        let exact = if nanoseconds == 0 { Duration::from_secs(2) } else { Duration::ZERO };
+        age.map_or(true, |age| age < UNCLOSED + exact)
     }
 }
 
@@ -228,8 +230,8 @@ impl FileSet {
 pub(crate) fn is_being_written(path: &Path) -> bool {
     // Where no lease is to be had of a server, that says nothing of writers.
     Stamp::at(path).is_some_and(|stamp| stamp.is_fresh())
-        && is_open_for_writing(path)
         && file_system(path).is_none()
+        && is_open_for_writing(path)
 }
 
 /// The content alone, for a look that decides what is read.

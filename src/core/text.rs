@@ -398,10 +398,10 @@ impl InstanceView {
         match &self.last_end {
             Some(end @ RunEnd::StartTimedOut) => {
                 let last_check = self.history.iter().rev().find_map(|note| match &note.what {
-                    What::StartTimedOut { last_check, .. } => last_check.as_ref(),
+                    What::StartTimedOut { last_check, .. } => Some(last_check),
                     _ => None,
                 });
-                match last_check {
+                match last_check.and_then(Option::as_ref) {
                     Some(detail) => format!("it {end}; its last check said: {detail}"),
                     None if self.spec.readiness == Readiness::Notify => {
                         format!("it {end}: it did not say READY=1")

@@ -78,6 +78,11 @@ pub struct Handed {
     pub descriptors: Vec<(String, OwnedFd)>,
 }
 
+/// Whether something may have been handed to this process.
+pub fn is_expected() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
 impl Handed {
     /// What was handed to this process; None where nothing was. To be called before there is another
     /// thread, and once.

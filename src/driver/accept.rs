@@ -267,11 +267,13 @@ impl Driver {
 
     /// The same where no generation was kept that could be gone on with.
     fn go_on_as_found(&mut self) {
-        if self.machine.instances().next().is_some() {
+        if self.desk.active.is_some() {
+            // Somebody has gone back to something meanwhile.
+        } else if self.machine.instances().next().is_some() {
             let message = "going on with what the daemon before this one ran, as long as the files \
                            cannot be used";
             self.remark(Level::ERROR, "last-good", message.to_owned());
-        } else if self.options.ends_by_itself {
+        } else if self.options.ends_by_itself && self.machine.generation() == Generation(0) {
             // Who waits for it is told at once.
             self.finished = Some(1);
         }

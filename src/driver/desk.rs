@@ -38,8 +38,8 @@ use tracing::Level;
 pub(super) enum Work {
     /// A configuration was read.
     Read(Box<ReadResult>),
-    /// A file is just being written, and waited for.
-    BeingWritten(PathBuf),
+    /// A file that was being written is, or took too long to be waited for.
+    Written,
     /// Files may have changed. Whether somebody who writes one was waited for in vain.
     FilesChanged { in_vain: bool },
     /// Files that processes have watched have changed.
@@ -188,6 +188,12 @@ pub(super) struct Desk {
     pub(super) unwatched: Option<String>,
     /// The next read takes files as they are: who writes one was waited for in vain.
     in_vain: bool,
+    /// The read under way is followed by another one where somebody is writing.
+    is_patient: bool,
+    /// Until when those who write are waited for, since the first read that found one.
+    patience: Option<Instant>,
+    /// Somebody is being waited for; nothing is read meanwhile.
+    is_waiting: bool,
 }
 
 impl Desk {
@@ -215,6 +221,9 @@ impl Desk {
             watching: false,
             unwatched: None,
             in_vain: false,
+            is_patient: true,
+            patience: None,
+            is_waiting: false,
         }
     }
 
@@ -342,18 +351,19 @@ impl Driver {
 
     pub(super) fn read_next(&mut self) {
         // Who reads what is being edited would answer in the place of who edits it.
-        if self.desk.editing || self.desk.reading.is_some() || self.desk.queue.is_empty() {
+        let is_held = self.desk.editing || self.desk.is_waiting;
+        if is_held || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
         }
+        self.desk.is_patient = !std::mem::take(&mut self.desk.in_vain);
         self.desk.reading = Some(std::mem::take(&mut self.desk.queue));
         let standing = self.standing();
         let watch = self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone();
         let sender = self.desk.sender.clone();
         let last_good = self.last_good();
-        let is_patient = !std::mem::take(&mut self.desk.in_vain);
         tokio::spawn(async move {
             // The driver may have ended meanwhile.
-            let read = read(standing, last_good, watch, is_patient, &sender).await;
+            let read = read(standing, last_good, watch).await;
             let _ = sender.send(Work::Read(Box::new(read)));
         });
     }
@@ -362,6 +372,10 @@ impl Driver {
         match work {
             Work::Read(result) => {
                 let waiters = self.desk.reading.take().unwrap_or_default();
+                if let Some(path) = self.unfinished(&result) {
+                    self.desk.queue.splice(..0, waiters);
+                    return self.wait_for(path);
+                }
                 let digest = result.examined.loaded.sources.digest.clone();
                 self.take_read(*result, waiters);
                 self.checkpoint_read(&digest);
@@ -371,7 +385,7 @@ impl Driver {
                 self.read_next();
                 // It is enough that the machine has taken a configuration in; all its processes need
                 // not be up before others may go on.
-                if !self.notifier.is_started() {
+                if !self.notifier.is_started() && self.finished.is_none() {
                     self.notifier.ready();
                 }
             }
@@ -380,10 +394,9 @@ impl Driver {
             Work::Undo(undo) => self.take_undo(*undo),
             Work::PutBack(result) => self.take_put_back(result),
             Work::Told { name, end } => self.hook_ended(name, &end),
-            Work::BeingWritten(path) => {
-                let text =
-                    format!("{} is just being written; waiting until it is closed", path.display());
-                self.remark(Level::INFO, "being-written", text);
+            Work::Written => {
+                self.desk.is_waiting = false;
+                self.read_next();
             }
             Work::FilesChanged { in_vain } => {
                 self.desk.in_vain |= in_vain;
@@ -406,6 +419,42 @@ impl Driver {
             }
         }
         self.edit_next();
+    }
+
+    /// The file that somebody is writing, where what was read is not to be used for that: half a file can
+    /// be valid, and say that processes are to be stopped. What is watched was waited for by the watcher.
+    fn unfinished(&mut self, result: &ReadResult) -> Option<PathBuf> {
+        let unfinished = result.examined.loaded.unfinished.as_ref();
+        let wait = unfinished.filter(|_| self.desk.is_patient).cloned().filter(|path| {
+            let debounce = self.desk.active.as_ref().map(|active| active.daemon.debounce);
+            let until = self.desk.patience.unwrap_or_else(|| {
+                let text =
+                    format!("{} is just being written; waiting until it is closed", path.display());
+                self.remark(Level::INFO, "being-written", text);
+                Instant::now()
+                    + longest(debounce.unwrap_or_else(|| DaemonSettings::default().debounce))
+            });
+            self.desk.patience = Some(until);
+            Instant::now() < until
+        });
+        if wait.is_none() {
+            self.desk.patience = None;
+            // Who asked meanwhile has waited as long.
+            self.desk.in_vain |= unfinished.is_some() && !self.desk.queue.is_empty();
+        }
+        wait
+    }
+
+    /// Reads again when a file is written. By then something else may be active.
+    fn wait_for(&mut self, path: PathBuf) {
+        let Some(until) = self.desk.patience else { return };
+        self.desk.is_waiting = true;
+        let sender = self.desk.sender.clone();
+        tokio::spawn(async move {
+            written(path, until).await;
+            // The driver may have ended meanwhile.
+            let _ = sender.send(Work::Written);
+        });
     }
 
     /// Which generation has these files.
@@ -475,21 +524,13 @@ impl Driver {
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads and judges, and has watched what was read.
-///
-/// Half a file can be valid, and say that processes are to be stopped. So what somebody is writing is read
-/// again when it is closed or he has rested, which for what is watched is known by now.
 async fn read(
     standing: Standing,
     last_good: Option<(Arc<Record>, Sources)>,
     watch: Watch,
-    is_patient: bool,
-    sender: &mpsc::UnboundedSender<Work>,
 ) -> ReadResult {
-    let settings = standing.daemon.clone().unwrap_or_default();
-    let until = Instant::now() + longest(settings.debounce);
-    let is_waited_for = || is_patient && Instant::now() < until;
     let asked = standing.clone();
-    let (mut examined, kept) = apart(move || {
+    let (examined, kept) = apart(move || {
         let kept = last_good.map(|(record, files)| {
             let loaded = load_kept(&asked.location, &files);
             LastGood { record, loaded }
@@ -497,29 +538,24 @@ async fn read(
         (asked.look(), kept)
     })
     .await;
-    let mut is_told = false;
-    while let Some(path) = examined.loaded.unfinished.take().filter(|_| is_waited_for()) {
-        if !std::mem::replace(&mut is_told, true) {
-            // The driver may have ended meanwhile.
-            let _ = sender.send(Work::BeingWritten(path.clone()));
-        }
-        let path = Arc::new(path);
-        let is_written = || {
-            let path = Arc::clone(&path);
-            apart(move || is_being_written(&path))
-        };
-        while is_waited_for() && is_written().await {
-            tokio::time::sleep(AGAIN).await;
-        }
-        let asked = standing.clone();
-        examined = apart(move || asked.look()).await;
-    }
     let daemon = standing.settings_after(&examined);
     let sources = daemon.watch.then_some(&examined.loaded.sources);
     let told = watch.set(sources, daemon.debounce).await;
     let watching = daemon.watch && told.is_ok();
     let unwatched = told.unwrap_or_else(Some);
     ReadResult { examined, kept, unwatched, watching }
+}
+
+/// Waits until somebody has written a file, or until then.
+async fn written(path: PathBuf, until: Instant) {
+    let path = Arc::new(path);
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        let path = Arc::clone(&path);
+        if Instant::now() >= until || !apart(move || is_being_written(&path)).await {
+            return;
+        }
+    }
 }
 
 /// Does what blocks in a thread of its own.

@@ -270,9 +270,10 @@ impl Handle {
     }
 
     /// Returns when the files were looked at for the first time: before that no process is known,
-    /// and a name would mean nothing. A file system that does not answer is not waited for.
+    /// and a name would mean nothing. A file that is being written is waited for; a file system that does
+    /// not answer is not.
     pub async fn first_look(&self) {
-        const PATIENCE: Duration = Duration::from_secs(5);
+        const PATIENCE: Duration = Duration::from_secs(10);
         let mut looked = self.published.looked.subscribe();
         let _ = tokio::time::timeout(PATIENCE, looked.wait_for(|looked| *looked)).await;
     }

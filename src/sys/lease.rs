@@ -34,8 +34,10 @@ pub fn is_open_for_writing(path: &Path) -> bool {
     if set(F_SETSIG, libc::SIGURG).is_err() {
         return false;
     }
-    // With the descriptor it ends.
-    set(libc::F_SETLEASE, libc::F_RDLCK) == Err(nix::errno::Errno::EAGAIN)
+    let is_refused = set(libc::F_SETLEASE, libc::F_RDLCK) == Err(nix::errno::Errno::EAGAIN);
+    // A child that has just been cloned may have the descriptor too.
+    let _ = set(libc::F_SETLEASE, libc::F_UNLCK);
+    is_refused
 }
 
 #[cfg(test)]

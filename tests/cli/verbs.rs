@@ -121,6 +121,18 @@ fn a_start_that_fails_says_why_and_what_to_do() {
     place.run(&["wait", "broken", "--timeout", "100ms"]).code(1).warns("broken");
 }
 
+/// A file that is gone keeps what runs.
+#[test]
+fn the_foreground_goes_on_as_another_program_without_its_file() {
+    let place = Place::new();
+    let _up = place.up("processes:\n  a: { command: [sleep, '9999'] }\n");
+    place.run(&["wait", "a", "--timeout", "20s"]).code(0);
+    let before = row(&place, "a")["pid"].clone();
+    std::fs::remove_file(place.project().join("processes.yaml")).unwrap();
+    place.run(&["daemon-reexec"]).code(0);
+    assert_eq!(row(&place, "a")["pid"], before);
+}
+
 #[test]
 fn signals_reach_what_runs() {
     let place = Place::new();

@@ -3,10 +3,12 @@
 use crate::common::processes::processes_with;
 use crate::common::waiting::until;
 use crate::support::{Daemon, content, identities};
+use crate::survival::noticed;
 use provost::client::{
     ApplyOptions, Client, ClientError, ManagerStatus, ReloadOptions, ReloadSummary,
 };
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -95,6 +97,29 @@ fn refused(result: Result<ReloadSummary, ClientError>) -> String {
         Err(ClientError::Refused { name, .. }) => name,
         other => panic!("{other:?}"),
     }
+}
+
+/// A reload that waits for somebody who writes does not take for its own what is tried meanwhile.
+#[tokio::test]
+async fn what_is_tried_while_a_reload_waits_is_undone_all_the_same() {
+    let daemon = Daemon::start(&with(&old()));
+    daemon.until_running(&["a@0", "b@0"]).await;
+    let client = daemon.client().await;
+    let mut file = fs::OpenOptions::new().append(true).open(daemon.file()).unwrap();
+    let mut reload = Command::new(env!("CARGO_BIN_EXE_provost"));
+    reload.arg("--socket").arg(daemon.path().join("private")).arg("reload").stdout(Stdio::null());
+    file.write_all(b"# more\n").unwrap();
+    let mut reload = reload.spawn().unwrap();
+    noticed(&daemon, &mut file);
+    let summary = apply(&client, &with(&new()), SOON).await.unwrap();
+    assert_eq!((&*summary.result, running()), ("applied", (0, 1)));
+    assert!(client.checkpoint().await.unwrap().is_some(), "it is to be confirmed");
+    drop(file);
+    reload.wait().unwrap();
+    until("it is undone", || running() == (1, 0));
+    until("nothing is left", || !state(&daemon).join("checkpoint").exists());
+    assert_eq!(client.checkpoint().await.unwrap(), None);
+    assert!(on_disk(&daemon).starts_with(&with(&old())));
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ async fn state(daemon: &Daemon, state: &str, generation: u64) -> ManagerStatus {
 async fn what_does_not_come_up_is_undone_by_itself() {
     let daemon = Daemon::start(&with(&good()));
     let before = identities(&daemon.until_running(&["a@0", "b@0"]).await);
-    daemon.save(&with(BAD));
+    // Long enough to be seen.
+    daemon.save(&with("sleep 0.2; exit 3"));
     let tried = daemon.until_manager("tried", |manager| manager.generation == 2).await;
     let manager = state(&daemon, "rolled-back", 1).await;
     assert!(manager.last_reloaded > tried.last_reloaded, "when it was gone back to");

@@ -79,10 +79,8 @@ async fn half_a_file_is_not_what_the_next_one_begins_with() {
     let daemon = daemon.killed();
     let mut file = fs::File::create(daemon.file()).unwrap();
     file.write_all(first.as_bytes()).unwrap();
-
-    let begun = Instant::now();
     let daemon = daemon.again_without_waiting();
-    daemon.logged("is just being written");
+    let begun = noticed(&daemon, &mut file);
     file.write_all(second.as_bytes()).unwrap();
     drop(file);
     let took = begun.elapsed();
@@ -95,6 +93,20 @@ async fn half_a_file_is_not_what_the_next_one_begins_with() {
     }
 }
 
+/// Goes on writing until the daemon has said that it waits for that; when it was last written to before.
+pub fn noticed(daemon: &Daemon, file: &mut fs::File) -> Instant {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let begun = Instant::now();
+        file.write_all(b"# more\n").unwrap();
+        if daemon.log().contains("is just being written") {
+            return begun;
+        }
+        assert!(begun < deadline, "not noticed:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// It may be held open for ever.
 #[tokio::test]
 async fn who_never_closes_a_file_does_not_hold_up_the_next_one() {
@@ -104,21 +116,22 @@ async fn who_never_closes_a_file_does_not_hold_up_the_next_one() {
     let mut file = fs::File::create(daemon.file()).unwrap();
     file.write_all(b"processes:\n  b: { command: [sleep, \"88912\"] }\n").unwrap();
     let daemon = daemon.again_without_waiting();
-    daemon.logged("is just being written");
+    noticed(&daemon, &mut file);
     daemon.notified("READY=1");
     daemon.until_running(&["b@0"]).await;
     drop(file);
 }
 
-/// Asked to end while it waits for a file, it ends.
+/// Asked to end while it waits for a file, it ends, and does not wait first.
 #[tokio::test]
 async fn the_next_one_ends_also_while_a_file_is_written() {
     let daemon = Daemon::start("processes: {}\n").killed();
     let mut file = fs::File::create(daemon.file()).unwrap();
-    file.write_all(b"processes:\n").unwrap();
+    file.write_all(b"processes: [\n").unwrap();
     let mut daemon = daemon.again_without_waiting();
-    daemon.logged("is just being written");
+    noticed(&daemon, &mut file);
     assert!(daemon.stop().success());
+    assert!(!daemon.log().contains("not valid"), "{}", daemon.log());
     drop(file);
 }
 

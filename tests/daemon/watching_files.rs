@@ -1,5 +1,6 @@
 //! Several files that make one configuration, half written ones and ones that are gone.
 
+use crate::survival::noticed;
 use crate::watched::{Watched, runs, version};
 use std::fs;
 use std::io::Write;
@@ -152,9 +153,9 @@ async fn half_a_new_file_is_not_applied() {
 async fn half_a_file_that_is_named_first_is_not_applied() {
     let mut watched = Watched::plain().await;
     let (mut file, rest) = begun(&watched.path("other.yaml"), 1002);
-    let begun = Instant::now();
     watched.write("processes.yaml", "processManagement: { processConfigFile: other.yaml }\n");
-    watched.daemon.logged("other.yaml is just being written");
+    let begun = noticed(&watched.daemon, &mut file);
+    assert!(watched.daemon.log().contains("other.yaml is just being written"));
     finish(&mut watched, &mut file, &rest, begun, 1002).await;
 }
 
@@ -163,11 +164,10 @@ async fn half_a_file_that_is_named_first_is_not_applied() {
 async fn half_a_file_is_not_applied_by_a_reload_either() {
     let mut watched = Watched::plain().await;
     let (mut file, rest) = begun(&watched.path("processes.yaml"), 1002);
-    let begun = Instant::now();
     let mut reload = Command::new(env!("CARGO_BIN_EXE_provost"));
     reload.arg("--socket").arg(watched.path("private")).arg("reload").stdout(Stdio::piped());
     let reload = reload.spawn().unwrap();
-    watched.daemon.logged("processes.yaml is just being written");
+    let begun = noticed(&watched.daemon, &mut file);
     finish(&mut watched, &mut file, &rest, begun, 1002).await;
     let output = reload.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -464,6 +464,23 @@ fn reasons() {
         }),
         "it was not ready in time; next start in 3.0 s (restart 2)"
     );
+    let timed_out = |last_check: Option<&str>| {
+        let last_check = last_check.map(str::to_owned);
+        let what = What::StartTimedOut { limit: secs(60), last_check };
+        Arc::new(Note { at: Mono(0), instance: None, run: None, job: None, what })
+    };
+    let after = |checks: [Option<&str>; 2]| {
+        view(State::Failed, |v| {
+            v.last_end = Some(RunEnd::StartTimedOut);
+            v.history = checks.map(timed_out).into();
+        })
+    };
+    assert_eq!(
+        after([None, Some("HTTP 503")]),
+        "it was not ready in time; its last check said: HTTP 503"
+    );
+    // What an earlier one said is not what the last one did.
+    assert_eq!(after([Some("HTTP 503"), None]), "it was not ready in time");
 }
 
 #[test]
