@@ -155,6 +155,8 @@ impl Upgrade {
         let Some(arrival) = &self.arrival else {
             return Err("signals cannot be told to wait: there was no thread for that".into());
         };
+        // While all is held nothing may be waited for that somebody else does.
+        self.handle.first_look().await;
         arrival.set(false);
         // A signal to end that came before is to be heard first.
         tokio::time::sleep(ARRIVED).await;

@@ -80,13 +80,11 @@ impl Driver {
             }
             return;
         };
-        // Who asked is told of before what happened by itself, such as the event of an edit.
-        let asked = waiters.iter().rev().find(|waiter| waiter.reply.is_some());
-        let trigger = asked.or(waiters.last()).map_or(Trigger::File, |waiter| waiter.trigger);
         let waiters = self.dismiss_mismatched(waiters);
         if waiters.is_empty() {
             return;
         }
+        let trigger = cause(&waiters);
         let diagnostics = self.desk.diagnostics.clone();
         let applying = Applying::new(self.machine.generation(), trigger);
         let applying = Applying { timings, diagnostics, ..applying };
@@ -389,7 +387,7 @@ impl Driver {
             "config-rejected",
             format!("the configuration is not valid; nothing was changed\n{text}"),
         );
-        let trigger = waiters.last().map_or(Trigger::File, |waiter| waiter.trigger);
+        let trigger = cause(&waiters);
         for reply in waiters.into_iter().filter_map(|waiter| waiter.reply) {
             let diagnostics = self.desk.diagnostics.clone();
             let error = DriverError::Invalid { diagnostics, rendered: text.clone() };
@@ -606,4 +604,12 @@ fn is_gone(loaded: &Loaded, record: &Record) -> bool {
     let of = |kind: SourceKind| record.files.iter().find(|file| file.kind == kind);
     let file = of(SourceKind::Processes).or_else(|| of(SourceKind::Main));
     loaded.missing && file.is_some_and(|file| file.content.is_some())
+}
+
+/// Why it was read: somebody asked, or it is the start, before what happened by itself, such as the event
+/// of an edit.
+fn cause(waiters: &[Waiter]) -> Trigger {
+    let asked = waiters.iter().rev().find(|waiter| waiter.reply.is_some());
+    let other = || waiters.iter().rev().find(|waiter| waiter.trigger != Trigger::File);
+    asked.or_else(other).map_or(Trigger::File, |waiter| waiter.trigger)
 }

@@ -356,7 +356,7 @@ impl Driver {
             // Something newer runs: of it, only the file is changed.
             return self.put_file_back(trigger, reply);
         };
-        self.desk.editing = true;
+        self.desk.begin_edit();
         let (history, location) = (self.history.clone(), self.options.location.clone());
         let sender = self.desk.work_sender();
         tokio::task::spawn_blocking(move || {
@@ -445,7 +445,7 @@ impl Driver {
         let reply = reply.or_else(|| checkpoint.wish.take().map(|wish| wish.reply));
         let kept = checkpoint.kept.clone();
         let (checkpoints, sender) = (self.keeping.checkpoints.clone(), self.desk.work_sender());
-        self.desk.editing = true;
+        self.desk.begin_edit();
         tokio::task::spawn_blocking(move || {
             let done = put_back(&checkpoints, &kept);
             // The driver may have ended meanwhile.

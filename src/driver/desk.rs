@@ -186,6 +186,8 @@ pub(super) struct Desk {
     pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
     pub(super) unwatched: Option<String>,
+    /// A file was edited, or is, since the read under way began.
+    is_edited: bool,
     /// The next read takes files as they are: who writes one was waited for in vain.
     in_vain: bool,
     /// The read under way is followed by another one where somebody is writing.
@@ -220,6 +222,7 @@ impl Desk {
             reloaded: None,
             watching: false,
             unwatched: None,
+            is_edited: false,
             in_vain: false,
             is_patient: true,
             patience: None,
@@ -299,6 +302,12 @@ impl Desk {
         !self.is_busy() && self.handover.is_none()
     }
 
+    /// A file is edited from now on.
+    pub(super) fn begin_edit(&mut self) {
+        self.editing = true;
+        self.is_edited = true;
+    }
+
     fn is_busy(&self) -> bool {
         self.reading.is_some() || !self.queue.is_empty() || self.applying.is_some()
     }
@@ -355,6 +364,7 @@ impl Driver {
         if is_held || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
         }
+        self.desk.is_edited = false;
         self.desk.is_patient = !std::mem::take(&mut self.desk.in_vain);
         self.desk.reading = Some(std::mem::take(&mut self.desk.queue));
         let standing = self.standing();
@@ -372,6 +382,11 @@ impl Driver {
         match work {
             Work::Read(result) => {
                 let waiters = self.desk.reading.take().unwrap_or_default();
+                if self.desk.is_edited {
+                    // It may be what was before, or what was edited, which is for who edits to answer.
+                    self.desk.queue.splice(..0, waiters);
+                    return self.read_next();
+                }
                 if let Some(path) = self.unfinished(&result) {
                     self.desk.queue.splice(..0, waiters);
                     return self.wait_for(path);
@@ -399,7 +414,10 @@ impl Driver {
                 self.read_next();
             }
             Work::FilesChanged { in_vain } => {
-                self.desk.in_vain |= in_vain;
+                if in_vain {
+                    self.desk.in_vain = true;
+                    self.desk.is_waiting = false;
+                }
                 self.begin_reload(Trigger::File, None, ReloadOptions::default());
             }
             Work::Edited { result, trigger, reply } => {
@@ -425,7 +443,8 @@ impl Driver {
     /// be valid, and say that processes are to be stopped. What is watched was waited for by the watcher.
     fn unfinished(&mut self, result: &ReadResult) -> Option<PathBuf> {
         let unfinished = result.examined.loaded.unfinished.as_ref();
-        let wait = unfinished.filter(|_| self.desk.is_patient).cloned().filter(|path| {
+        let is_patient = self.desk.is_patient && !self.desk.in_vain;
+        let wait = unfinished.filter(|_| is_patient).cloned().filter(|path| {
             let debounce = self.desk.active.as_ref().map(|active| active.daemon.debounce);
             let until = self.desk.patience.unwrap_or_else(|| {
                 let text =
@@ -509,7 +528,12 @@ impl Driver {
         let Some(Wish { ids, enabled, trigger, reply }) = self.desk.wishes.pop_front() else {
             return;
         };
-        self.desk.editing = true;
+        // What is to be confirmed may have come since it was asked for.
+        if let Some(pending) = self.pending_checkpoint() {
+            super::refuse(reply, pending);
+            return self.edit_next();
+        }
+        self.desk.begin_edit();
         let location = self.desk.location.clone();
         let edit = Edit { location, active: self.desk.digest().to_owned(), ids, enabled };
         let sender = self.desk.sender.clone();

@@ -111,7 +111,7 @@ impl Driver {
         let sender = self.desk.work_sender();
         let checkpoints = self.keeping.checkpoints.clone();
         let held_off = self.history.held_off();
-        self.desk.editing = true;
+        self.desk.begin_edit();
         tokio::task::spawn_blocking(move || {
             let file = judge(&standing, &content);
             let result = file.and_then(|path| match confirm {

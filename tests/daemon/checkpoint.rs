@@ -10,6 +10,8 @@ use provost::client::{
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -106,15 +108,32 @@ async fn what_is_tried_while_a_reload_waits_is_undone_all_the_same() {
     daemon.until_running(&["a@0", "b@0"]).await;
     let client = daemon.client().await;
     let mut file = fs::OpenOptions::new().append(true).open(daemon.file()).unwrap();
-    let mut reload = Command::new(env!("CARGO_BIN_EXE_provost"));
-    reload.arg("--socket").arg(daemon.path().join("private")).arg("reload").stdout(Stdio::null());
+    let provost = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_provost"));
+        command.arg("--socket").arg(daemon.path().join("private")).args(words);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
     file.write_all(b"# more\n").unwrap();
-    let mut reload = reload.spawn().unwrap();
+    let mut reload = provost(&["reload"]);
     noticed(&daemon, &mut file);
+    // He goes on, and what he writes is no file of ours any more once that has taken its place.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let writer = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            file.write_all(b"# more\n").unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    // Whether it comes before or after what is tried: it is not for the file that this is.
+    let disable = provost(&["disable", "a"]);
     let summary = apply(&client, &with(&new()), SOON).await.unwrap();
     assert_eq!((&*summary.result, running()), ("applied", (0, 1)));
     assert!(client.checkpoint().await.unwrap().is_some(), "it is to be confirmed");
-    drop(file);
+    let refused = disable.wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    is_over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
     reload.wait().unwrap();
     until("it is undone", || running() == (1, 0));
     until("nothing is left", || !state(&daemon).join("checkpoint").exists());

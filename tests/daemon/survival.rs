@@ -119,6 +119,11 @@ async fn who_never_closes_a_file_does_not_hold_up_the_next_one() {
     noticed(&daemon, &mut file);
     daemon.notified("READY=1");
     daemon.until_running(&["b@0"]).await;
+    let history = daemon.client().await.history(None).await.unwrap();
+    assert_eq!(
+        history[0].cause_text, "the daemon started",
+        "and not that it was watched meanwhile"
+    );
     drop(file);
 }
 
