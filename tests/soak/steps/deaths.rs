@@ -8,6 +8,7 @@ use crate::model::{Push, State, Step};
 use crate::outside;
 use crate::soak::{Judged, Soak};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 
 impl Soak {
     /// Somebody kills a main process.
@@ -137,12 +138,27 @@ impl Soak {
         self.daemon.signal(Signal::SIGKILL);
         self.daemon.ended();
         self.daemon = Daemon::start(&self.ground).await;
-        let expected = if self.is_idle(&files, &change) {
+        let touched = super::files::touched(&[self.files.clone(), files.clone()]);
+        let mut expected = if self.is_idle(&files, &change) {
             self.files = files;
             self.expect(&Step::default())
         } else {
             self.expect(&Step { files: Some(files), ..Step::default() })
         };
+        // How a one-shot ended that had begun by then, and ended before the next one came, nobody can
+        // tell. So it has failed, and what waits for it to be done goes on waiting.
+        let mut unsure: BTreeSet<String> = BTreeSet::new();
+        for id in self.files.in_order() {
+            let entry = &self.files.entries[&id];
+            let ends = !entry.stays() && ["no", "on-failure"].contains(&entry.condition());
+            let mut below = self.files.below(&id, |_| true).into_iter();
+            if ends && touched.contains(&id) || below.any(|on| unsure.contains(&on)) {
+                unsure.insert(id);
+            }
+        }
+        for (instance, expected) in &mut expected {
+            expected.either |= unsure.contains(&instance.0);
+        }
         self.judge(expected, Box::new(|_| true)).await
     }
 
