@@ -3,6 +3,10 @@
 //! At most one read is under way, in a thread of its own, and at most one more is due after it:
 //! whoever asks during a read is answered by the next. What becomes of what was read is in `accept`.
 //!
+//! What somebody is writing just then is not used: it is read again when he is done, or took too long.
+//! In between whoever asks joins those who wait, and edits may begin. What was edited while it was read
+//! is read again too.
+//!
 //! Edits of the files wait their turn: each begins when what the one before it changed is active.
 
 use super::Driver;
