@@ -174,7 +174,7 @@ pub fn advice(status: &ProcessStatus, name: &str) -> Vec<(String, &'static str)>
 
 /// Whether its last run never became its command: it wrote nothing.
 fn was_not_executed(status: &ProcessStatus) -> bool {
-    status.reason.contains("could not be started: ")
+    status.result == "spawn-failed"
 }
 
 /// `is-active`: systemctl's words and codes; 0 when one of them is.
@@ -300,7 +300,7 @@ mod tests {
         waiting.waiting_for = vec!["db to be healthy: it is starting".into()];
         assert_eq!(advised(&waiting), ["provost why db"]);
         let mut absent = of("failed", "none");
-        absent.reason = "it could not be started: executing x: No such file or directory".into();
+        absent.result = "spawn-failed".into();
         assert_eq!(advised(&absent), ["provost restart api"]);
         absent.state = "backoff".into();
         assert_eq!(advised(&absent), ["provost reset-failed api"]);
