@@ -80,6 +80,16 @@ pub(super) struct Waiter {
     pub(super) reply: Option<Reply<ReloadTicket>>,
 }
 
+/// A read under way.
+struct Reading {
+    /// Whoever it is for.
+    waiters: Vec<Waiter>,
+    /// Another one follows it where somebody is writing.
+    is_patient: bool,
+    /// A file was edited, or is, since it began: another one follows it.
+    is_outdated: bool,
+}
+
 /// A configuration on its way through the machine, and through its trial.
 pub(super) struct Applying {
     pub(super) job: Option<JobId>,
@@ -166,8 +176,8 @@ pub(super) struct Desk {
     sender: mpsc::UnboundedSender<Work>,
     receiver: mpsc::UnboundedReceiver<Work>,
     watch: Option<Watch>,
-    /// Whoever the read under way is for.
-    reading: Option<Vec<Waiter>>,
+    /// The read under way.
+    reading: Option<Reading>,
     /// Whoever the next read is for.
     queue: Vec<Waiter>,
     wishes: VecDeque<Wish>,
@@ -190,12 +200,8 @@ pub(super) struct Desk {
     pub(super) watching: bool,
     /// Why not every file is watched, as it was told last.
     pub(super) unwatched: Option<String>,
-    /// A file was edited, or is, since the read under way began.
-    is_edited: bool,
     /// The next read takes files as they are: who writes one was waited for in vain.
     in_vain: bool,
-    /// The read under way is followed by another one where somebody is writing.
-    is_patient: bool,
     /// Until when those who write are waited for, since the first read that found one.
     patience: Option<Instant>,
     /// Somebody is being waited for; nothing is read meanwhile.
@@ -226,9 +232,7 @@ impl Desk {
             reloaded: None,
             watching: false,
             unwatched: None,
-            is_edited: false,
             in_vain: false,
-            is_patient: true,
             patience: None,
             is_waiting: false,
         }
@@ -309,7 +313,9 @@ impl Desk {
     /// A file is edited from now on.
     pub(super) fn begin_edit(&mut self) {
         self.editing = true;
-        self.is_edited = true;
+        if let Some(reading) = &mut self.reading {
+            reading.is_outdated = true;
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -368,9 +374,11 @@ impl Driver {
         if is_held || self.desk.reading.is_some() || self.desk.queue.is_empty() {
             return;
         }
-        self.desk.is_edited = false;
-        self.desk.is_patient = !std::mem::take(&mut self.desk.in_vain);
-        self.desk.reading = Some(std::mem::take(&mut self.desk.queue));
+        self.desk.reading = Some(Reading {
+            waiters: std::mem::take(&mut self.desk.queue),
+            is_patient: !std::mem::take(&mut self.desk.in_vain),
+            is_outdated: false,
+        });
         let standing = self.standing();
         let watch = self.desk.watch.get_or_insert_with(|| Watch::new(&self.desk.sender)).clone();
         let sender = self.desk.sender.clone();
@@ -385,13 +393,14 @@ impl Driver {
     pub(super) fn take_work(&mut self, work: Work) {
         match work {
             Work::Read(result) => {
-                let waiters = self.desk.reading.take().unwrap_or_default();
-                if self.desk.is_edited {
+                let Some(reading) = self.desk.reading.take() else { return };
+                let Reading { waiters, is_patient, is_outdated } = reading;
+                if is_outdated {
                     // It may be what was before, or what was edited, which is for who edits to answer.
                     self.desk.queue.splice(..0, waiters);
                     return self.read_next();
                 }
-                if let Some(path) = self.unfinished(&result) {
+                if let Some(path) = self.unfinished(&result, is_patient) {
                     self.desk.queue.splice(..0, waiters);
                     return self.wait_for(path);
                 }
@@ -445,9 +454,9 @@ impl Driver {
 
     /// The file that somebody is writing, where what was read is not to be used for that: half a file can
     /// be valid, and say that processes are to be stopped. What is watched was waited for by the watcher.
-    fn unfinished(&mut self, result: &ReadResult) -> Option<PathBuf> {
+    fn unfinished(&mut self, result: &ReadResult, is_patient: bool) -> Option<PathBuf> {
         let unfinished = result.examined.loaded.unfinished.as_ref();
-        let is_patient = self.desk.is_patient && !self.desk.in_vain;
+        let is_patient = is_patient && !self.desk.in_vain;
         let wait = unfinished.filter(|_| is_patient).cloned().filter(|path| {
             let debounce = self.desk.active.as_ref().map(|active| active.daemon.debounce);
             let until = self.desk.patience.unwrap_or_else(|| {
@@ -548,7 +557,8 @@ impl Driver {
     }
 }
 
-/// How often it is looked whether a file is still being written.
+/// How often it is looked whether a file is still being written. Where inotify tells of the close there
+/// may be no watch to be had, and that somebody rests is no event; it is for some seconds at most.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Reads and judges, and has watched what was read.
